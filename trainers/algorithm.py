@@ -17,8 +17,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 if TYPE_CHECKING:
     from torch import Tensor
 
-Scalar = float | Callable[[int], float]
-"""A hyperparameter: a number, or a function of the iteration t = 1, 2, ... (functions are for `play`)."""
+if TYPE_CHECKING:
+    # A loss only ever sees numbers: the loops ask for `algorithm.at(t)` first.
+    Scalar = float
+else:
+    Scalar = float | Callable[[int], float]
+    """A hyperparameter: a number, or a function of the iteration t = 1, 2, ... (functions are for `play`)."""
 
 
 class Schedule(StrEnum):

@@ -1,4 +1,4 @@
-"""Softmax tables over n actions, and `play`: an algorithm on an exact game, with the loss that trains language models."""
+"""Softmax tables over n actions, and `play`: exact games through the losses that train language models."""
 
 from __future__ import annotations
 
