@@ -1,0 +1,62 @@
+"""The options of sampling and of training, as a config spells them. Unknown keys are errors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Options(BaseModel):
+    """A frozen group of options."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Sampling(Options):
+    """How responses are drawn.
+
+    Attributes:
+        k: responses a prompt on the refit schedule (a stream draws one pair a prompt).
+        temperature: applied to every model before a mixture is taken.
+        top_p: nucleus kept; 1 keeps all.
+        max_tokens: longest response, tokens.
+        batch_size: sequences that are decoded at once.
+    """
+
+    k: Annotated[int, Field(ge=2)] = 8
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_tokens: Positive = 64
+    engine: Literal["transformers"] = "transformers"
+    batch_size: Positive = 1024
+
+
+class Training(Options):
+    """How a policy is fitted.
+
+    Attributes:
+        lr: peak learning rate of AdamW; on games, the gradient step of the stream schedule.
+        schedule: of the learning rate, after the warm-up.
+        warmup: share of all steps over which the learning rate rises.
+        epochs: passes over an iteration's pairs (refit schedule).
+        batch_size: pairs an optimiser step.
+        micro_batch_size: pairs in memory at once; gradients accumulate. None: the whole batch.
+        max_length: prompt and response, tokens; a longer response is cut and counted.
+        precision: bf16 computes under autocast over float32 weights; log-probabilities are float32 in both.
+        steps_per_iteration: optimiser steps of a stream's iteration. None: as many as pass once over its prompts.
+        max_grad_norm: the gradient is clipped to this norm.
+    """
+
+    lr: Annotated[float, Field(gt=0)] = 5e-7
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    epochs: Positive = 1
+    batch_size: Positive = 128
+    micro_batch_size: Positive | None = None
+    max_length: Annotated[int, Field(ge=2)] = 2048
+    precision: Literal["bf16", "fp32"] = "bf16"
+    steps_per_iteration: Positive | None = None
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0

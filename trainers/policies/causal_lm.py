@@ -1,0 +1,145 @@
+"""A Hugging Face causal language model as a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from trainers.engines.transformers import Decoding, sample_tokens
+from trainers.options import Sampling
+from trainers.policies.policy import Policy, Prompt, Response, Tokens
+
+IGNORED = -100
+
+
+class CausalLM:
+    """A causal language model and its tokenizer.
+
+    Prompts are rendered by the tokenizer's own chat template; without one, text is continued as it is after one BOS.
+
+    Raises:
+        ValueError: chat messages are given to a tokenizer without a chat template.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, precision: str = "fp32") -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.precision = precision
+
+    @classmethod
+    def load(cls, path: str | Path, precision: str = "fp32") -> CausalLM:
+        """Load safetensors weights in float32 from a folder or hub id, on a GPU where there is one."""
+        model: Any = AutoModelForCausalLM.from_pretrained(str(path), dtype=torch.float32, use_safetensors=True)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(model.to(device).eval(), AutoTokenizer.from_pretrained(str(path)), precision)
+
+    def save(self, path: Path) -> None:
+        """Write an ordinary Hugging Face checkpoint (safetensors, config, tokenizer)."""
+        self.model.save_pretrained(path)
+        self.tokenizer.save_pretrained(path)
+
+    def copy(self) -> CausalLM:
+        """An independent copy to train; the tokenizer is shared."""
+        return CausalLM(deepcopy(self.model), self.tokenizer, self.precision)
+
+    def encode(self, prompt: Prompt) -> Tokens:
+        if self.tokenizer.chat_template is None:
+            return self._encode_text(prompt)
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
+        ids: Any = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        return list(ids)
+
+    def _encode_text(self, prompt: Prompt) -> Tokens:
+        if not isinstance(prompt, str):
+            raise ValueError(
+                f"the tokenizer of {self.tokenizer.name_or_path} has no chat template, so it cannot take chat "
+                "messages; give prompts as text, or a tokenizer with a chat template"
+            )
+        bos = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
+        return bos + list(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+
+    def sample(
+        self,
+        prompts: Sequence[Tokens],
+        k: int,
+        options: Sampling,
+        generator: torch.Generator,
+        mix: tuple[Policy, float] | None = None,
+    ) -> list[list[Response]]:
+        models = [(self.model, 1.0)]
+        if mix is not None:
+            other, share = mix
+            assert isinstance(other, CausalLM), "only two language models can be mixed"
+            models = [(self.model, 1 - share), (other.model, share)]
+        with self._autocast():
+            drawn = sample_tokens([m for m in models if m[1] > 0], prompts, k, self._decoding(options), generator)
+        return [[self._response(tokens) for tokens in row] for row in drawn]
+
+    def log_probs(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
+        """As `Policy.log_probs`; only positions from the shortest prompt's end on reach the head."""
+        first = min(map(len, prompts)) - 1
+        ids, mask, targets = self._padded(prompts, responses)
+        with self._autocast():
+            keep = ids.shape[1] - first
+            logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=keep).logits
+        targets = targets[:, first + 1 :]
+        losses = nn.functional.cross_entropy(
+            logits[:, :-1].float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
+        )
+        return -losses.sum(-1)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return self.model.parameters()
+
+    @property
+    def context_length(self) -> int | None:
+        """The longest sequence the model takes, tokens; None where its config does not say."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """Tokens that end a response: the generation config's and the tokenizer's."""
+        configured = getattr(self.model.generation_config, "eos_token_id", None)
+        ids = configured if isinstance(configured, list) else [configured]
+        return frozenset(i for i in [*ids, self.tokenizer.eos_token_id] if i is not None)
+
+    def state(self) -> Mapping[str, Tensor]:
+        return self.model.state_dict()
+
+    def _padded(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> tuple[Tensor, Tensor, Tensor]:
+        """Token ids, attention mask and prediction targets (prompt and padding ignored), each [n, longest]."""
+        length = max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True))
+        ids = torch.zeros(len(prompts), length, dtype=torch.long)
+        mask, targets = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
+        for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+            end = len(prompt) + len(response)
+            ids[row, :end] = torch.tensor([*prompt, *response])
+            mask[row, :end] = 1
+            targets[row, len(prompt) : end] = ids[row, len(prompt) : end]
+        device = self.model.device
+        return ids.to(device), mask.to(device), targets.to(device)
+
+    def _decoding(self, options: Sampling) -> Decoding:
+        return Decoding(
+            max_tokens=options.max_tokens,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            batch_size=options.batch_size,
+            end_tokens=self.end_tokens,
+        )
+
+    def _response(self, tokens: Tokens) -> Response:
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        return Response(tokens, str(text), bool(tokens) and tokens[-1] in self.end_tokens)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.model.device.type, dtype=torch.bfloat16)

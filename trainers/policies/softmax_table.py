@@ -1,0 +1,46 @@
+"""A softmax over n actions that the two fitting loops can train by sampling, as they train a language model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from trainers.options import Sampling
+from trainers.policies.policy import Policy, Prompt, Response, Tokens
+
+
+class SoftmaxTable(nn.Module):
+    """A policy over n actions without prompts: a response is one token, the action's number.
+
+    Args:
+        logits: the starting logits, [n].
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits.detach().clone().double())
+
+    def encode(self, prompt: Prompt) -> Tokens:
+        return []
+
+    def sample(
+        self,
+        prompts: Sequence[Tokens],
+        k: int,
+        options: Sampling,
+        generator: torch.Generator,
+        mix: tuple[Policy, float] | None = None,
+    ) -> list[list[Response]]:
+        law = self.logits.detach().log_softmax(-1)
+        if mix is not None:
+            other, share = mix
+            assert isinstance(other, SoftmaxTable), "only two tables can be mixed"
+            law = (1 - share) * law + share * other.logits.detach().log_softmax(-1)
+        law = (law / options.temperature).softmax(-1)
+        drawn = torch.multinomial(law, len(prompts) * k, replacement=True, generator=generator).view(-1, k)
+        return [[Response([action], str(action), True) for action in row] for row in drawn.tolist()]
+
+    def log_probs(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
+        return self.logits.log_softmax(-1)[torch.tensor([response[0] for response in responses])]
