@@ -1,0 +1,115 @@
+"""From sweep directories to pages: one index, the comparisons, the samples."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reports.numbers import exact, show, show_p
+from reports.sections import account, comparisons, curves, leaderboard, matrix, samples, training, verdict
+from reports.sections.common import Figure, Strong, seeds_of
+from reports.tables import Sweep, is_control, read_sweeps, unique
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+# Text that a browser would hide or act on is made visible: control characters, and marks that reorder a line.
+VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
+VISIBLE_MARKS = {code: f"⟨U+{code:04X}⟩" for code in (*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+
+
+def build(sweeps: Sequence[Path], out: Path) -> Path:
+    """Writes the report on one or more sweep directories into `out` and returns the path of its index.html.
+
+    Sweeps may be half finished: what is missing is said on the page. Equal tables give equal bytes. The pages need no
+    network and no script; `out` is created where it is not there, other files in it are left alone.
+    Raises ValueError where a path is no directory, or without any path.
+    """
+    found = read_sweeps(sweeps)
+    environment = _environment()
+    common = {"sweeps": found, "several": len(found) > 1, "filters": filters(found), "pages": PAGES, **_assets()}
+    out.mkdir(parents=True, exist_ok=True)
+    for name, content in (("index", _index(found)), ("comparisons", _comparisons(found)), ("samples", _samples(found))):
+        text = environment.get_template(f"{name}.html").render(**common, **content, page=name)
+        (out / f"{name}.html").write_text(text, encoding="utf-8", errors="replace", newline="\n")
+    return out / "index.html"
+
+
+PAGES = (("index", "Report"), ("comparisons", "Comparisons"), ("samples", "Samples"))
+
+
+def _index(sweeps: Sequence[Sweep]) -> dict[str, Any]:
+    return {
+        "verdict": verdict.verdict(sweeps),
+        "boards": leaderboard.leaderboard(sweeps),
+        "maps": matrix.trainer_by_judge(sweeps),
+        "crossed": matrix.cross_judge(sweeps),
+        "curves": curves.scores(sweeps),
+        "dynamics": training.dynamics(sweeps),
+        "styles": training.styles(sweeps),
+        "alarms": training.alarms(sweeps),
+        "telling": comparisons.telling(sweeps),
+        "judges": account.judges(sweeps),
+        "cells": account.cells(sweeps),
+        "provenance": account.provenance(sweeps),
+        "samples": samples.samples(sweeps),
+    }
+
+
+def _comparisons(sweeps: Sequence[Sweep]) -> dict[str, Any]:
+    return {"every": comparisons.every(sweeps), "matrices": comparisons.matrices(sweeps)}
+
+
+def _samples(sweeps: Sequence[Sweep]) -> dict[str, Any]:
+    return {"samples": samples.samples(sweeps)}
+
+
+def filters(sweeps: Sequence[Sweep]) -> list[tuple[str, list[Any]]]:
+    """The choices of the page's filters, without those that leave no choice."""
+    rows = [(sweep, row) for sweep in sweeps for row in sweep.info.values()]
+    choices = {
+        "sweep": [sweep.name for sweep in sweeps],
+        "trainer": unique(row["trainer"] for _, row in rows if not is_control(row)),
+        "judge": unique(row["judge"] for _, row in rows if row["judge"]),
+        "grader": unique(row["grader"] for sweep in sweeps for row in sweep.results if row["grader"]),
+        "seed": seeds_of(sweeps),
+    }
+    return [(name, found) for name, found in choices.items() if len(found) > 1]
+
+
+def visible(value: Any) -> Any:
+    """Text with control and reordering characters made visible; anything else, markup included, as it is."""
+    return value.translate(VISIBLE | VISIBLE_MARKS) if type(value) is str else value
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"exact": exact, "show": show, "show_p": show_p}
+    environment.tests |= {
+        "figure": lambda value: isinstance(value, Figure),
+        "strong": lambda value: isinstance(value, Strong),
+    }
+    return environment
+
+
+def _assets() -> dict[str, Any]:
+    """Style sheet and script as trusted markup, and the hash by which the pages' policy admits this script alone."""
+    from markupsafe import Markup
+
+    files = resources.files("reports") / "assets"
+    style, script = ((files / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {"style": Markup(style), "script": Markup(script), "script_hash": digest}  # noqa: S704 (our own files)

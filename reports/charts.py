@@ -1,0 +1,184 @@
+"""Geometry of the charts: values in, SVG coordinates out. Drawing itself is in templates/charts.html."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+WHISKER = (120, 18)  # width and height of a table's whisker, in pixels
+LABEL_GAP = 12.0  # least distance between two labels at the lines' ends, in pixels
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+SLOTS = 8  # colours of the palette; a ninth series takes the first colour with dashes
+
+
+Point = tuple[float, float, float | None, float | None]  # x, y, and the interval's ends or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """Maps values in [low, high] to pixels in [start, end], linearly or in log10; values outside are clamped."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        low, high, at = (math.log10(v) if self.log else v for v in (self.low, self.high, self.clamp(value)))
+        share = (at - low) / (high - low) if high > low else 0.5
+        return round(self.start + share * (self.end - self.start), 1)
+
+    def clamp(self, value: float) -> float:
+        return min(max(value, self.low), self.high)
+
+    def ticks(self, count: int) -> list[float]:
+        """About `count` round values inside the axis."""
+        if self.log:
+            first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
+            stride = max(1, math.ceil((last - first) / count))
+            return [10.0**power for power in range(first, last + 1, stride)]
+        if self.high <= self.low:
+            return [self.low]
+        rough = (self.high - self.low) / count
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A series of one panel: its name, the label at its end ('' for none), its colour, what the page's filters look at."""
+
+    name: str
+    label: str
+    slot: int
+    points: list[Point]
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def finite(values: Iterable[float | None]) -> list[float]:
+    """The values that can be drawn."""
+    return [value for value in values if value is not None and math.isfinite(value)]
+
+
+def extent(values: Iterable[float | None], *, log: bool = False, margin: float = 0.04) -> tuple[float, float]:
+    """The drawn range of some values, a little wider than they are; (0, 1) without any, (1, 10) on a log axis."""
+    known = [value for value in finite(values) if value > 0 or not log]
+    if not known:
+        return (1.0, 10.0) if log else (0.0, 1.0)
+    low, high = min(known), max(known)
+    if log:
+        return (low / 1.15, high * 1.15)
+    pad = (high - low) * margin or abs(high) * 0.1 or 0.5
+    return (low - pad, high + pad)
+
+
+def whisker(axis: Axis, value: float | None, low: float | None, high: float | None) -> dict[str, Any] | None:
+    """x positions of an interval's ends and its point, and the side on which the point leaves the axis (-1, 0, 1).
+
+    None where there is nothing to draw.
+    """
+    if value is None or not math.isfinite(value):
+        return None
+    ends = {"x1": axis(value if low is None else low), "x2": axis(value if high is None else high)}
+    return {"x": axis(value), **ends, "beyond": (value > axis.high) - (value < axis.low)}
+
+
+def whisker_axis(values: Iterable[float | None], null: float | None) -> Axis:
+    """The common axis of a column of whiskers, the null value inside unless it is far away."""
+    known = list(values)
+    low, high = extent([*known, near(null, known)])
+    return Axis(low=low, high=high, start=5, end=WHISKER[0] - 5)
+
+
+def near(null: float | None, values: Iterable[float | None]) -> float | None:
+    """The null value if the values lie around it or no further from it than they are apart, else None."""
+    known = finite(values)
+    if null is None or not known:
+        return null
+    low, high = min(known), max(known)
+    return null if 2 * low - high <= null <= 2 * high - low else None
+
+
+def panel(
+    lines: Sequence[Line],
+    *,
+    title: str = "",
+    size: tuple[int, int] = (300, 190),
+    log: bool = False,
+    x: tuple[float, float] | None = None,
+    y: tuple[float, float] | None = None,
+    null: float | None = None,
+) -> dict[str, Any]:
+    """One chart as coordinates: axes with ticks, lines with bands, and labels at the lines' ends that do not collide.
+
+    `x` and `y` fix the ranges, so that panels side by side share them.
+    """
+    width, height = size
+    labels = [line.label for line in lines if line.label]
+    right = 10 + min(110, 6.4 * max(map(len, labels), default=0))
+    x_range = x or extent((p[0] for line in lines for p in line.points), log=log, margin=0)
+    y_range = y or extent([v for line in lines for p in line.points for v in p[1:]] + ([] if log else [null]), log=log)
+    x_axis = Axis(low=x_range[0], high=x_range[1], start=44, end=width - right, log=log)
+    y_axis = Axis(low=y_range[0], high=y_range[1], start=height - 24, end=10, log=log)
+    drawn = [_line(line, x_axis, y_axis) for line in lines]
+    _spread([line for line in drawn if line["points"] and line["label"]], height - 24)
+    return {
+        "title": title,
+        "width": width,
+        "height": height,
+        "left": 44,
+        "right": round(width - right, 1),
+        "bottom": height - 24,
+        "x_ticks": [(x_axis(tick), tick_text(tick, log)) for tick in x_axis.ticks(5) if log or tick.is_integer()],
+        "y_ticks": [(y_axis(tick), tick_text(tick, log)) for tick in y_axis.ticks(4)],
+        "null": None if null is None or log or not y_range[0] <= null <= y_range[1] else y_axis(null),
+        "lines": drawn,
+    }
+
+
+def tick_text(tick: float, log: bool) -> str:
+    """A tick as text: powers of ten on a log axis, else the shortest form."""
+    if log and not 0.01 <= tick <= 100:
+        return "10" + f"{math.log10(tick):.0f}".translate(SUPERSCRIPT)
+    return f"{tick:.6g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _line(line: Line, x: Axis, y: Axis) -> dict[str, Any]:
+    points = [p for p in line.points if math.isfinite(p[1]) and (not y.log or p[1] > 0) and (not x.log or p[0] > 0)]
+    places = [(x(p[0]), y(p[1])) for p in points]
+    band = [(x(p[0]), y(p[2]), y(p[3])) for p in points if p[2] is not None and p[3] is not None and not y.log]
+    outline = [(px, high) for px, _, high in band] + [(px, low) for px, low, _ in reversed(band)]
+    return {
+        "name": line.name,
+        "label": line.label,
+        "slot": line.slot % SLOTS,
+        "dashed": line.slot >= SLOTS,
+        "data": line.data,
+        "path": path(places),
+        "band": path(outline) if len(band) > 1 else "",
+        "points": [(*place, p) for place, p in zip(places, points, strict=True)],
+        "label_y": places[-1][1] if places else 0,
+    }
+
+
+def path(places: Sequence[tuple[float, float]]) -> str:
+    """An SVG path through places."""
+    return "M" + "L".join(f"{px:g},{py:g}" for px, py in places) if places else ""
+
+
+def _spread(lines: list[dict[str, Any]], bottom: float) -> None:
+    """Moves labels apart: downwards from the top, then back up where the last ones left the chart."""
+    ordered = sorted(lines, key=lambda line: line["label_y"])
+    limit = 8.0
+    for line in ordered:
+        line["label_y"] = limit = max(line["label_y"], limit)
+        limit += LABEL_GAP
+    limit = bottom
+    for line in reversed(ordered):
+        line["label_y"] = limit = round(min(line["label_y"], limit), 1)
+        limit -= LABEL_GAP

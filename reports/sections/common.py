@@ -1,0 +1,83 @@
+"""What several sections share: figures in prose, names of cells, marks of significance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from reports.numbers import Metric, show, show_p
+from reports.tables import Row, Sweep, is_control
+
+
+class Figure(NamedTuple):
+    """A figure in prose or in a cell: the full value of the table, and how it is written."""
+
+    value: float | None
+    text: str
+
+
+class Strong(NamedTuple):
+    """A piece of prose that is set strong."""
+
+    text: str
+
+
+Prose = list[Any]  # str, Strong and Figure, in reading order
+
+
+def figure(value: float | None, metric: Metric | None = None, *, signed: bool = False) -> Figure:
+    """A value in its metric's decimals."""
+    return Figure(value, show(value, metric.decimals if metric else None, signed=signed))
+
+
+def p_figure(value: float | None) -> Figure:
+    """A p-value."""
+    return Figure(value, show_p(value))
+
+
+def interval(row: Row, metric: Metric, *, signed: bool = False) -> Prose:
+    """'low to high' of a row, or nothing where it has no interval."""
+    if row["ci_low"] is None or row["ci_high"] is None:
+        return []
+    return [figure(row["ci_low"], metric, signed=signed), " to ", figure(row["ci_high"], metric, signed=signed)]
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """'a, b and c', or 'a, b, c, d and 3 more'."""
+    shown = list(names[:most])
+    if len(names) > most:
+        return f"{', '.join(shown)} and {len(names) - most} more"
+    return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
+
+
+def counted(number: int, noun: str) -> str:
+    """'1 cell', '2 cells'."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def cell_label(sweep: Sweep, row: Row, *, seeds: bool = True) -> str:
+    """The arm, its training judge, and the seed where the sweep has several: what tells a cell apart for a reader."""
+    parts = [sweep.info[row["cell"]]["arm"]]
+    if row["judge"]:
+        parts.append(row["judge"])
+    if seeds and row["seed"] is not None and len(seeds_of([sweep])) > 1:
+        parts.append(f"seed {row['seed']}")
+    return " · ".join(parts)
+
+
+def seeds_of(sweeps: Iterable[Sweep]) -> list[int]:
+    """The seeds of trained cells, sorted."""
+    rows = (row for sweep in sweeps for row in sweep.info.values())
+    return sorted({row["seed"] for row in rows if row["seed"] is not None and not is_control(row)})
+
+
+def tags(sweep: Sweep, row: Row) -> dict[str, Any]:
+    """What the page's filters look at."""
+    found = {"sweep": sweep.name, "trainer": row["trainer"], "judge": row["judge"], "seed": row["seed"]}
+    return {**found, "grader": row.get("grader", "")}
+
+
+def spread(values: Sequence[float], metric: Metric) -> list[Figure]:
+    """One figure, or the lowest and the highest of several seeds."""
+    ends = sorted({min(values), max(values)})
+    return [figure(value, metric) for value in ends]

@@ -1,0 +1,116 @@
+"""The paired comparisons: the most telling ones, a matrix a board and grader, and the whole table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from reports.boards import Group, alpha, boards, comparisons, groups, oriented, significant
+from reports.charts import Axis, whisker, whisker_axis
+from reports.numbers import Metric, metric
+from reports.sections.common import figure, p_figure
+from reports.sections.leaderboard import ends
+from reports.tables import CONTROLS, Row, Sweep, grouped, unique
+
+SHOWN = 24  # comparisons on the main page
+MOST_ROWS = 800  # comparisons on their own page; the rest is in comparisons.csv
+MOST_NAMES = 40  # a wider matrix cannot be read
+
+
+def telling(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
+    """The comparisons of the boards' lead metrics worth a place on the main page, one block a board.
+
+    Algorithms first; of checkpoints, those against the untrained policy, or all where there are few.
+    """
+    blocks = []
+    for board in boards(sweeps):
+        rows = [pair for group in groups(sweeps, board) for pair in _telling(group)]
+        rows = list({(sweep.name, *map(str, row.values())): (sweep, row) for sweep, row in rows}.values())
+        if rows:
+            lines = _lines(rows[:SHOWN], whisker_axis(_reach([row for _, row in rows[:SHOWN]]), 0.0))
+            blocks.append({"board": board, "rows": lines, "left": len(rows) - len(lines)})
+    return blocks
+
+
+def _telling(group: Group) -> list[tuple[Sweep, Row]]:
+    untrained = {row["cell"] for row in group.rows if row["trainer"] == "sft"} | {"sft"}
+    checkpoints = comparisons(group, "checkpoint")
+    against = [row for row in checkpoints if {row["a"], row["b"]} & untrained]
+    chosen = [*comparisons(group, "algorithm"), *(against or checkpoints)]
+    return [(group.sweep, oriented(row, row["b"]) if row["a"] in untrained else row) for row in chosen]
+
+
+def every(sweeps: Sequence[Sweep]) -> dict[str, Any]:
+    """All comparisons, those of the smallest p-value first, at most MOST_ROWS of them."""
+    rows = [(sweep, row) for sweep in sweeps for row in sweep.comparisons]
+    rows.sort(key=lambda pair: _p(pair[1]))
+    axes = {
+        key: whisker_axis(_reach([row for _, row in members]), 0.0)
+        for key, members in grouped(rows, lambda pair: (pair[1]["leaderboard"], pair[1]["metric"])).items()
+    }
+    lines = [_lines([pair], axes[pair[1]["leaderboard"], pair[1]["metric"]])[0] for pair in rows[:MOST_ROWS]]
+    return {"rows": lines, "left": len(rows) - len(lines)}
+
+
+def matrices(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
+    """Row minus column for every pair, a matrix a board, grader and claim."""
+    found = []
+    for board in boards(sweeps):
+        for group in groups(sweeps, board):
+            for claim in ("algorithm", "checkpoint"):
+                rows = comparisons(group, claim)
+                names = unique(name for row in rows for name in (row["a"], row["b"]))
+                if 2 < len(names) <= MOST_NAMES and len(rows) >= len(names):
+                    found.append(_matrix(group, claim, rows, sorted(names, key=lambda name: (name in CONTROLS, name))))
+    return found
+
+
+def _matrix(group: Group, claim: str, rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
+    known = {(row["a"], row["b"]): row for row in rows}
+    known |= {(row["b"], row["a"]): oriented(row, row["b"]) for row in rows}
+    reach = max((abs(row["difference"]) for row in rows if row["difference"] is not None), default=0) or 1
+    lead = group.board.lead
+    return {
+        "board": group.board,
+        "grader": group.grader,
+        "sweep": group.sweep.name,
+        "claim": claim,
+        "names": names,
+        "rows": [{"name": a, "cells": [_square(known.get((a, b)), lead, reach) for b in names]} for a in names],
+    }
+
+
+def _square(row: Row | None, lead: Metric, reach: float) -> dict[str, Any] | None:
+    if row is None or row["difference"] is None:
+        return None
+    shade = round((lead.sign or 1) * row["difference"] / reach, 2)
+    return {"figure": figure(row["difference"], lead, signed=True), "shade": shade, "sure": significant(row, alpha([row]))}
+
+
+def _lines(rows: Sequence[tuple[Sweep, Row]], axis: Axis) -> list[dict[str, Any]]:
+    return [_line(sweep, row, axis) for sweep, row in rows]
+
+
+def _line(sweep: Sweep, row: Row, axis: Axis) -> dict[str, Any]:
+    of = metric(row["metric"], sweep.meta(row["leaderboard"], row["metric"]))
+    return {
+        "row": row,
+        "sweep": sweep.name,
+        "difference": figure(row["difference"], of, signed=True),
+        "interval": ends(row, of),
+        "p": p_figure(row["p_value"]),
+        "p_adjusted": p_figure(row["p_adjusted"]),
+        "n": figure(row["n"]),
+        "sure": significant(row, alpha(sweep.results)),
+        "whisker": whisker(axis, row["difference"], row["ci_low"], row["ci_high"]),
+        "zero": axis(0.0),
+    }
+
+
+def _reach(rows: Sequence[Row]) -> list[float | None]:
+    return [row[key] for row in rows for key in ("difference", "ci_low", "ci_high")]
+
+
+def _p(row: Row) -> tuple[float, str, str]:
+    p = row["p_adjusted"] if row["p_adjusted"] is not None else row["p_value"]
+    return (2.0 if p is None else p, row["a"], row["b"])

@@ -1,0 +1,92 @@
+"""Curves: scores over iterations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from reports.boards import Board, boards
+from reports.charts import Line, Point, extent, near, panel
+from reports.numbers import Metric
+from reports.sections.common import tags
+from reports.tables import Row, Sweep, grouped, short
+
+MOST_PANELS = 24  # beyond this many panels only the lead metric of each board is drawn
+
+
+def scores(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
+    """One row of panels a board, metric and grader, a panel a training judge, a line an arm and seed.
+
+    Only where some cell was scored at two iterations or more; on a board with many panels only its lead metric.
+    """
+    wanted = [(board, metric) for board in boards(sweeps) for metric in board.metrics if metric.sign]
+    facets = [facet for board, metric in wanted for facet in _facets(sweeps, board, metric)]
+    if sum(len(facet["panels"]) for facet in facets) > MOST_PANELS:
+        facets = [facet for facet in facets if facet["metric"] == facet["board"].lead]
+    return facets
+
+
+def _facets(sweeps: Sequence[Sweep], board: Board, metric: Metric) -> list[dict[str, Any]]:
+    facets = []
+    for sweep in sweeps:
+        rows = [
+            row
+            for row in sweep.results
+            if (row["leaderboard"], row["metric"], row["category"]) == (board.name, metric.name, "")
+            and row["value"] is not None
+            and row["iteration"] is not None
+            and row["judge"]
+        ]
+        for grader, graded in grouped(rows, lambda row: row["grader"]).items():
+            if any(len(line) > 1 for line in grouped(graded, lambda row: row["cell"]).values()):
+                facets.append(
+                    {
+                        "sweep": sweep.name,
+                        "board": board,
+                        "metric": metric,
+                        "grader": grader,
+                        "panels": _score_panels(sweep, metric, graded),
+                    }
+                )
+    return facets
+
+
+def _score_panels(sweep: Sweep, metric: Metric, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A panel a start policy and training judge, all with the same axes."""
+    values = [row[key] for row in rows for key in ("value", "ci_low", "ci_high")]
+    null = None if metric.log else near(metric.null, values)
+    y = extent([*values, null], log=metric.log)
+    x = extent((row["iteration"] for row in rows), log=metric.log, margin=0)
+    return [
+        {
+            "tags": {"judge": judge},
+            **panel(
+                _lines(sweep, members, lambda row: (row["iteration"], row["value"], row["ci_low"], row["ci_high"])),
+                title=_title(sweep, policy, f"trained by {judge}"),
+                log=metric.log,
+                x=x,
+                y=y,
+                null=null,
+            ),
+        }
+        for (policy, judge), members in grouped(rows, lambda row: (row["policy"], row["judge"])).items()
+    ]
+
+
+def _title(sweep: Sweep, policy: str, rest: str) -> str:
+    several = len({row["policy"] for row in sweep.info.values()}) > 1
+    return f"{short(policy)}, {rest}" if several else rest
+
+
+def _lines(sweep: Sweep, rows: Sequence[Row], point: Callable[[Row], Point]) -> list[Line]:
+    """A line a cell, coloured by arm; of an arm with several seeds only the first line is named."""
+    slots = {arm: slot for slot, arm in enumerate(sorted({row["arm"] for row in sweep.info.values() if row["judge"]}))}
+    lines, named = [], set()
+    for cell, members in grouped(rows, lambda row: row["cell"]).items():
+        arm = sweep.info[cell]["arm"]
+        points = sorted((point(row) for row in members), key=lambda p: p[0])
+        label = "" if arm in named else arm
+        named.add(arm)
+        data = tags(sweep, sweep.info[cell])
+        lines.append(Line(name=arm, label=label, slot=slots.get(arm, 0), points=points, data=data))
+    return lines

@@ -1,0 +1,106 @@
+"""Samples side by side: the trained policy's response and the untrained one's, with what each grader said."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from typing import Any, NamedTuple
+
+from reports.numbers import show
+from reports.sections.common import Figure, cell_label, tags
+from reports.tables import Row, Sweep, grouped
+
+PER_CELL = 40
+IN_ALL = 800
+CLIP = 4000  # characters of a text that are shown
+DIFF_WORDS = 400  # longer texts are shown without marks
+DIFF_LEAST = 0.3  # texts that share less than this are different texts, not edits of one another
+
+
+class Piece(NamedTuple):
+    """A run of text; `changed` where the other side has something else."""
+
+    text: str
+    changed: bool
+
+
+def samples(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
+    """The first prompts (by id) of each cell's last iteration, at most PER_CELL a cell and IN_ALL in all."""
+    by_cell = {
+        (sweep.name, cell): (sweep, rows)
+        for sweep in sweeps
+        for cell, rows in grouped(sweep.samples, lambda row: row["cell"]).items()
+    }
+    most = max(1, min(PER_CELL, IN_ALL // max(1, len(by_cell))))
+    return [_cell(sweep, cell, rows, most) for (_, cell), (sweep, rows) in by_cell.items()]
+
+
+def _cell(sweep: Sweep, cell: str, rows: Sequence[Row], most: int) -> dict[str, Any]:
+    last = max(row["iteration"] or 0 for row in rows)
+    by_prompt = grouped((row for row in rows if (row["iteration"] or 0) == last), lambda row: (row["prompt_id"], row["response"]))
+    chosen = sorted(by_prompt.items(), key=lambda item: _by_id(item[0][0]))
+    info = {**sweep.info.get(cell, {"trainer": "", "judge": "", "seed": None}), "cell": cell}
+    return {
+        "sweep": sweep.name,
+        "cell": cell,
+        "label": cell_label(sweep, info) if cell in sweep.info else cell,
+        "tags": tags(sweep, info),
+        "iteration": last,
+        "of": len(by_prompt),
+        "items": [_item(prompt_id, members) for (prompt_id, _), members in chosen[:most]],
+    }
+
+
+def _by_id(name: str) -> list[tuple[int, int, str]]:
+    """Sorts p2 before p10."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def _item(prompt_id: str, rows: Sequence[Row]) -> dict[str, Any]:
+    first = rows[0]
+    before, after = marked(first["before"][:CLIP], first["response"][:CLIP])
+    verdicts = [_verdict(row) for row in rows if row["grader"] or row["status"] or row["preference"] is not None]
+    return {
+        "id": prompt_id,
+        "prompt": messages(first["prompt"]),
+        "before": before,
+        "after": after,
+        "cut": [max(0, len(first[key]) - CLIP) for key in ("before", "response")],
+        "verdicts": verdicts,
+        "outcomes": sorted({verdict["outcome"] for verdict in verdicts}),
+    }
+
+
+def _verdict(row: Row) -> dict[str, Any]:
+    value = row["preference"]
+    outcome = "failed" if value is None else "win" if value > 0.5 else "loss" if value < 0.5 else "tie"
+    return {"grader": row["grader"], "value": Figure(value, show(value, 3)), "outcome": outcome, "status": row["status"]}
+
+
+def messages(prompt: str) -> list[dict[str, str]]:
+    """A prompt as messages of role and content: those of a JSON chat, or one without role for a plain text."""
+    try:
+        found = json.loads(prompt) if prompt.lstrip().startswith("[") else None
+    except ValueError:
+        found = None
+    if isinstance(found, list) and found and all(isinstance(m, dict) and "content" in m for m in found):
+        return [{"role": str(m.get("role", "")), "content": str(m["content"])[:CLIP]} for m in found]
+    return [{"role": "", "content": prompt[:CLIP]}]
+
+
+def marked(before: str, after: str) -> tuple[list[Piece], list[Piece]]:
+    """Both texts in pieces, the words that the other one lacks marked.
+
+    Texts longer than DIFF_WORDS, or with too little in common to be edits of one another, come back unmarked.
+    """
+    words = [re.findall(r"\S+\s*|\s+", text) for text in (before, after)]
+    matcher = SequenceMatcher(None, *([word.strip() for word in side] for side in words), autojunk=False)
+    if max(map(len, words)) > DIFF_WORDS or matcher.ratio() < DIFF_LEAST:
+        return [Piece(before, False)], [Piece(after, False)]
+    left, right = [], []
+    for kind, i1, i2, j1, j2 in matcher.get_opcodes():
+        left.append(Piece("".join(words[0][i1:i2]), kind != "equal"))
+        right.append(Piece("".join(words[1][j1:j2]), kind != "equal"))
+    return [piece for piece in left if piece.text], [piece for piece in right if piece.text]

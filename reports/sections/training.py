@@ -1,0 +1,120 @@
+"""What happened in training: figures over iterations, style shares, and the alarms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+from reports.charts import Line, Point, extent, finite, panel
+from reports.sections.common import figure, seeds_of, tags
+from reports.tables import Row, Sweep, grouped, unique
+
+STYLE, ALARM = "style:", "alarm:"
+OWN_SCALES = 8  # panels of a row share their scale unless one's range is this many times another's
+
+
+def dynamics(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
+    """Training figures: one row of panels a metric, a panel an arm, a line a training judge and seed."""
+    facets = []
+    for sweep in sweeps:
+        rows = [row for row in _placed(sweep) if not row["metric"].startswith((STYLE, ALARM))]
+        for name, members in grouped(rows, lambda row: row["metric"]).items():
+            panels = _by_arm(sweep, members)
+            own = len({panel["y_ticks"][0] for panel in panels}) > 1
+            facets.append({"sweep": sweep.name, "name": name.replace("_", " "), "panels": panels, "own_scales": own})
+    return facets
+
+
+def styles(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
+    """Style shares: one row of panels an arm, a panel a training judge, a line a style."""
+    facets = []
+    for sweep in sweeps:
+        rows = [row for row in _placed(sweep) if row["metric"].startswith(STYLE)]
+        names = sorted({row["metric"] for row in rows})
+        y = extent([0.0, *(row["value"] for row in rows)], margin=0)
+        for arm, members in grouped(rows, lambda row: sweep.info[row["cell"]]["arm"]).items():
+            panels = [
+                _style_panel(sweep, cell, of_cell, names, y)
+                for cell, of_cell in grouped(members, lambda row: row["cell"]).items()
+            ]
+            facets.append({"sweep": sweep.name, "name": arm, "trainer": members[0]["trainer"], "panels": panels})
+    return facets
+
+
+def _style_panel(sweep: Sweep, cell: str, rows: Sequence[Row], names: Sequence[str], y: Any) -> dict[str, Any]:
+    info = sweep.info[cell]
+    lines = [
+        Line(name=label, label=label, slot=names.index(STYLE + label), points=[_point(row) for row in members])
+        for label, members in grouped(rows, lambda row: row["metric"].removeprefix(STYLE)).items()
+    ]
+    title = f"{info['judge']}" + (f", seed {info['seed']}" if len(seeds_of([sweep])) > 1 else "")
+    return {"tags": {"judge": info["judge"], "seed": info["seed"]}, **panel(lines, title=title, size=(250, 150), y=y)}
+
+
+def _point(row: Row) -> Point:
+    return (row["x"], row["value"], None, None)
+
+
+def _placed(sweep: Sweep) -> list[Row]:
+    """The drawable rows of dynamics with `x`, the iterations passed: an iteration's figures are spread evenly within it."""
+    rows = [row for row in sweep.dynamics if row["value"] is not None and row["cell"] in sweep.info and finite([row["value"]])]
+    placed = []
+    for members in grouped(rows, lambda row: (row["cell"], row["metric"], row["iteration"])).values():
+        for index, row in enumerate(members):
+            placed.append({**row, "x": round((row["iteration"] or 0) - 1 + (index + 1) / len(members), 4)})
+    return placed
+
+
+def _by_arm(sweep: Sweep, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    by_arm = grouped(rows, lambda row: sweep.info[row["cell"]]["arm"])
+    ranges = {arm: extent(row["value"] for row in members) for arm, members in by_arm.items()}
+    widths = [high - low for low, high in ranges.values()]
+    common = extent(chain.from_iterable(ranges.values()), margin=0) if max(widths) <= OWN_SCALES * min(widths) else None
+    judges = unique(row["judge"] for row in sweep.info.values() if row["judge"])
+    return [
+        {
+            "tags": {"trainer": members[0]["trainer"]},
+            **panel(
+                _judge_lines(sweep, members, judges),
+                title=arm,
+                size=(230, 140),
+                y=common or ranges[arm],
+            ),
+        }
+        for arm, members in by_arm.items()
+    ]
+
+
+def _judge_lines(sweep: Sweep, rows: Sequence[Row], judges: Sequence[str]) -> list[Line]:
+    lines, named = [], set()
+    for cell, members in grouped(rows, lambda row: row["cell"]).items():
+        judge = sweep.info[cell]["judge"]
+        label = "" if judge in named else judge
+        named.add(judge)
+        slot = judges.index(judge) if judge in judges else 0
+        data = tags(sweep, sweep.info[cell])
+        lines.append(Line(name=judge, label=label, slot=slot, points=[_point(row) for row in members], data=data))
+    return lines
+
+
+def alarms(sweeps: Sequence[Sweep]) -> dict[str, Any]:
+    """The alarms that rang, one entry a row of dynamics, and how many kinds were watched over how many cells."""
+    watched = [(sweep, row) for sweep in sweeps for row in sweep.dynamics if row["metric"].startswith(ALARM)]
+    rang = [
+        {
+            "name": row["metric"].removeprefix(ALARM).replace("_", " "),
+            "arm": sweep.info[row["cell"]]["arm"] if row["cell"] in sweep.info else row["cell"],
+            "row": row,
+            "tags": tags(sweep, row),
+            "iteration": figure(row["iteration"]),
+            "step": figure(row["step"]),
+        }
+        for sweep, row in watched
+        if row["value"] == 1
+    ]
+    return {
+        "kinds": len({row["metric"] for _, row in watched}),
+        "cells": len({(sweep.name, row["cell"]) for sweep, row in watched}),
+        "rang": rang,
+    }

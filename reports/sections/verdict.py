@@ -1,0 +1,233 @@
+"""The verdict: sentences made from the statistics, and the caveats that belong to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from reports.boards import Group, against_start, alpha, better, boards, comparisons, groups, significant, versus
+from reports.sections.common import (
+    Prose,
+    Strong,
+    cell_label,
+    counted,
+    figure,
+    interval,
+    listed,
+    p_figure,
+    seeds_of,
+)
+from reports.sections.training import alarms
+from reports.tables import Row, Sweep, grouped, unique
+
+MOST_PAIRS = 6
+
+
+def verdict(sweeps: Sequence[Sweep]) -> dict[str, Any]:
+    """The findings, board by board, an independent grader before one that trained, and the caveats."""
+    found = [group for board in boards(sweeps) if board.lead.sign for group in groups(sweeps, board)]
+    found = [group for group in found if any(row["value"] is not None for row in group.trained)]
+    order = unique(group.board.name for group in found)
+    found.sort(key=lambda group: (order.index(group.board.name), any(row["judge"] == group.grader for row in group.trained)))
+    several = len(sweeps) > 1
+    return {
+        "findings": [{"where": _where(group, several), "sentences": finding(group)} for group in found],
+        "algorithms": [prose for group in found for prose in algorithms(group, several)],
+        "caveats": caveats(sweeps, found),
+    }
+
+
+def _where(group: Group, several: bool) -> str:
+    graded = f", graded by {group.grader}" if group.grader else ""
+    policies = len({row["policy"] for row in group.sweep.info.values()}) > 1
+    return f"{group.board.name}{graded}" + (f", {group.policy}" if policies else "") + (f" ({group.sweep.name})" if several else "")
+
+
+def finding(group: Group) -> list[Prose]:
+    """What one board says under one grader: the best, its standing to the untrained policy, and who else beats that."""
+    arms = _arms(group)
+    best = arms[0]
+    sentences = [_best(group, best)]
+    if len(best) == 1:
+        sentences += [_margin(group, best[0]), _separable(group, best[0])]
+    return [sentence for sentence in [*sentences, _tally(group, arms)] if sentence]
+
+
+def _arms(group: Group) -> list[list[Row]]:
+    """The trained rows by arm and training judge, a row a seed; the arm with the best median seed first."""
+    sign = group.board.lead.sign or 1
+    rows = [row for row in group.trained if row["value"] is not None]
+    arms = grouped(rows, lambda row: (group.sweep.info[row["cell"]]["arm"], row["judge"])).values()
+
+    def median(rows: list[Row]) -> float:
+        return sorted(sign * row["value"] for row in rows)[(len(rows) - 1) // 2]
+
+    return sorted(arms, key=median, reverse=True)
+
+
+def _name(group: Group, rows: Sequence[Row]) -> Prose:
+    arm, judge = group.sweep.info[rows[0]["cell"]]["arm"], rows[0]["judge"]
+    return [Strong(arm), *([" trained by ", Strong(judge)] if judge else [])]
+
+
+def _best(group: Group, rows: Sequence[Row]) -> Prose:
+    lead, word = group.board.lead, "lowest" if group.board.lead.sign < 0 else "highest"
+    if len(rows) > 1:
+        values = sorted(row["value"] for row in rows)
+        over = [" over ", counted(len(rows), "seed"), ": ", figure(values[0], lead), " to ", figure(values[-1], lead), "."]
+        return [*_name(group, rows), f" has the {word} {lead.label} at the median", *over]
+    row, level = rows[0], rows[0]["ci_level"]
+    bounds = interval(row, lead)
+    sentence = [*_name(group, rows), f" has the {word} {lead.label}, ", figure(row["value"], lead)]
+    if bounds:
+        sentence += [f" ({_percent(level)}interval ", *bounds] + ([", n = ", figure(row["n"])] if row["n"] else []) + [")"]
+    return [*sentence, "."]
+
+
+def _percent(level: float | None) -> str:
+    return "" if level is None else f"{100 * level:g}% "
+
+
+def _margin(group: Group, row: Row) -> Prose:
+    """How the best stands to the untrained policy, by how much."""
+    lead, start = group.board.lead, group.control("sft")
+    paired = versus(group, row["cell"], start["cell"] if start else "sft")
+    if paired is not None and paired["difference"] is not None:
+        sure = significant(paired, alpha(group.rows))
+        verb = ("It beats" if better_sign(group, paired) > 0 else "It is worse than") if sure else "It is not separable from"
+        parts: Prose = [f"{verb} the untrained policy: difference ", figure(paired["difference"], lead, signed=True)]
+        bounds = interval(paired, lead, signed=True)
+        p = paired["p_adjusted"] if paired["p_adjusted"] is not None else paired["p_value"]
+        notes = [*(["interval ", *bounds] if bounds else []), *([", p = ", p_figure(p)] if p is not None else [])]
+        return [*parts, *([" (", *notes, ")"] if notes else []), "."]
+    standing = against_start(group, row)
+    if standing is None:
+        return ["The untrained policy was not scored here."]
+    if start is None or start["value"] in (None, lead.null):
+        side = {1: "on the better side of", 0: "across", -1: "on the worse side of"}[standing]
+        return [f"Its interval lies {side} ", figure(lead.null, lead), ", where neither side is ahead."]
+    verb = {1: "It beats", 0: "It is not separable from", -1: "It is worse than"}[standing]
+    return [f"{verb} the untrained policy, which has ", figure(start["value"], lead), "."]
+
+
+def better_sign(group: Group, paired: Row) -> int:
+    """+1 where the first side of a comparison is the better one."""
+    return (group.board.lead.sign or 1) * ((paired["difference"] > 0) - (paired["difference"] < 0))
+
+
+def _separable(group: Group, best: Row) -> Prose:
+    rivals = [row for row in group.trained if row["value"] is not None and row["cell"] != best["cell"]]
+    if not rivals or all(row["ci_low"] is None for row in group.rows):
+        return []
+    close = [cell_label(group.sweep, row) for row in rivals if better(group, best, row) <= 0]
+    if not close:
+        return [f"It is separable from all {len(rivals)} other trained policies."]
+    if len(close) == len(rivals):
+        return [f"None of the {len(rivals)} other trained policies is separable from it."]
+    return [f"Not separable from it: {listed(close)}."]
+
+
+def _tally(group: Group, arms: Sequence[Sequence[Row]]) -> Prose:
+    """How many trained policies are above, below and not separable from the untrained one."""
+    rows = [row for of_arm in arms for row in of_arm]
+    standings = {row["cell"]: against_start(group, row) for row in rows}
+    if len(rows) < 2 or None in standings.values() or all(row["ci_low"] is None for row in rows):
+        return []
+    above = [cell_label(group.sweep, row) for row in rows if standings[row["cell"]] == 1]
+    below = [cell_label(group.sweep, row) for row in rows if standings[row["cell"]] == -1]
+    sentence = f"{len(above) or 'None'} of {counted(len(rows), 'trained policy').replace('policys', 'policies')} "
+    sentence += "beats the untrained one" if len(above) < 2 else "beat the untrained one"
+    sentence += f": {listed(above, 6)}." if above and len(above) < len(rows) else "."
+    return [sentence + (f" Worse than it: {listed(below, 6)}." if below else "")]
+
+
+def algorithms(group: Group, several: bool) -> list[Prose]:
+    """What the comparisons over seeds claim about algorithms, the separable pairs first, then how many are not."""
+    lead, rows = group.board.lead, comparisons(group, "algorithm")
+    rows = [row for row in rows if row["difference"] is not None]
+    sure = [row for row in rows if significant(row, alpha(group.rows))]
+    sentences: list[Prose] = []
+    for row in sorted(sure, key=lambda row: -abs(row["difference"]))[:MOST_PAIRS]:
+        verb = "beats" if better_sign(group, row) > 0 else "loses to"
+        bounds = interval(row, lead, signed=True)
+        tail = [" (interval ", *bounds, ")"] if bounds else []
+        difference = [" by a difference of ", figure(row["difference"], lead, signed=True), *tail]
+        sentences.append([Strong(row["a"]), f" {verb} ", Strong(row["b"]), *difference, f" on {_where(group, several)}."])
+    unsure = [f"{row['a']} and {row['b']}" for row in rows if row not in sure]
+    if unsure:
+        sentences.append([f"Not separable on {_where(group, several)}: {listed(unsure, 6)}."])
+    return sentences
+
+
+def caveats(sweeps: Sequence[Sweep], found: Sequence[Group]) -> list[Prose]:
+    """What a reader must know before quoting the verdict."""
+    return [
+        *(caveat for sweep in sweeps for caveat in _undone(sweep)),
+        *_one_seed(sweeps),
+        *_own_judge(found),
+        *(caveat for sweep in sweeps for caveat in _coverage(sweep)),
+        *(caveat for group in found for caveat in _controls(group)),
+        *_alarms(sweeps),
+        *([f"{sweep.name}: {note}."] for sweep in sweeps for note in sweep.notes),
+    ]
+
+
+def _undone(sweep: Sweep) -> list[Prose]:
+    by_state = grouped((c for c in sweep.cells if c["state"] != "done"), lambda cell: cell["state"])
+    total = len(sweep.cells)
+    return [
+        [f"{sweep.name}: {len(cells)} of {counted(total, 'cell')} {state}: {listed([cell['cell'] for cell in cells], 6)}."]
+        for state, cells in by_state.items()
+    ]
+
+
+def _one_seed(sweeps: Sequence[Sweep]) -> list[Prose]:
+    names = [sweep.name for sweep in sweeps if len(seeds_of([sweep])) == 1]
+    if not names:
+        return []
+    where = f" in {listed(names)}" if len(sweeps) > 1 else ""
+    return [[f"One seed{where}: these are statements on these checkpoints, not on the algorithms."]]
+
+
+def _own_judge(found: Sequence[Group]) -> list[Prose]:
+    rows = [row for group in found for row in group.trained]
+    own = [row for row in rows if row["judge"] and row["judge"] == row["grader"]]
+    if not own:
+        return []
+    return [[f"{len(own)} of {counted(len(rows), 'score')} are given by the very judge that trained the policy (marked ◆)."]]
+
+
+def _coverage(sweep: Sweep) -> list[Prose]:
+    rows = [row for row in sweep.final if row["coverage"] is not None and row["coverage"] < 1]
+    if not rows:
+        return []
+    worst = min(rows, key=lambda row: row["coverage"])
+    scores = {(row["cell"], row["leaderboard"], row["grader"]) for row in rows}
+    where = f"{worst['cell']} on {worst['leaderboard']}" + (f", graded by {worst['grader']}" if worst["grader"] else "")
+    start = f"{sweep.name}: {counted(len(scores), 'score')} with failed verdicts; lowest coverage "
+    return [[start, figure(worst["coverage"]), f" ({where})."]]
+
+
+def _controls(group: Group) -> list[Prose]:
+    """A control that nothing trained, yet that beats the untrained policy or some trained one."""
+    caveats = []
+    for name, what in (("constant", "one fixed answer"), ("longest", "the longest of several untrained answers")):
+        row = group.control(name)
+        if row is None or row["value"] is None:
+            continue
+        beaten = [other for other in group.trained if other["value"] is not None and better(group, row, other) > 0]
+        if beaten or against_start(group, row) == 1:
+            over = [*(["the untrained policy"] if against_start(group, row) == 1 else [])]
+            over += [f"{len(beaten)} of {len(group.trained)} trained policies"] if beaten else []
+            text = [f"The control {name} ({what}) beats {' and '.join(over)} on {_where(group, False)} with "]
+            caveats.append([*text, figure(row["value"], group.board.lead), ": this grader rewards more than training."])
+    return caveats
+
+
+def _alarms(sweeps: Sequence[Sweep]) -> list[Prose]:
+    rang = alarms(sweeps)["rang"]
+    if not rang:
+        return []
+    cells = {(entry["tags"]["sweep"], entry["row"]["cell"]) for entry in rang}
+    names = unique(entry["name"] for entry in rang)
+    return [[f"Training alarms rang in {counted(len(cells), 'cell')}: {listed(names)}."]]

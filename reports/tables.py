@@ -1,0 +1,297 @@
+"""Reading a sweep's directory: the tables as plain rows, whatever of them is already there."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = dict[str, Any]
+
+CONTROLS = ("sft", "constant", "longest")
+POINTS_PER_LINE = 60
+COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    # table: (text columns, number columns)
+    "results": (
+        ("sweep", "cell", "policy", "trainer", "options", "judge", "grader", "leaderboard", "category", "metric"),
+        ("seed", "iteration", "value", "ci_low", "ci_high", "ci_level", "n", "coverage", "samples", "queries", "steps"),
+    ),
+    "comparisons": (
+        ("leaderboard", "metric", "grader", "a", "b", "claim"),
+        ("difference", "ci_low", "ci_high", "p_value", "p_adjusted", "n"),
+    ),
+    "dynamics": (
+        ("sweep", "cell", "trainer", "judge", "phase", "metric"),
+        ("seed", "iteration", "step", "value"),
+    ),
+    "samples": (
+        ("cell", "prompt_id", "prompt", "response", "before", "grader", "status"),
+        ("iteration", "preference"),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """One sweep's directory as rows of plain Python values: a missing or NaN number is None, a missing text is ''.
+
+    `notes` says in words what was missing or unreadable; nothing here raises for a half-finished sweep.
+    """
+
+    name: str
+    results: list[Row] = field(default_factory=list)
+    comparisons: list[Row] = field(default_factory=list)
+    dynamics: list[Row] = field(default_factory=list)
+    samples: list[Row] = field(default_factory=list)
+    metrics: dict[str, Row] = field(default_factory=dict)
+    cells: list[Row] = field(default_factory=list)
+    config: str = ""
+    provenance: Row = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def meta(self, leaderboard: str, metric: str) -> Row:
+        """What metrics.json says of a metric ({} when it says nothing); 'leaderboard/metric' goes before 'metric'."""
+        return self.metrics.get(f"{leaderboard}/{metric}") or self.metrics.get(metric) or {}
+
+    @cached_property
+    def info(self) -> dict[str, Row]:
+        """For each cell name: policy, trainer, options, judge, seed, and `arm`, the shortest label that tells it apart."""
+        found: dict[str, Row] = {}
+        for row in [*self.cells, *self.results]:
+            found.setdefault(row["cell"], {key: row[key] for key in ("policy", "trainer", "options", "judge", "seed")})
+        labels = arm_labels(found.values())
+        for row in found.values():
+            row["arm"] = labels[row["policy"], row["trainer"], row["options"]]
+        return found
+
+    @cached_property
+    def final(self) -> list[Row]:
+        """The result rows of each cell's highest iteration."""
+        last: dict[str, int] = {}
+        for row in self.results:
+            last[row["cell"]] = max(row["iteration"] or 0, last.get(row["cell"], 0))
+        return [row for row in self.results if (row["iteration"] or 0) == last[row["cell"]]]
+
+
+    @cached_property
+    def compared(self) -> dict[tuple[str, str, str, str], list[Row]]:
+        """The comparisons by (leaderboard, metric, grader, claim)."""
+        return grouped(self.comparisons, lambda row: (row["leaderboard"], row["metric"], row["grader"], row["claim"]))
+
+    @cached_property
+    def paired(self) -> dict[tuple[str, str, str, frozenset[str]], Row]:
+        """The checkpoint comparison of two cells by (leaderboard, metric, grader, {a, b})."""
+        rows = (row for row in self.comparisons if row["claim"] != "algorithm")
+        return {(r["leaderboard"], r["metric"], r["grader"], frozenset((r["a"], r["b"]))): r for r in rows}
+
+
+def is_control(row: Row) -> bool:
+    """Whether a row belongs to a control: an arm that nothing trained."""
+    return row["trainer"] in CONTROLS and not row["judge"]
+
+
+def unique(values: Iterable[Any]) -> list[Any]:
+    """The distinct values in order of first appearance."""
+    return list(dict.fromkeys(values))
+
+
+def grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
+    """Rows by key, keys in order of first appearance."""
+    groups: dict[Any, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return groups
+
+
+def arm_labels(cells: Iterable[Row]) -> dict[tuple[str, str, str], str]:
+    """A label for each (policy, trainer, options): the trainer, the options in which its arms differ, the policy if several."""
+    arms = unique((row["policy"], row["trainer"], row["options"]) for row in cells)
+    many_policies = len({policy for policy, _, _ in arms}) > 1
+    labels = {}
+    for policy, trainer, options in arms:
+        rivals = [_options(other) for _, name, other in arms if name == trainer]
+        own = _options(options)
+        differing = [key for key in sorted(own) if any(rival.get(key) != own[key] for rival in rivals)]
+        parts = [trainer, *(f"{key} {compact(own[key])}" for key in differing), *([short(policy)] if many_policies else [])]
+        labels[policy, trainer, options] = " · ".join(part for part in parts if part)
+    return labels
+
+
+def compact(value: Any) -> str:
+    """A value of a JSON document as short text: strings as they are, the rest as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+
+
+def short(policy: str) -> str:
+    """The last component of a policy's name or path."""
+    return policy.rstrip("/").rpartition("/")[2] or policy
+
+
+def read_sweep(path: Path) -> Sweep:
+    """The sweep in a directory.
+
+    Raises ValueError where `path` is no directory. Files that are missing or cannot be read become notes.
+    """
+    if not path.is_dir():
+        raise ValueError(f"{path} is no directory: give the directory that `nashbench sweep` wrote")
+    notes: list[str] = []
+    results = _rows(_table(path, "results", notes))
+    dynamics = _rows(_thinned(_table(path, "dynamics", notes)))
+    cells = [_cell(row) for row in _json(path / "cells.json", [], notes) if isinstance(row, dict)]
+    provenance = _json(path / "provenance.json", {}, notes)
+    return Sweep(
+        name=next((row["sweep"] for row in results if row["sweep"]), path.resolve().name),
+        results=results,
+        comparisons=_rows(_table(path, "comparisons", notes)),
+        dynamics=dynamics,
+        samples=_samples(path, notes),
+        metrics={name: meta for name, meta in _json(path / "metrics.json", {}, notes).items() if isinstance(meta, dict)},
+        cells=cells,
+        config=_text(path / "config.yaml", notes),
+        provenance=provenance,
+        notes=tuple(notes),
+    )
+
+
+def read_sweeps(paths: Sequence[Path]) -> list[Sweep]:
+    """The sweeps of several directories, equal names told apart by a number. Raises ValueError without any path."""
+    if not paths:
+        raise ValueError("no sweep to report on: give at least one directory that `nashbench sweep` wrote")
+    sweeps: list[Sweep] = []
+    for path in paths:
+        sweep = read_sweep(Path(path))
+        names = {other.name for other in sweeps}
+        name, number = sweep.name, 2
+        while name in names:
+            name, number = f"{sweep.name} ({number})", number + 1
+        sweeps.append(replace(sweep, name=name))
+    return sweeps
+
+
+def _options(text: str) -> Row:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {"options": text}
+    return found if isinstance(found, dict) else {"options": found}
+
+
+def _json(path: Path, empty: Any, notes: list[str]) -> Any:
+    text = _text(path, notes)
+    if not text:
+        return empty
+    try:
+        found = json.loads(text)
+    except ValueError:
+        notes.append(f"{path.name} is not valid JSON")
+        return empty
+    if isinstance(found, type(empty)):
+        return found
+    notes.append(f"{path.name} holds a {type(found).__name__} where a {type(empty).__name__} was expected")
+    return empty
+
+
+def _text(path: Path, notes: list[str]) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        notes.append(f"{path.name} is not there")
+        return ""
+
+
+def _cell(row: Row) -> Row:
+    options = row.get("options") or ""
+    return {
+        "cell": str(row.get("cell", "")),
+        "policy": compact(row.get("policy") or ""),
+        "trainer": str(row.get("trainer") or ""),
+        "options": options if isinstance(options, str) else json.dumps(options, sort_keys=True),
+        "judge": str(row.get("judge") or ""),
+        "seed": row.get("seed"),
+        "state": str(row.get("state") or "missing"),
+        "reason": str(row.get("reason") or ""),
+        "stages": list(row.get("stages") or []),
+    }
+
+
+def _table(path: Path, name: str, notes: list[str]) -> pd.DataFrame | None:
+    for file in (path / f"{name}.parquet", path / f"{name}.csv"):
+        if file.is_file() and file.stat().st_size:
+            try:
+                return _shaped(_read(file, name), name)
+            except (OSError, ValueError) as error:
+                notes.append(f"{file.name} cannot be read: {str(error).splitlines()[0][:200]}")
+    notes.append(f"{name} is not there yet")
+    return None
+
+
+def _read(file: Path, name: str) -> pd.DataFrame:
+    import pandas as pd
+
+    if file.suffix == ".parquet":
+        return pd.read_parquet(file)
+    numbers = COLUMNS[name][1]
+    return pd.read_csv(file, keep_default_na=False, na_values={column: ["", "nan", "NaN"] for column in numbers})
+
+
+def _shaped(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """All of the table's columns and no others: texts as str with '' for none, numbers as numbers."""
+    import pandas as pd
+
+    texts, numbers = COLUMNS[name]
+    frame = frame.reindex(columns=[*texts, *numbers])
+    for column in texts:
+        missing = frame[column].isna()
+        frame[column] = frame[column].astype(object).where(~missing, "").map(str)
+    for column in numbers:
+        frame[column] = pd.to_numeric(frame[column], errors="coerce")
+    return frame
+
+
+def _rows(frame: pd.DataFrame | None) -> list[Row]:
+    if frame is None:
+        return []
+    return [{key: _plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    """A table's entry as plain Python: NaN is None, a whole number an int."""
+    if isinstance(value, str):
+        return value
+    number = float(value)
+    if math.isnan(number):
+        return None
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number
+
+
+def _thinned(frame: pd.DataFrame | None) -> pd.DataFrame | None:
+    """At most POINTS_PER_LINE rows a cell and metric, the first and the last among them; alarms that rang all stay."""
+    if frame is None or frame.empty:
+        return frame
+    groups = frame.groupby(["cell", "metric"], sort=False)
+    position = groups.cumcount()
+    last = groups["value"].transform("size") - 1
+    stride = (-(-last // (POINTS_PER_LINE - 1))).clip(lower=1)
+    rang = frame["metric"].str.startswith("alarm:") & (frame["value"] == 1)
+    # Every stride-th row, counted from the end so that the final figure is always among them.
+    return frame[((last - position) % stride == 0) | (position == 0) | rang]
+
+
+def _samples(path: Path, notes: list[str]) -> list[Row]:
+    files = sorted((path / "samples").glob("*.parquet"))
+    if not files:
+        notes.append("samples are not there yet")
+    rows: list[Row] = []
+    for file in files:
+        try:
+            rows += _rows(_shaped(_read(file, "samples"), "samples"))
+        except (OSError, ValueError) as error:
+            notes.append(f"samples/{file.name} cannot be read: {str(error).splitlines()[0][:200]}")
+    return rows

@@ -1,0 +1,260 @@
+"""Writes small synthetic sweep directories for the tests of the reports: plausible figures, hostile texts, every kind of gap."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+HOSTILE = (
+    "</script><script>document.title='owned'</script>",
+    '<img src=x onerror="document.title=\'owned\'">',
+    "</textarea></title></style><svg onload=alert(1)>",
+    "bell\x07 escape\x1b[31m backspace\x08 override\u202egnp.exe end",
+    "=HYPERLINK(\"http://example.invalid\") {{ 7 * 7 }} {% raw %} ${1+1} &amp; &lt;b&gt;",
+)
+STAGES = [
+    {"name": "sample", "key": "5f0c" * 8, "state": "done", "seconds": 12.25},
+    {"name": "fit", "key": "a91b" * 8, "state": "done", "seconds": 31.5},
+]
+METRICS: dict[str, dict[str, Any]] = {
+    "win_rate": {
+        "unit": "share",
+        "better": "higher",
+        "estimates": "How often the policy's answer is preferred to the untrained policy's.",
+        "official": False,
+        "scale": [0, 1],
+        "null_value": 0.5,
+    },
+    "length_controlled_winrate": {
+        "unit": "percent",
+        "better": "higher",
+        "estimates": "Win rate against the baseline at equal length.",
+        "official": True,
+        "scale": [0, 100],
+        "null_value": 50,
+    },
+    "alpaca-eval/win_rate": {"unit": "percent", "better": "higher", "official": True, "scale": [0, 100], "null_value": 50},
+    "avg_length": {"unit": "characters", "better": "neither", "estimates": "Mean length of the answers.", "official": True},
+    "score": {"unit": "points", "better": "higher", "estimates": "Mean rating.", "official": True, "scale": [1, 10]},
+    "acc": {"unit": "share", "better": "higher", "estimates": "Accuracy.", "official": True, "scale": [0, 1]},
+    "duality_gap": {"unit": "win rate", "better": "lower", "estimates": "Exploitability of the last iterate.", "axis": "log"},
+    "average_duality_gap": {"unit": "win rate", "better": "lower", "estimates": "Of the mean iterate.", "axis": "log"},
+}
+EQUATION = "(log π(w)/π(l) − log μ(w)/μ(l) − η/2)²"
+GAIN = {"onpo": 0.062, "inpo": 0.055, "ipo-md": 0.041, "dpo": 0.048, "slic": 0.012, "sft": 0.0, "constant": -0.38, "longest": 0.035}
+EASE = {"panel": 0.0, "llm": 0.008, "pairrm": 0.004, "reward-model": -0.012, "": 0.0}
+
+
+def write(directory: Path, tables: dict[str, list[dict[str, Any]]], documents: dict[str, Any], *, csv: bool = False) -> Path:
+    """Writes tables as Parquet (or CSV), a table named samples/x as samples/x.parquet, and documents as JSON or text."""
+    for name, rows in tables.items():
+        file = directory / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        frame = pd.DataFrame(rows)
+        if csv:
+            frame.to_csv(file.with_suffix(".csv"), index=False)
+        else:
+            frame.to_parquet(file.with_name(file.name + ".parquet"), index=False)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in documents.items():
+        text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+        (directory / name).write_text(text, encoding="utf-8")
+    return directory
+
+
+def result(cell: dict[str, Any], **values: Any) -> dict[str, Any]:
+    """One row of results for a cell."""
+    row = {key: cell[key] for key in ("cell", "policy", "trainer", "options", "judge", "seed")}
+    row |= {"sweep": "stories", "iteration": 3, "category": "", "ci_low": None, "ci_high": None, "ci_level": 0.95}
+    return row | {"n": 256, "coverage": 1.0, "samples": 6144, "queries": 8448, "steps": 96} | values
+
+
+def cells(trainers: Iterable[str], judges: Iterable[str], seeds: Iterable[int]) -> list[dict[str, Any]]:
+    """The entries of cells.json for a matrix."""
+    return [
+        {
+            "cell": f"{trainer}-{judge}-{seed}",
+            "policy": "stories260k",
+            "trainer": trainer,
+            "options": json.dumps({"mixture": 0.125} if trainer == "ipo-md" else {}),
+            "judge": judge,
+            "seed": seed,
+            "state": "done",
+            "reason": "",
+            "stages": STAGES,
+        }
+        for trainer in trainers
+        for judge in judges
+        for seed in seeds
+    ]
+
+
+CONTROLS = [
+    {"cell": name, "policy": "stories260k", "trainer": name, "options": "{}", "judge": "", "seed": None}
+    for name in ("sft", "constant", "longest")
+]
+
+
+def language_sweep(
+    directory: Path,
+    *,
+    seeds: Iterable[int] = (0,),
+    trainers: Iterable[str] = ("onpo", "inpo", "ipo-md", "dpo", "slic"),
+    judges: Iterable[str] = ("panel", "llm", "pairrm"),
+    graders: Iterable[str] = ("panel", "llm"),
+    broken: bool = True,
+    csv: bool = False,
+) -> Path:
+    """A sweep of language models over four boards; `broken`: one cell failed, one is missing, verdicts failed, texts are hostile."""
+    rng = np.random.default_rng(7)
+    matrix = cells(trainers, judges, seeds)
+    if broken:
+        matrix[-1] |= {"state": "failed", "reason": f"fit: loss is NaN at step 12 {HOSTILE[0]}", "stages": STAGES[:1]}
+        matrix[-2] |= {"state": "missing", "stages": []}
+    scored = [cell for cell in matrix if cell["state"] == "done"]
+    results = [row for cell in [*scored, *CONTROLS] for row in _scores(cell, list(graders), rng)]
+    if broken:
+        results[0] |= {"coverage": 0.96875, "n": 248}
+        results.append(result(scored[0], leaderboard="mt-bench", category="", metric="score", grader="llm", value=math.nan))
+    tables = {
+        "results": results,
+        "comparisons": _comparisons(scored, list(graders), results, len(list(seeds)) > 1),
+        "dynamics": [row for cell in scored for row in _dynamics(cell, rng)],
+        "samples/stories": [row for cell in scored[:4] for row in _samples(cell, rng, broken)],
+    }
+    return write(directory, tables, {**documents(matrix), **({"provenance.json": provenance()})}, csv=csv)
+
+
+def documents(matrix: list[dict[str, Any]]) -> dict[str, Any]:
+    """metrics.json, cells.json and config.yaml."""
+    config = "name: stories\npolicy: stories260k\nmatrix:\n  trainer: [onpo]\n# " + HOSTILE[0] + "\n"
+    return {"metrics.json": METRICS, "cells.json": matrix, "config.yaml": config}
+
+
+def provenance() -> dict[str, Any]:
+    """provenance.json."""
+    return {
+        "command": f"nashbench sweep stories.yaml --set name='{HOSTILE[1]}'",
+        "versions": {"torch": "2.13.0", "transformers": "5.19.0", "nashbench": "0.1.0"},
+        "hardware": {"device": "cpu", "threads": 2},
+        "prompts_sample": {"text": "Once upon a time " + HOSTILE[2], "token_ids": [1, 403, 407]},
+        "losses": {
+            "onpo": {"equation": EQUATION, "target_nats": 2.5, "conventions": {"eta": "step size"}, "source": "arXiv 2502.16852"},
+            "dpo": {"equation": "−log σ(β (log π(w)/π(l) − log ρ(w)/ρ(l)))", "target_nats": None, "conventions": {}, "source": ""},
+        },
+        "warnings": ["2 prompts were longer than the context and were cut"],
+    }
+
+
+def _scores(cell: dict[str, Any], graders: list[str], rng: np.random.Generator) -> list[dict[str, Any]]:
+    rows = []
+    trained = bool(cell["judge"])
+    for iteration in (1, 2, 3) if trained else (0,):
+        gain = GAIN[cell["trainer"]] * (iteration / 3 if trained else 1) + (cell["seed"] or 0) * 0.003
+        for grader in graders:
+            own = 0.02 if grader == cell["judge"] else 0.0
+            value = float(np.clip(0.5 + gain + own + EASE[cell["judge"]] + rng.normal(0, 0.004), 0.01, 0.99))
+            common = {"grader": grader, "iteration": iteration}
+            rows.append(_interval(cell, value, 0.03, leaderboard="head-to-head", metric="win_rate", **common))
+            rows += _official(cell, value, rng, common)
+        acc = float(0.31 + gain / 4)
+        rows.append(_interval(cell, acc, 0.02, leaderboard="lm-eval", metric="acc", grader="", iteration=iteration))
+    return rows
+
+
+def _official(cell: dict[str, Any], value: float, rng: np.random.Generator, common: dict[str, Any]) -> list[dict[str, Any]]:
+    board = {"leaderboard": "alpaca-eval", **common}
+    rows = [
+        _interval(cell, 100 * value - 30, 3.1, metric="length_controlled_winrate", **board),
+        _interval(cell, 100 * value - 27, 3.3, metric="win_rate", **board),
+        result(cell, value=float(180 + 400 * (value - 0.5)), metric="avg_length", **board),
+    ]
+    for category in ("", "writing", "maths", "roleplay"):
+        score = float(2 + 6 * value + rng.normal(0, 0.1))
+        rows.append(_interval(cell, score, 0.4, leaderboard="mt-bench", metric="score", category=category, **common))
+    return rows
+
+
+def _interval(cell: dict[str, Any], value: float, half: float, **values: Any) -> dict[str, Any]:
+    return result(cell, value=value, ci_low=value - half, ci_high=value + half, **values)
+
+
+def _comparisons(scored: list[dict[str, Any]], graders: list[str], results: list[Any], algorithm: bool) -> list[dict[str, Any]]:
+    rows = []
+    for grader in graders:
+        final = {
+            row["cell"]: row["value"]
+            for row in results
+            if (row["leaderboard"], row["metric"], row["grader"]) == ("head-to-head", "win_rate", grader)
+        }
+        names = [cell["cell"] for cell in scored] + ["sft"]
+        for i, a in enumerate(names):
+            rows += [_comparison(a, b, final[a] - final[b], grader, "checkpoint") for b in names[i + 1 :]]
+        if algorithm:
+            rows.append(_comparison("onpo", "slic", 0.05, grader, "algorithm"))
+            rows.append(_comparison("inpo", "dpo", 0.004, grader, "algorithm"))
+    return rows
+
+
+def _comparison(a: str, b: str, difference: float, grader: str, claim: str) -> dict[str, Any]:
+    p = math.exp(-abs(difference) * 120)
+    ends = {"ci_low": difference - 0.025, "ci_high": difference + 0.025, "p_value": p, "p_adjusted": min(1.0, 1.5 * p)}
+    sides = {"leaderboard": "head-to-head", "metric": "win_rate", "grader": grader, "a": a, "b": b}
+    return {**sides, "difference": difference, **ends, "n": 256, "claim": claim}
+
+
+def _dynamics(cell: dict[str, Any], rng: np.random.Generator) -> list[dict[str, Any]]:
+    base = {key: cell[key] for key in ("cell", "trainer", "judge", "seed")} | {"sweep": "stories", "phase": "policy"}
+    rows = []
+    for step in range(96):
+        scale = 40.0 if cell["trainer"] == "onpo" else 0.7
+        values = {"loss": scale * math.exp(-step / 40) + 0.02 * scale * rng.normal(), "accuracy": 0.5 + 0.3 * step / 96}
+        rows += [{**base, "iteration": 1 + step // 32, "step": step, "metric": m, "value": float(v)} for m, v in values.items()]
+    for iteration in (0, 1, 2, 3):
+        warm = 0.33 + 0.1 * iteration * (cell["trainer"] != "slic")
+        values = {"style:warm": warm, "style:rich": 0.4 - 0.05 * iteration, "style:plain": 0.6 - warm + 0.05 * iteration}
+        values |= {"response_length": 180 + 12.5 * iteration, "distinct_2": 0.84 - 0.02 * iteration}
+        values["alarm:collapse"] = float(iteration == 3 and cell["trainer"] == "dpo")
+        rows += [{**base, "iteration": iteration, "step": 32 * iteration, "metric": m, "value": v} for m, v in values.items()]
+    return rows
+
+
+def _samples(cell: dict[str, Any], rng: np.random.Generator, broken: bool) -> list[dict[str, Any]]:
+    rows = []
+    for number in range(12):
+        before = "The cat sat on the old red mat and looked at the moon. It was a quiet night."
+        after = "The warm cat sat on the soft red mat and smiled at the moon. It was a lovely, quiet night."
+        if broken and number < len(HOSTILE):
+            after = f"{HOSTILE[number]} {after}"
+        prompt = json.dumps([{"role": "user", "content": "Tell a story."}]) if number == 3 else f"Once upon a time {number}"
+        for grader in ("panel", "llm"):
+            failed = broken and number == 6 and grader == "llm"
+            preference = None if failed else float(np.round(rng.uniform(0.2, 0.9), 4))
+            status = "unparsed: neither A nor B" if failed else "ok"
+            row = {"cell": cell["cell"], "iteration": 3, "prompt_id": f"p{number}", "prompt": prompt, "response": after}
+            rows.append({**row, "before": before, "grader": grader, "preference": preference, "status": status})
+    return rows
+
+
+def game_sweep(directory: Path) -> Path:
+    """A sweep of two exact games: duality gaps on log-spaced iterations, no intervals, no judges' verdicts."""
+    slopes = {"onpo": -1.0, "omd": -0.5, "ipo-md": -0.1}
+    matrix = [
+        {**cell, "cell": f"{game}-{cell['cell']}", "policy": f"game:{game}"}
+        for game in ("cyc3", "rock-paper-scissors")
+        for cell in cells(slopes, ["game"], [0])
+    ]
+    rows = []
+    for cell in matrix:
+        for power in range(14):
+            gap = 0.4 * (1.3 if "cyc3" in cell["cell"] else 1) * 2 ** (slopes[cell["trainer"]] * power)
+            common = {"leaderboard": "duality-gap", "grader": "", "iteration": 2**power, "sweep": "duality-gap", "n": 1}
+            rows.append(result(cell, metric="duality_gap", value=gap, ci_level=None, **common))
+            rows.append(result(cell, metric="average_duality_gap", value=gap / 2, ci_level=None, **common))
+    return write(directory, {"results": rows}, documents(matrix))
