@@ -1,0 +1,37 @@
+"""Judges: who prefers what.
+
+`from judges import PairRMJudge` loads neither torch nor transformers; weights come at the first question.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from judges.judge import Judge as Judge
+    from judges.judge import Prompt as Prompt
+    from judges.judge import Question as Question
+    from judges.panel import PanelJudge as PanelJudge
+    from judges.verdicts import Answer as Answer
+    from judges.verdicts import Verdicts as Verdicts
+
+_HOMES = {
+    "Answer": "judges.verdicts",
+    "Judge": "judges.judge",
+    "PanelJudge": "judges.panel",
+    "Prompt": "judges.judge",
+    "Question": "judges.judge",
+    "Verdicts": "judges.verdicts",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'judges' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,188 @@
+"""What every judge is: P(first beats second | prompt), with a record of how it was found and a name for all that
+determines it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from judges.verdicts import Answer, Order, Verdicts
+
+Prompt = str | Sequence[Mapping[str, str]]
+"""A text, or chat messages `{"role", "content"}` that end with the user's turn."""
+
+Progress = Callable[[int, int], None]
+"""Called with (questions answered so far, questions in all)."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt and two responses as they are placed before the judge."""
+
+    prompt: Prompt
+    first: str
+    second: str
+
+
+@dataclass(eq=False)
+class Judge(ABC):
+    """Prefers one of two responses to a prompt.
+
+    A judge is a dataclass whose fields are its options. `__post_init__` checks them cheaply (a missing file or a bad
+    value is a ValueError before anything runs); weights are loaded at the first question. A new kind of judge writes
+    one method, `answer`.
+    """
+
+    paths: ClassVar[tuple[str, ...]] = ()
+    """Options that may name a file or folder; a config resolves these against its own folder."""
+
+    tuning: ClassVar[tuple[str, ...]] = ()
+    """Options that change how fast a verdict comes, not which: they are no part of the fingerprint."""
+
+    @abstractmethod
+    def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> Sequence[Answer]:
+        """Answer every question about its responses as placed, in the order given.
+
+        Call `advance(n)` when n more are done. A question that fails is answered by `Answer.failure`; raise only where
+        no question can be answered.
+        """
+
+    def compare(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> NDArray[np.float64]:
+        """P(first beats second | prompt) with `first` placed first: float64 [n], NaN where it failed.
+
+        `compare(prompts, second, first)` asks the other order; it is not one minus this. Raises ValueError where the
+        lengths differ.
+        """
+        return self.verdicts(prompts, first, second).preference
+
+    def verdicts(
+        self,
+        prompts: Sequence[Prompt],
+        first: Sequence[str],
+        second: Sequence[str],
+        *,
+        both_orders: bool = False,
+        progress: Progress | None = None,
+    ) -> Verdicts:
+        """The full record of a comparison: n rows, or 2n with `both_orders` (all original ones, then all swapped).
+
+        Raises ValueError where the three sequences differ in length or an answer is missing.
+        """
+        n = len(prompts)
+        if not n == len(first) == len(second):
+            raise ValueError(
+                f"one first and one second response a prompt: got {n} prompts, {len(first)} first, {len(second)} second"
+            )
+        questions = [Question(*each) for each in zip(prompts, first, second, strict=True)]
+        order: list[Order] = ["original"] * n
+        if both_orders:
+            questions += [Question(each.prompt, each.second, each.first) for each in questions]
+            order += ["swapped"] * n
+        answers = self.answer(questions, _counter(len(questions), progress)) if questions else []
+        if len(answers) != len(questions):
+            raise ValueError(
+                f"{type(self).__name__} answered {len(answers)} of {len(questions)} questions: a judge answers each one"
+            )
+        return Verdicts.of(n, [*range(n)] * (2 if both_orders else 1), order, answers)
+
+    def options(self) -> dict[str, Any]:
+        """The options this judge was built with. Raises TypeError for a judge with a constructor of its own."""
+        for kind in type(self).__mro__[: type(self).__mro__.index(Judge)]:
+            if "__init__" in vars(kind) and "__dataclass_fields__" not in vars(kind):
+                raise TypeError(
+                    f"{kind.__name__} has its own __init__: make it a dataclass, so that its options have names"
+                )
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.init}
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what determines the verdicts: the class, its options, the contents of local files.
+
+        Loads no weights. Two copies of one file have one fingerprint. A hub id stands for itself: without a revision
+        it says nothing of its contents.
+        """
+        described = {name: value for name, value in self.options().items() if name not in self.tuning}
+        described |= {name: _content(described[name]) for name in self.paths if name in described}
+        kind = f"{type(self).__module__}.{type(self).__qualname__}"
+        return hashlib.sha256(json.dumps([kind, described], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def prompt_text(prompt: Prompt) -> str:
+    """A prompt as plain text: as it is, or a single message's content, or "role: content" paragraphs.
+
+    Raises ValueError for messages without role and content.
+    """
+    if isinstance(prompt, str):
+        return prompt
+    turns = [(_field(message, "role"), _field(message, "content")) for message in prompt]
+    if len(turns) == 1:
+        return turns[0][1]
+    return "\n\n".join(f"{role}: {content}" for role, content in turns)
+
+
+def messages_of(prompt: Prompt) -> list[dict[str, str]]:
+    """A prompt as chat messages; a text is one turn of the user. Raises ValueError for messages without role and
+    content.
+    """
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    return [{"role": _field(message, "role"), "content": _field(message, "content")} for message in prompt]
+
+
+def last_turn(prompt: Prompt) -> str:
+    """The last user's turn of a prompt: what the response answers. Raises ValueError where no turn is a user's."""
+    for message in reversed(messages_of(prompt)):
+        if message["role"] == "user":
+            return message["content"]
+    raise ValueError(f"a prompt has no user's turn: {str(prompt)[:80]!r}")
+
+
+def _field(message: Mapping[str, str], name: str) -> str:
+    value = message.get(name) if isinstance(message, Mapping) else None
+    if not isinstance(value, str):
+        raise ValueError(f"a chat message needs the texts 'role' and 'content', got {str(message)[:80]!r}")
+    return value
+
+
+def _counter(total: int, progress: Progress | None) -> Callable[[int], None]:
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done += n
+        if progress is not None:
+            progress(done, total)
+
+    return advance
+
+
+def _content(value: Any) -> Any:
+    """A path by its content, anything else as it is."""
+    path = Path(value) if isinstance(value, str | Path) else None
+    if path is None or not path.exists():
+        return value
+    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+    root = path.parent if path.is_file() else path
+    return [
+        (
+            each.relative_to(root).as_posix() if root is path else "",
+            _digest(each, each.stat().st_size, each.stat().st_mtime_ns),
+        )
+        for each in files
+    ]
+
+
+@lru_cache(maxsize=4096)
+def _digest(path: Path, size: int, modified: int) -> str:
+    """SHA-256 of a file; size and time are there so that a changed file is read again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
