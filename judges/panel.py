@@ -21,8 +21,8 @@ WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 FUNCTION_WORDS = frozenset(
     WORD.findall(
         "a an and are as at be but by do does for from had has have he her his how i if in is it its me my no not of "
-        "on or our she so that the their them then there they this to up was we were what when where which who why will "
-        "with you your"
+        "on or our she so that the their them then there they this to up was we were what when where which who why "
+        "will with you your"
     )
 )
 

@@ -98,14 +98,14 @@ class Verdicts:
         return len(self.question)
 
     def mean(self) -> NDArray[np.float64]:
-        """P(first beats second) of each pair: float64 [pairs], the mean over the orders answered; NaN where none was."""
+        """P(first beats second) of each pair: float64 [pairs], the mean over answered orders; NaN where none was."""
         answered = ~np.isnan(self.preference)
         count = np.bincount(self.question[answered], minlength=self.pairs)
         total = np.bincount(self.question[answered], weights=self.preference[answered], minlength=self.pairs)
         return np.divide(total, count, out=np.full(self.pairs, np.nan), where=count > 0)
 
     def flips(self) -> NDArray[np.bool_]:
-        """Pairs whose winner depends on the order: bool [pairs], True where the orders lie strictly either side of 1/2."""
+        """Pairs whose winner depends on the order: bool [pairs], the two lie strictly either side of 1/2."""
         above = np.bincount(self.question[self.preference > 0.5], minlength=self.pairs)
         below = np.bincount(self.question[self.preference < 0.5], minlength=self.pairs)
         return (above > 0) & (below > 0)
