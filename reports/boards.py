@@ -1,4 +1,4 @@
-"""The leaderboards of some sweeps: their metrics in order, their final scores in groups that may be ranked, and what is separable."""
+"""The leaderboards of some sweeps: metrics in order, final scores in comparable groups, what is separable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from reports.tables import Row, Sweep, grouped, is_control, unique
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
-    """One leaderboard over all sweeps. `metrics` come lead first: official ones with a direction, in metrics.json's order."""
+    """One leaderboard over all sweeps.
+
+    `metrics` come lead first: those with a direction before others, then official ones, then in metrics.json's order.
+    """
 
     name: str
     metrics: tuple[Metric, ...]
@@ -24,7 +27,7 @@ class Board:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """The final overall scores of one board's lead metric that may be compared: one sweep, one start policy, one grader."""
+    """Final overall scores of one board's lead metric that may be compared: one sweep, start policy and grader."""
 
     sweep: Sweep
     board: Board
@@ -71,6 +74,16 @@ def best_first(lead: Metric) -> Callable[[Row], tuple[bool, float]]:
     def key(row: Row) -> tuple[bool, float]:
         value = row["value"]
         return (value is None, 0.0 if value is None else -value * (lead.sign or 1))
+
+    return key
+
+
+def median_first(lead: Metric) -> Callable[[Sequence[Row]], tuple[bool, float]]:
+    """A sort key for the seeds of an arm: the better median first (of two the worse), without a value last."""
+
+    def key(rows: Sequence[Row]) -> tuple[bool, float]:
+        values = sorted(-row["value"] * (lead.sign or 1) for row in rows if row["value"] is not None)
+        return (not values, values[len(values) // 2] if values else 0.0)
 
     return key
 
@@ -170,7 +183,7 @@ def against_null(group: Group, row: Row) -> int:
 
 
 def against_start(group: Group, row: Row) -> int | None:
-    """How a row stands to the untrained policy: +1, 0, -1, or None where neither a score of it nor a null value tells."""
+    """How a row stands to the untrained policy: +1, 0, -1; None where neither its score nor a null value tells."""
     start, null = group.control("sft"), group.board.lead.null
     if start is None or (start["ci_low"] is None and start["value"] in (None, null)):
         return None if null is None else against_null(group, row)

@@ -1,4 +1,4 @@
-"""From sweep directories to pages: one index, the comparisons, the samples."""
+"""From sweep directories to pages: the report, what happened in training, all comparisons, the samples."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any
 from reports.numbers import exact, show, show_p
 from reports.sections import account, comparisons, curves, leaderboard, matrix, samples, training, verdict
 from reports.sections.common import Figure, Strong, seeds_of
-from reports.tables import Sweep, is_control, read_sweeps, unique
+from reports.tables import Sweep, grouped, is_control, read_sweeps, unique
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 # Text that a browser would hide or act on is made visible: control characters, and marks that reorder a line.
-VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
-VISIBLE_MARKS = {code: f"⟨U+{code:04X}⟩" for code in (*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+HIDDEN = [*range(9), 11, 12, *range(14, 32), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+VISIBLE = {code: f"⟨U+{code:04X}⟩" for code in HIDDEN}
+PAGES = (("index", "Report"), ("training", "Training"), ("comparisons", "Comparisons"), ("samples", "Samples"))
+# The filters that would change nothing on a page.
+WITHOUT = {"training": ("grader",), "comparisons": ("trainer", "judge", "seed"), "samples": ("grader",)}
 
 
 def build(sweeps: Sequence[Path], out: Path) -> Path:
@@ -31,15 +34,15 @@ def build(sweeps: Sequence[Path], out: Path) -> Path:
     """
     found = read_sweeps(sweeps)
     environment = _environment()
-    common = {"sweeps": found, "several": len(found) > 1, "filters": filters(found), "pages": PAGES, **_assets()}
+    several = {"several": len(found) > 1, "several_policies": several_policies(found)}
+    common = {"sweeps": found, "pages": PAGES, **several, **_assets()}
+    contents = {"index": _index, "training": _training, "comparisons": _comparisons, "samples": _samples}
     out.mkdir(parents=True, exist_ok=True)
-    for name, content in (("index", _index(found)), ("comparisons", _comparisons(found)), ("samples", _samples(found))):
-        text = environment.get_template(f"{name}.html").render(**common, **content, page=name)
+    for name, content in contents.items():
+        offered = filters(found, WITHOUT.get(name, ()))
+        text = environment.get_template(f"{name}.html").render(**common, **content(found), filters=offered, page=name)
         (out / f"{name}.html").write_text(text, encoding="utf-8", errors="replace", newline="\n")
     return out / "index.html"
-
-
-PAGES = (("index", "Report"), ("comparisons", "Comparisons"), ("samples", "Samples"))
 
 
 def _index(sweeps: Sequence[Sweep]) -> dict[str, Any]:
@@ -49,14 +52,19 @@ def _index(sweeps: Sequence[Sweep]) -> dict[str, Any]:
         "maps": matrix.trainer_by_judge(sweeps),
         "crossed": matrix.cross_judge(sweeps),
         "curves": curves.scores(sweeps),
-        "dynamics": training.dynamics(sweeps),
-        "styles": training.styles(sweeps),
-        "alarms": training.alarms(sweeps),
         "telling": comparisons.telling(sweeps),
         "judges": account.judges(sweeps),
         "cells": account.cells(sweeps),
         "provenance": account.provenance(sweeps),
         "samples": samples.samples(sweeps),
+    }
+
+
+def _training(sweeps: Sequence[Sweep]) -> dict[str, Any]:
+    return {
+        "dynamics": training.dynamics(sweeps),
+        "styles": training.styles(sweeps),
+        "alarms": training.alarms(sweeps),
     }
 
 
@@ -68,8 +76,8 @@ def _samples(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     return {"samples": samples.samples(sweeps)}
 
 
-def filters(sweeps: Sequence[Sweep]) -> list[tuple[str, list[Any]]]:
-    """The choices of the page's filters, without those that leave no choice."""
+def filters(sweeps: Sequence[Sweep], without: Sequence[str]) -> list[tuple[str, list[Any]]]:
+    """The choices of a page's filters, without those that leave no choice."""
     rows = [(sweep, row) for sweep in sweeps for row in sweep.info.values()]
     choices = {
         "sweep": [sweep.name for sweep in sweeps],
@@ -78,12 +86,17 @@ def filters(sweeps: Sequence[Sweep]) -> list[tuple[str, list[Any]]]:
         "grader": unique(row["grader"] for sweep in sweeps for row in sweep.results if row["grader"]),
         "seed": seeds_of(sweeps),
     }
-    return [(name, found) for name, found in choices.items() if len(found) > 1]
+    return [(name, found) for name, found in choices.items() if len(found) > 1 and name not in without]
+
+
+def several_policies(sweeps: Sequence[Sweep]) -> bool:
+    """Whether some sweep starts from more than one policy."""
+    return any(len({row["policy"] for row in sweep.info.values()}) > 1 for sweep in sweeps)
 
 
 def visible(value: Any) -> Any:
     """Text with control and reordering characters made visible; anything else, markup included, as it is."""
-    return value.translate(VISIBLE | VISIBLE_MARKS) if type(value) is str else value
+    return value.translate(VISIBLE) if type(value) is str else value
 
 
 def _environment() -> Environment:
@@ -97,6 +110,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # Jinja's own groupby sorts; the boards stay in their order.
+    environment.globals["by_board"] = lambda maps: grouped(maps, lambda of: of["board"].name).items()
     environment.filters |= {"exact": exact, "show": show, "show_p": show_p}
     environment.tests |= {
         "figure": lambda value: isinstance(value, Figure),
@@ -112,4 +127,4 @@ def _assets() -> dict[str, Any]:
     files = resources.files("reports") / "assets"
     style, script = ((files / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return {"style": Markup(style), "script": Markup(script), "script_hash": digest}  # noqa: S704 (our own files)
+    return {"style": Markup(style), "script": Markup(script), "script_hash": digest}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
-WHISKER = (120, 18)  # width and height of a table's whisker, in pixels
+WHISKER = 180  # width of a table's whisker, in pixels
 LABEL_GAP = 12.0  # least distance between two labels at the lines' ends, in pixels
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 SLOTS = 8  # colours of the palette; a ninth series takes the first colour with dashes
@@ -51,7 +52,7 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A series of one panel: its name, the label at its end ('' for none), its colour, what the page's filters look at."""
+    """A series of one panel: name, label at its end ('' for none), colour slot, what the page's filters look at."""
 
     name: str
     label: str
@@ -92,7 +93,7 @@ def whisker_axis(values: Iterable[float | None], null: float | None) -> Axis:
     """The common axis of a column of whiskers, the null value inside unless it is far away."""
     known = list(values)
     low, high = extent([*known, near(null, known)])
-    return Axis(low=low, high=high, start=5, end=WHISKER[0] - 5)
+    return Axis(low=low, high=high, start=5, end=WHISKER - 5)
 
 
 def near(null: float | None, values: Iterable[float | None]) -> float | None:
@@ -161,14 +162,16 @@ def _line(line: Line, x: Axis, y: Axis) -> dict[str, Any]:
         "data": line.data,
         "path": path(places),
         "band": path(outline) if len(band) > 1 else "",
-        "points": [(*place, p) for place, p in zip(places, points, strict=True)],
+        "points": points,
         "label_y": places[-1][1] if places else 0,
     }
 
 
 def path(places: Sequence[tuple[float, float]]) -> str:
-    """An SVG path through places."""
-    return "M" + "L".join(f"{px:g},{py:g}" for px, py in places) if places else ""
+    """An SVG path through places, with one decimal; all but the first relative to the one before, to be short."""
+    moves = [places[0], *((b[0] - a[0], b[1] - a[1]) for a, b in pairwise(places))] if places else []
+    marks = "M" + "l" * (len(moves) - 1)
+    return "".join(f"{mark}{round(dx, 1):g},{round(dy, 1):g}" for mark, (dx, dy) in zip(marks, moves, strict=False))
 
 
 def _spread(lines: list[dict[str, Any]], bottom: float) -> None:

@@ -62,14 +62,14 @@ def metric(name: str, meta: dict[str, Any]) -> Metric:
 
 
 def show(value: float | None, decimals: int | None = None, *, signed: bool = False) -> str:
-    """A figure as text: fixed decimals, or four significant digits; whole numbers whole, thousands apart, a dash for none."""
+    """A figure as text: fixed decimals, or four significant digits with whole numbers whole; a dash for none."""
     if value is None or math.isnan(value):
         return NONE
     if math.isinf(value):
         return MINUS * (value < 0) + "\N{INFINITY}"
     text = _digits(abs(value), decimals)
-    negative = value < 0 and any(digit in "123456789" for digit in text)
-    return (MINUS if negative else "+" if signed and value > 0 else "") + text
+    sign = MINUS if value < 0 else "+" if signed else ""
+    return sign + text if any(digit in "123456789" for digit in text) else text
 
 
 def show_p(value: float | None) -> str:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 CONTROLS = ("sft", "constant", "longest")
 POINTS_PER_LINE = 60
@@ -62,13 +63,15 @@ class Sweep:
 
     @cached_property
     def info(self) -> dict[str, Row]:
-        """For each cell name: policy, trainer, options, judge, seed, and `arm`, the shortest label that tells it apart."""
+        """Each cell's policy, trainer, options, judge, seed; `arm` (trainer and options in words), `label` (and the policy)."""
         found: dict[str, Row] = {}
         for row in [*self.cells, *self.results]:
             found.setdefault(row["cell"], {key: row[key] for key in ("policy", "trainer", "options", "judge", "seed")})
-        labels = arm_labels(found.values())
+        arms = arm_labels(found.values())
+        several = len({row["policy"] for row in found.values()}) > 1
         for row in found.values():
-            row["arm"] = labels[row["policy"], row["trainer"], row["options"]]
+            row["arm"] = arms[row["trainer"], row["options"]]
+            row["label"] = f"{row['arm']} · {short(row['policy'])}" if several else row["arm"]
         return found
 
     @cached_property
@@ -78,7 +81,6 @@ class Sweep:
         for row in self.results:
             last[row["cell"]] = max(row["iteration"] or 0, last.get(row["cell"], 0))
         return [row for row in self.results if (row["iteration"] or 0) == last[row["cell"]]]
-
 
     @cached_property
     def compared(self) -> dict[tuple[str, str, str, str], list[Row]]:
@@ -102,25 +104,23 @@ def unique(values: Iterable[Any]) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
-def grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
-    """Rows by key, keys in order of first appearance."""
-    groups: dict[Any, list[Row]] = {}
+def grouped(rows: Iterable[T], key: Callable[[T], Any]) -> dict[Any, list[T]]:
+    """Rows (or anything else) by key, keys in order of first appearance."""
+    groups: dict[Any, list[T]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
     return groups
 
 
-def arm_labels(cells: Iterable[Row]) -> dict[tuple[str, str, str], str]:
-    """A label for each (policy, trainer, options): the trainer, the options in which its arms differ, the policy if several."""
-    arms = unique((row["policy"], row["trainer"], row["options"]) for row in cells)
-    many_policies = len({policy for policy, _, _ in arms}) > 1
+def arm_labels(cells: Iterable[Row]) -> dict[tuple[str, str], str]:
+    """A label for each (trainer, options): the trainer, and the options in which its arms differ."""
+    arms = unique((row["trainer"], row["options"]) for row in cells)
     labels = {}
-    for policy, trainer, options in arms:
-        rivals = [_options(other) for _, name, other in arms if name == trainer]
+    for trainer, options in arms:
+        rivals = [_options(other) for name, other in arms if name == trainer]
         own = _options(options)
         differing = [key for key in sorted(own) if any(rival.get(key) != own[key] for rival in rivals)]
-        parts = [trainer, *(f"{key} {compact(own[key])}" for key in differing), *([short(policy)] if many_policies else [])]
-        labels[policy, trainer, options] = " · ".join(part for part in parts if part)
+        labels[trainer, options] = " · ".join([trainer, *(f"{key} {compact(own[key])}" for key in differing)])
     return labels
 
 
@@ -152,7 +152,9 @@ def read_sweep(path: Path) -> Sweep:
         comparisons=_rows(_table(path, "comparisons", notes)),
         dynamics=dynamics,
         samples=_samples(path, notes),
-        metrics={name: meta for name, meta in _json(path / "metrics.json", {}, notes).items() if isinstance(meta, dict)},
+        metrics={
+            name: meta for name, meta in _json(path / "metrics.json", {}, notes).items() if isinstance(meta, dict)
+        },
         cells=cells,
         config=_text(path / "config.yaml", notes),
         provenance=provenance,
@@ -258,12 +260,12 @@ def _shaped(frame: pd.DataFrame, name: str) -> pd.DataFrame:
 def _rows(frame: pd.DataFrame | None) -> list[Row]:
     if frame is None:
         return []
-    return [{key: _plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
+    return [{str(key): _plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
 
 
 def _plain(value: Any) -> Any:
     """A table's entry as plain Python: NaN is None, a whole number an int."""
-    if isinstance(value, str):
+    if value is None or isinstance(value, str):
         return value
     number = float(value)
     if math.isnan(number):

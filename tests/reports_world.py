@@ -1,4 +1,4 @@
-"""Writes small synthetic sweep directories for the tests of the reports: plausible figures, hostile texts, every kind of gap."""
+"""Synthetic sweep directories for the tests of the reports: plausible figures, hostile texts, every kind of gap."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pandas as pd
 
 HOSTILE = (
     "</script><script>document.title='owned'</script>",
-    '<img src=x onerror="document.title=\'owned\'">',
+    "<img src=x onerror=\"document.title='owned'\">",
     "</textarea></title></style><svg onload=alert(1)>",
     "bell\x07 escape\x1b[31m backspace\x08 override\u202egnp.exe end",
-    "=HYPERLINK(\"http://example.invalid\") {{ 7 * 7 }} {% raw %} ${1+1} &amp; &lt;b&gt;",
+    '=HYPERLINK("http://example.invalid") {{ 7 * 7 }} {% raw %} ${1+1} &amp; &lt;b&gt;',
 )
 STAGES = [
     {"name": "sample", "key": "5f0c" * 8, "state": "done", "seconds": 12.25},
@@ -39,20 +39,47 @@ METRICS: dict[str, dict[str, Any]] = {
         "scale": [0, 100],
         "null_value": 50,
     },
-    "alpaca-eval/win_rate": {"unit": "percent", "better": "higher", "official": True, "scale": [0, 100], "null_value": 50},
-    "avg_length": {"unit": "characters", "better": "neither", "estimates": "Mean length of the answers.", "official": True},
+    "alpaca-eval/win_rate": {
+        "unit": "percent",
+        "better": "higher",
+        "official": True,
+        "scale": [0, 100],
+        "null_value": 50,
+    },
+    "avg_length": {
+        "unit": "characters",
+        "better": "neither",
+        "estimates": "Mean length of the answers.",
+        "official": True,
+    },
     "score": {"unit": "points", "better": "higher", "estimates": "Mean rating.", "official": True, "scale": [1, 10]},
     "acc": {"unit": "share", "better": "higher", "estimates": "Accuracy.", "official": True, "scale": [0, 1]},
-    "duality_gap": {"unit": "win rate", "better": "lower", "estimates": "Exploitability of the last iterate.", "axis": "log"},
+    "duality_gap": {
+        "unit": "win rate",
+        "better": "lower",
+        "estimates": "Exploitability of the last iterate.",
+        "axis": "log",
+    },
     "average_duality_gap": {"unit": "win rate", "better": "lower", "estimates": "Of the mean iterate.", "axis": "log"},
 }
 EQUATION = "(log π(w)/π(l) − log μ(w)/μ(l) − η/2)²"
-GAIN = {"onpo": 0.062, "inpo": 0.055, "ipo-md": 0.041, "dpo": 0.048, "slic": 0.012, "sft": 0.0, "constant": -0.38, "longest": 0.035}
+GAIN = {
+    "onpo": 0.062,
+    "inpo": 0.055,
+    "ipo-md": 0.041,
+    "dpo": 0.048,
+    "slic": 0.012,
+    "sft": 0.0,
+    "constant": -0.38,
+    "longest": 0.035,
+}
 EASE = {"panel": 0.0, "llm": 0.008, "pairrm": 0.004, "reward-model": -0.012, "": 0.0}
 
 
-def write(directory: Path, tables: dict[str, list[dict[str, Any]]], documents: dict[str, Any], *, csv: bool = False) -> Path:
-    """Writes tables as Parquet (or CSV), a table named samples/x as samples/x.parquet, and documents as JSON or text."""
+def write(
+    directory: Path, tables: dict[str, list[dict[str, Any]]], documents: dict[str, Any], *, csv: bool = False
+) -> Path:
+    """Writes tables as Parquet or CSV (samples/x as samples/x.parquet), documents as JSON or text."""
     for name, rows in tables.items():
         file = directory / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +138,7 @@ def language_sweep(
     broken: bool = True,
     csv: bool = False,
 ) -> Path:
-    """A sweep of language models over four boards; `broken`: one cell failed, one is missing, verdicts failed, texts are hostile."""
+    """A sweep over four boards; `broken`: a cell failed, one is missing, verdicts failed, texts are hostile."""
     rng = np.random.default_rng(7)
     matrix = cells(trainers, judges, seeds)
     if broken:
@@ -121,7 +148,10 @@ def language_sweep(
     results = [row for cell in [*scored, *CONTROLS] for row in _scores(cell, list(graders), rng)]
     if broken:
         results[0] |= {"coverage": 0.96875, "n": 248}
-        results.append(result(scored[0], leaderboard="mt-bench", category="", metric="score", grader="llm", value=math.nan))
+        last = next(
+            row for row in reversed(results) if row["metric"] == "score" and row["judge"] and not row["category"]
+        )
+        last |= {"value": math.nan, "ci_low": math.nan, "ci_high": math.nan, "coverage": 0.0, "n": 0}
     tables = {
         "results": results,
         "comparisons": _comparisons(scored, list(graders), results, len(list(seeds)) > 1),
@@ -145,8 +175,18 @@ def provenance() -> dict[str, Any]:
         "hardware": {"device": "cpu", "threads": 2},
         "prompts_sample": {"text": "Once upon a time " + HOSTILE[2], "token_ids": [1, 403, 407]},
         "losses": {
-            "onpo": {"equation": EQUATION, "target_nats": 2.5, "conventions": {"eta": "step size"}, "source": "arXiv 2502.16852"},
-            "dpo": {"equation": "−log σ(β (log π(w)/π(l) − log ρ(w)/ρ(l)))", "target_nats": None, "conventions": {}, "source": ""},
+            "onpo": {
+                "equation": EQUATION,
+                "target_nats": 2.5,
+                "conventions": {"eta": "step size"},
+                "source": "arXiv 2502.16852",
+            },
+            "dpo": {
+                "equation": "−log σ(β (log π(w)/π(l) − log ρ(w)/ρ(l)))",
+                "target_nats": None,
+                "conventions": {},
+                "source": "",
+            },
         },
         "warnings": ["2 prompts were longer than the context and were cut"],
     }
@@ -168,7 +208,9 @@ def _scores(cell: dict[str, Any], graders: list[str], rng: np.random.Generator) 
     return rows
 
 
-def _official(cell: dict[str, Any], value: float, rng: np.random.Generator, common: dict[str, Any]) -> list[dict[str, Any]]:
+def _official(
+    cell: dict[str, Any], value: float, rng: np.random.Generator, common: dict[str, Any]
+) -> list[dict[str, Any]]:
     board = {"leaderboard": "alpaca-eval", **common}
     rows = [
         _interval(cell, 100 * value - 30, 3.1, metric="length_controlled_winrate", **board),
@@ -185,7 +227,9 @@ def _interval(cell: dict[str, Any], value: float, half: float, **values: Any) ->
     return result(cell, value=value, ci_low=value - half, ci_high=value + half, **values)
 
 
-def _comparisons(scored: list[dict[str, Any]], graders: list[str], results: list[Any], algorithm: bool) -> list[dict[str, Any]]:
+def _comparisons(
+    scored: list[dict[str, Any]], graders: list[str], results: list[Any], algorithm: bool
+) -> list[dict[str, Any]]:
     rows = []
     for grader in graders:
         final = {
@@ -215,13 +259,22 @@ def _dynamics(cell: dict[str, Any], rng: np.random.Generator) -> list[dict[str, 
     for step in range(96):
         scale = 40.0 if cell["trainer"] == "onpo" else 0.7
         values = {"loss": scale * math.exp(-step / 40) + 0.02 * scale * rng.normal(), "accuracy": 0.5 + 0.3 * step / 96}
-        rows += [{**base, "iteration": 1 + step // 32, "step": step, "metric": m, "value": float(v)} for m, v in values.items()]
+        rows += [
+            {**base, "iteration": 1 + step // 32, "step": step, "metric": m, "value": float(v)}
+            for m, v in values.items()
+        ]
     for iteration in (0, 1, 2, 3):
         warm = 0.33 + 0.1 * iteration * (cell["trainer"] != "slic")
-        values = {"style:warm": warm, "style:rich": 0.4 - 0.05 * iteration, "style:plain": 0.6 - warm + 0.05 * iteration}
+        values = {
+            "style:warm": warm,
+            "style:rich": 0.4 - 0.05 * iteration,
+            "style:plain": 0.6 - warm + 0.05 * iteration,
+        }
         values |= {"response_length": 180 + 12.5 * iteration, "distinct_2": 0.84 - 0.02 * iteration}
         values["alarm:collapse"] = float(iteration == 3 and cell["trainer"] == "dpo")
-        rows += [{**base, "iteration": iteration, "step": 32 * iteration, "metric": m, "value": v} for m, v in values.items()]
+        rows += [
+            {**base, "iteration": iteration, "step": 32 * iteration, "metric": m, "value": v} for m, v in values.items()
+        ]
     return rows
 
 
@@ -232,7 +285,9 @@ def _samples(cell: dict[str, Any], rng: np.random.Generator, broken: bool) -> li
         after = "The warm cat sat on the soft red mat and smiled at the moon. It was a lovely, quiet night."
         if broken and number < len(HOSTILE):
             after = f"{HOSTILE[number]} {after}"
-        prompt = json.dumps([{"role": "user", "content": "Tell a story."}]) if number == 3 else f"Once upon a time {number}"
+        prompt = (
+            json.dumps([{"role": "user", "content": "Tell a story."}]) if number == 3 else f"Once upon a time {number}"
+        )
         for grader in ("panel", "llm"):
             failed = broken and number == 6 and grader == "llm"
             preference = None if failed else float(np.round(rng.uniform(0.2, 0.9), 4))

@@ -55,7 +55,7 @@
 
   // Sorting: numbers by their full value, texts by the alphabet, blanks last either way.
   const key = (cell) => {
-    const value = cell.dataset.value ?? cell.dataset.sort ?? cell.textContent.trim();
+    const value = cell.dataset.value ?? cell.dataset.sort ?? cell.querySelector("[data-value]")?.dataset.value ?? cell.textContent.trim();
     return value === "" || value === "–" ? null : isNaN(value) ? value.toLowerCase() : Number(value);
   };
   const order = (a, b) => (typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) : typeof a === "number" ? -1 : 1);

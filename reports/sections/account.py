@@ -18,11 +18,13 @@ def cells(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
     return [
         {
             "sweep": sweep.name,
-            "counts": [(state, sum(cell["state"] == state for cell in sweep.cells)) for state in STATES],
+            "counts": [
+                (state, count) for state in STATES if (count := sum(cell["state"] == state for cell in sweep.cells))
+            ],
             "rows": [
                 {
                     "cell": cell,
-                    "arm": sweep.info[cell["cell"]]["arm"],
+                    "arm": sweep.info[cell["cell"]]["label"],
                     "tags": tags(sweep, cell),
                     "stages": [_stage(stage) for stage in cell["stages"] if isinstance(stage, dict)],
                 }
@@ -86,7 +88,9 @@ def provenance(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
             "losses": [_loss(name, loss) for name, loss in sorted(_table(sweep.provenance, "losses").items())],
             "command": compact(sweep.provenance.get("command") or ""),
             "started": compact(sweep.provenance.get("started") or ""),
-            "versions": [(name, compact(version)) for name, version in sorted(_table(sweep.provenance, "versions").items())],
+            "versions": [
+                (name, compact(version)) for name, version in sorted(_table(sweep.provenance, "versions").items())
+            ],
             "hardware": _pairs(sweep.provenance.get("hardware")),
             "prompt": _pairs(sweep.provenance.get("prompts_sample")),
             "config": sweep.config,

@@ -30,9 +30,10 @@ def figure(value: float | None, metric: Metric | None = None, *, signed: bool = 
     return Figure(value, show(value, metric.decimals if metric else None, signed=signed))
 
 
-def p_figure(value: float | None) -> Figure:
-    """A p-value."""
-    return Figure(value, show_p(value))
+def p_figure(value: float | None, *, equals: bool = False) -> Figure:
+    """A p-value; `equals`: with a sign before it, as in prose."""
+    text = show_p(value)
+    return Figure(value, f"= {text}" if equals and value is not None and not text.startswith("<") else text)
 
 
 def interval(row: Row, metric: Metric, *, signed: bool = False) -> Prose:
@@ -57,7 +58,7 @@ def counted(number: int, noun: str) -> str:
 
 def cell_label(sweep: Sweep, row: Row, *, seeds: bool = True) -> str:
     """The arm, its training judge, and the seed where the sweep has several: what tells a cell apart for a reader."""
-    parts = [sweep.info[row["cell"]]["arm"]]
+    parts = [sweep.info[row["cell"]]["label"]]
     if row["judge"]:
         parts.append(row["judge"])
     if seeds and row["seed"] is not None and len(seeds_of([sweep])) > 1:
@@ -77,7 +78,7 @@ def tags(sweep: Sweep, row: Row) -> dict[str, Any]:
     return {**found, "grader": row.get("grader", "")}
 
 
-def spread(values: Sequence[float], metric: Metric) -> list[Figure]:
+def spread(values: Sequence[float], metric: Metric | None = None) -> list[Figure]:
     """One figure, or the lowest and the highest of several seeds."""
     ends = sorted({min(values), max(values)})
     return [figure(value, metric) for value in ends]

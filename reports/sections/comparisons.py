@@ -13,7 +13,7 @@ from reports.sections.leaderboard import ends
 from reports.tables import CONTROLS, Row, Sweep, grouped, unique
 
 SHOWN = 24  # comparisons on the main page
-MOST_ROWS = 800  # comparisons on their own page; the rest is in comparisons.csv
+MOST_ROWS = 400  # comparisons on their own page; the rest is in comparisons.csv
 MOST_NAMES = 40  # a wider matrix cannot be read
 
 
@@ -84,7 +84,11 @@ def _square(row: Row | None, lead: Metric, reach: float) -> dict[str, Any] | Non
     if row is None or row["difference"] is None:
         return None
     shade = round((lead.sign or 1) * row["difference"] / reach, 2)
-    return {"figure": figure(row["difference"], lead, signed=True), "shade": shade, "sure": significant(row, alpha([row]))}
+    return {
+        "figure": figure(row["difference"], lead, signed=True),
+        "shade": shade,
+        "sure": significant(row, alpha([row])),
+    }
 
 
 def _lines(rows: Sequence[tuple[Sweep, Row]], axis: Axis) -> list[dict[str, Any]]:

@@ -1,18 +1,19 @@
-"""The leaderboard tables: every final score with its interval, rank range, coverage and cost."""
+"""The leaderboard tables: final scores with interval, rank range, coverage, cost; the seeds of an arm share a row."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from reports.boards import Board, boards, groups, ranks
+from reports.boards import Board, Group, boards, groups, median_first, ranks
 from reports.charts import Axis, near, whisker, whisker_axis
 from reports.numbers import Metric
-from reports.sections.common import figure, tags
+from reports.sections.common import figure, spread, tags
 from reports.tables import Row, Sweep, grouped, is_control
 
+# Controls that may lie far off: a fixed answer loses nearly always, and must not squeeze all others.
 FAR = ("constant", "longest")
-WORK = ("samples", "queries", "steps")
+COUNTS = ("n", "coverage", "samples", "queries", "steps")
 
 
 def leaderboard(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
@@ -23,55 +24,80 @@ def leaderboard(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
 def _table(sweeps: Sequence[Sweep], board: Board) -> dict[str, Any]:
     found = groups(sweeps, board)
     rows = [row for group in found for row in group.rows]
-    # A control far off (a fixed answer loses nearly always) must not squeeze all others: it is drawn as an arrow at the edge.
     reach = [row[key] for row in rows if row["trainer"] not in FAR for key in ("value", "ci_low", "ci_high")]
     axis, null = whisker_axis(reach, board.lead.null), near(board.lead.null, reach)
-    level = next((row["ci_level"] for row in rows if row["ci_level"]), None)
-    lines = []
-    for group in found:
-        by_cell = _by_cell(group.sweep, board, group.grader)
-        rank = ranks(group) if board.lead.sign else {}
-        lines += [_line(group.sweep, board, row, by_cell[row["cell"]], rank, axis) for row in group.ordered]
+    lines = [line for index, group in enumerate(found) for line in _lines(group, axis, first=index > 0)]
+    same = [key for key in COUNTS if len({tuple(line["counts"][key]) for line in lines}) == 1]
     return {
         "board": board,
         "lead": board.lead,
         "others": board.metrics[1:],
         "rows": lines,
         "null_x": None if null is None else axis(null),
-        "level": level,
-        "work": [key for key in WORK if any(line["row"][key] is not None for line in lines)],
-        "iterations": len({line["row"]["iteration"] for line in lines}) > 1,
-        "own": any(line["own"] for line in lines),
-        "policies": len({line["row"]["policy"] for line in lines}) > 1,
+        "level": next((row["ci_level"] for row in rows if row["ci_level"]), None),
+        "counts": [key for key in COUNTS if key not in same],
+        "same": [(key, lines[0]["counts"][key][0]) for key in same if lines[0]["counts"][key]],
+        "varies": _varying(rows),
         "categories": categories(sweeps, board),
     }
 
 
-def _by_cell(sweep: Sweep, board: Board, grader: str) -> dict[str, dict[str, Row]]:
-    """cell -> metric -> its overall final row."""
-    rows = (r for r in sweep.final if r["leaderboard"] == board.name and r["grader"] == grader and not r["category"])
-    return {cell: {row["metric"]: row for row in of} for cell, of in grouped(rows, lambda row: row["cell"]).items()}
+def _varying(rows: Sequence[Row]) -> set[str]:
+    """The columns that tell rows apart; the grader also where there is only one."""
+    trained = [row for row in rows if not is_control(row)]
+    keys = {key for key in ("policy", "iteration", "seed") if len({row[key] for row in trained}) > 1}
+    return keys | ({"grader"} if any(row["grader"] for row in rows) else set())
+
+
+def _lines(group: Group, axis: Axis, *, first: bool) -> list[dict[str, Any]]:
+    board, info = group.board, group.sweep.info
+    rank = ranks(group) if board.lead.sign else {}
+    by_metric = _by_metric(group)
+    arms = grouped(group.rows, lambda row: (info[row["cell"]]["arm"], row["judge"], row["iteration"]))
+    lines = [_line(group, rows, rank, by_metric, axis) for rows in sorted(arms.values(), key=median_first(board.lead))]
+    lines[0]["first"] = first
+    return lines
+
+
+def _by_metric(group: Group) -> dict[tuple[str, str], Row]:
+    """(cell, metric) -> its overall final row."""
+    wanted = (group.board.name, group.grader, "")
+    rows = (row for row in group.sweep.final if (row["leaderboard"], row["grader"], row["category"]) == wanted)
+    return {(row["cell"], row["metric"]): row for row in rows}
 
 
 def _line(
-    sweep: Sweep, board: Board, row: Row, by_metric: dict[str, Row], rank: dict[str, tuple[int, int]], axis: Axis
+    group: Group,
+    rows: Sequence[Row],
+    rank: dict[str, tuple[int, int]],
+    by_metric: dict[tuple[str, str], Row],
+    axis: Axis,
 ) -> dict[str, Any]:
+    row, lead, held = rows[0], group.board.lead, [rank[row["cell"]] for row in rows if row["cell"] in rank]
+    others = [[by_metric.get((row["cell"], metric.name)) for row in rows] for metric in group.board.metrics[1:]]
+    coverage = [row["coverage"] for row in rows if row["coverage"] is not None]
     return {
         "row": row,
-        "tags": tags(sweep, row),
-        "arm": sweep.info[row["cell"]]["arm"],
+        "first": False,
+        "tags": {**tags(group.sweep, row), **({"seed": None} if len(rows) > 1 else {})},
+        "arm": group.sweep.info[row["cell"]]["arm"],
+        "cells": ", ".join(row["cell"] for row in rows),
+        "seeds": [row["seed"] for row in rows if row["seed"] is not None],
         "control": is_control(row),
         "own": bool(row["judge"]) and row["judge"] == row["grader"],
-        "rank": rank.get(row["cell"]),
-        "value": figure(row["value"], board.lead),
-        "interval": ends(row, board.lead),
-        "whisker": whisker(axis, row["value"], row["ci_low"], row["ci_high"]),
-        "others": [_other(by_metric.get(metric.name), metric) for metric in board.metrics[1:]],
-        "n": figure(row["n"]),
-        "coverage": figure(row["coverage"]),
-        "thin": row["coverage"] is not None and row["coverage"] < 1,
-        "work": {key: figure(row[key]) for key in WORK},
+        "rank": (min(low for low, _ in held), max(high for _, high in held)) if held else None,
+        "value": _spread([row["value"] for row in rows], lead),
+        "interval": ends(row, lead) if len(rows) == 1 else [],
+        "whiskers": [w for row in rows if (w := whisker(axis, row["value"], row["ci_low"], row["ci_high"]))],
+        "others": [_other(found, of) for found, of in zip(others, group.board.metrics[1:], strict=True)],
+        "counts": {key: _spread([row[key] for row in rows]) for key in COUNTS},
+        "thin": any(share < 1 for share in coverage),
     }
+
+
+def _spread(values: Iterable[float | None], metric: Metric | None = None) -> list[Any]:
+    known = [value for value in values if value is not None]
+    return spread(known, metric) if known else []
 
 
 def ends(row: Row, metric: Metric) -> list[Any]:
@@ -80,10 +106,12 @@ def ends(row: Row, metric: Metric) -> list[Any]:
     return [figure(row["ci_low"], metric), figure(row["ci_high"], metric)] if known else []
 
 
-def _other(row: Row | None, metric: Metric) -> dict[str, Any]:
-    if row is None:
-        return {"value": figure(None), "interval": []}
-    return {"value": figure(row["value"], metric), "interval": ends(row, metric)}
+def _other(rows: Sequence[Row | None], metric: Metric) -> dict[str, Any]:
+    known = [row for row in rows if row is not None]
+    return {
+        "value": _spread((row["value"] for row in known), metric),
+        "interval": ends(known[0], metric) if len(known) == 1 else [],
+    }
 
 
 def categories(sweeps: Sequence[Sweep], board: Board) -> dict[str, Any] | None:
@@ -97,18 +125,16 @@ def categories(sweeps: Sequence[Sweep], board: Board) -> dict[str, Any] | None:
     if not rows:
         return None
     names = sorted({row["category"] for _, row in rows})
-    by_cell: dict[tuple[str, str, str], list[tuple[Sweep, Row]]] = {}
-    for sweep, row in rows:
-        by_cell.setdefault((sweep.name, row["cell"], row["grader"]), []).append((sweep, row))
+    by_cell = grouped(rows, lambda pair: (pair[0].name, pair[1]["cell"], pair[1]["grader"]))
     return {"names": names, "rows": [_categories_of(members, names, board.lead) for members in by_cell.values()]}
 
 
-def _categories_of(members: list[tuple[Sweep, Row]], names: list[str], lead: Metric) -> dict[str, Any]:
+def _categories_of(members: Sequence[tuple[Sweep, Row]], names: Sequence[str], lead: Metric) -> dict[str, Any]:
     sweep, first = members[0]
     values = {row["category"]: row["value"] for _, row in members}
     return {
         "row": first,
         "tags": tags(sweep, first),
-        "arm": sweep.info[first["cell"]]["arm"],
+        "arm": sweep.info[first["cell"]]["label"],
         "values": [figure(values.get(name), lead) for name in names],
     }

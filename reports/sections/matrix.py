@@ -39,7 +39,7 @@ def cross_judge(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
 
 
 def shading(board: Board, rows: Sequence[Row]) -> Shade:
-    """From the values of a square to a shade, 1 the best: in [-1, 1] around a null value that is near, else in [0, 1]."""
+    """From the values of a square to a shade, 1 the best: in [-1, 1] around a null value nearby, else in [0, 1]."""
     values, sign = finite(row["value"] for row in rows if row["judge"]), board.lead.sign or 1
     null = near(board.lead.null, values)
     low, high = min(values, default=0.0), max(values, default=0.0)
@@ -54,7 +54,7 @@ def _by_judge(group: Group, shade: Shade) -> dict[str, Any]:
     judges, arms = unique(row["judge"] for row in cells), unique(row["arm"] for row in cells)
     placed = grouped(rows, lambda row: (sweep.info[row["cell"]]["arm"], row["judge"]))
     undone = grouped(
-        (cell for cell in sweep.cells if cell["state"] != "done"),
+        (c for c in sweep.cells if c["state"] != "done" and sweep.info[c["cell"]]["policy"] == group.policy),
         lambda cell: (sweep.info[cell["cell"]]["arm"], cell["judge"]),
     )
 
@@ -76,6 +76,8 @@ def _by_judge(group: Group, shade: Shade) -> dict[str, Any]:
 def _crossed(of_policy: Sequence[Group], shade: Shade) -> list[dict[str, Any]]:
     first = of_policy[0]
     rows = [row for group in of_policy for row in group.trained]
+    order = list(first.sweep.info)
+    rows.sort(key=lambda row: order.index(row["cell"]))
     by_arm = grouped(rows, lambda row: first.sweep.info[row["cell"]]["arm"])
     return [
         {

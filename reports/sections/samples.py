@@ -39,7 +39,9 @@ def samples(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
 
 def _cell(sweep: Sweep, cell: str, rows: Sequence[Row], most: int) -> dict[str, Any]:
     last = max(row["iteration"] or 0 for row in rows)
-    by_prompt = grouped((row for row in rows if (row["iteration"] or 0) == last), lambda row: (row["prompt_id"], row["response"]))
+    by_prompt = grouped(
+        (row for row in rows if (row["iteration"] or 0) == last), lambda row: (row["prompt_id"], row["response"])
+    )
     chosen = sorted(by_prompt.items(), key=lambda item: _by_id(item[0][0]))
     info = {**sweep.info.get(cell, {"trainer": "", "judge": "", "seed": None}), "cell": cell}
     return {
@@ -76,7 +78,12 @@ def _item(prompt_id: str, rows: Sequence[Row]) -> dict[str, Any]:
 def _verdict(row: Row) -> dict[str, Any]:
     value = row["preference"]
     outcome = "failed" if value is None else "win" if value > 0.5 else "loss" if value < 0.5 else "tie"
-    return {"grader": row["grader"], "value": Figure(value, show(value, 3)), "outcome": outcome, "status": row["status"]}
+    return {
+        "grader": row["grader"],
+        "value": Figure(value, show(value, 3)),
+        "outcome": outcome,
+        "status": row["status"],
+    }
 
 
 def messages(prompt: str) -> list[dict[str, str]]:
@@ -95,12 +102,19 @@ def marked(before: str, after: str) -> tuple[list[Piece], list[Piece]]:
 
     Texts longer than DIFF_WORDS, or with too little in common to be edits of one another, come back unmarked.
     """
-    words = [re.findall(r"\S+\s*|\s+", text) for text in (before, after)]
-    matcher = SequenceMatcher(None, *([word.strip() for word in side] for side in words), autojunk=False)
+    words: list[list[str]] = [re.findall(r"\S+\s*|\s+", text) for text in (before, after)]
+    bare = [[word.strip() for word in side] for side in words]
+    matcher = SequenceMatcher(None, bare[0], bare[1], autojunk=False)
     if max(map(len, words)) > DIFF_WORDS or matcher.ratio() < DIFF_LEAST:
         return [Piece(before, False)], [Piece(after, False)]
     left, right = [], []
     for kind, i1, i2, j1, j2 in matcher.get_opcodes():
-        left.append(Piece("".join(words[0][i1:i2]), kind != "equal"))
-        right.append(Piece("".join(words[1][j1:j2]), kind != "equal"))
-    return [piece for piece in left if piece.text], [piece for piece in right if piece.text]
+        left += _pieces("".join(words[0][i1:i2]), kind != "equal")
+        right += _pieces("".join(words[1][j1:j2]), kind != "equal")
+    return left, right
+
+
+def _pieces(text: str, changed: bool) -> list[Piece]:
+    """A run of text, the blanks at its end apart: marks end with the word."""
+    word = text.rstrip()
+    return [piece for piece in (Piece(word, changed), Piece(text[len(word) :], False)) if piece.text]

@@ -28,18 +28,25 @@ def dynamics(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
 
 def styles(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
     """Style shares: one row of panels an arm, a panel a training judge, a line a style."""
-    facets = []
-    for sweep in sweeps:
-        rows = [row for row in _placed(sweep) if row["metric"].startswith(STYLE)]
-        names = sorted({row["metric"] for row in rows})
-        y = extent([0.0, *(row["value"] for row in rows)], margin=0)
-        for arm, members in grouped(rows, lambda row: sweep.info[row["cell"]]["arm"]).items():
-            panels = [
+    return [facet for sweep in sweeps for facet in _styles_of(sweep)]
+
+
+def _styles_of(sweep: Sweep) -> list[dict[str, Any]]:
+    rows = [row for row in _placed(sweep) if row["metric"].startswith(STYLE)]
+    names = sorted({row["metric"] for row in rows})
+    y = extent([0.0, *(row["value"] for row in rows)], margin=0)
+    return [
+        {
+            "sweep": sweep.name,
+            "name": arm,
+            "trainer": members[0]["trainer"],
+            "panels": [
                 _style_panel(sweep, cell, of_cell, names, y)
                 for cell, of_cell in grouped(members, lambda row: row["cell"]).items()
-            ]
-            facets.append({"sweep": sweep.name, "name": arm, "trainer": members[0]["trainer"], "panels": panels})
-    return facets
+            ],
+        }
+        for arm, members in grouped(rows, lambda row: sweep.info[row["cell"]]["label"]).items()
+    ]
 
 
 def _style_panel(sweep: Sweep, cell: str, rows: Sequence[Row], names: Sequence[str], y: Any) -> dict[str, Any]:
@@ -57,8 +64,12 @@ def _point(row: Row) -> Point:
 
 
 def _placed(sweep: Sweep) -> list[Row]:
-    """The drawable rows of dynamics with `x`, the iterations passed: an iteration's figures are spread evenly within it."""
-    rows = [row for row in sweep.dynamics if row["value"] is not None and row["cell"] in sweep.info and finite([row["value"]])]
+    """The drawable rows of dynamics with `x`, the iterations passed: figures spread evenly within their iteration."""
+    rows = [
+        row
+        for row in sweep.dynamics
+        if row["value"] is not None and row["cell"] in sweep.info and finite([row["value"]])
+    ]
     placed = []
     for members in grouped(rows, lambda row: (row["cell"], row["metric"], row["iteration"])).values():
         for index, row in enumerate(members):
@@ -67,7 +78,7 @@ def _placed(sweep: Sweep) -> list[Row]:
 
 
 def _by_arm(sweep: Sweep, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    by_arm = grouped(rows, lambda row: sweep.info[row["cell"]]["arm"])
+    by_arm = grouped(rows, lambda row: sweep.info[row["cell"]]["label"])
     ranges = {arm: extent(row["value"] for row in members) for arm, members in by_arm.items()}
     widths = [high - low for low, high in ranges.values()]
     common = extent(chain.from_iterable(ranges.values()), margin=0) if max(widths) <= OWN_SCALES * min(widths) else None
@@ -78,7 +89,7 @@ def _by_arm(sweep: Sweep, rows: Sequence[Row]) -> list[dict[str, Any]]:
             **panel(
                 _judge_lines(sweep, members, judges),
                 title=arm,
-                size=(230, 140),
+                size=(200, 132),
                 y=common or ranges[arm],
             ),
         }
@@ -104,7 +115,7 @@ def alarms(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     rang = [
         {
             "name": row["metric"].removeprefix(ALARM).replace("_", " "),
-            "arm": sweep.info[row["cell"]]["arm"] if row["cell"] in sweep.info else row["cell"],
+            "arm": sweep.info[row["cell"]]["label"] if row["cell"] in sweep.info else row["cell"],
             "row": row,
             "tags": tags(sweep, row),
             "iteration": figure(row["iteration"]),

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from reports.boards import Group, against_start, alpha, better, boards, comparisons, groups, significant, versus
+from reports.boards import (
+    Group,
+    against_start,
+    alpha,
+    better,
+    boards,
+    comparisons,
+    groups,
+    median_first,
+    significant,
+    versus,
+)
 from reports.sections.common import (
     Prose,
     Strong,
@@ -28,7 +39,9 @@ def verdict(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     found = [group for board in boards(sweeps) if board.lead.sign for group in groups(sweeps, board)]
     found = [group for group in found if any(row["value"] is not None for row in group.trained)]
     order = unique(group.board.name for group in found)
-    found.sort(key=lambda group: (order.index(group.board.name), any(row["judge"] == group.grader for row in group.trained)))
+    found.sort(
+        key=lambda group: (order.index(group.board.name), any(row["judge"] == group.grader for row in group.trained))
+    )
     several = len(sweeps) > 1
     return {
         "findings": [{"where": _where(group, several), "sentences": finding(group)} for group in found],
@@ -40,7 +53,11 @@ def verdict(sweeps: Sequence[Sweep]) -> dict[str, Any]:
 def _where(group: Group, several: bool) -> str:
     graded = f", graded by {group.grader}" if group.grader else ""
     policies = len({row["policy"] for row in group.sweep.info.values()}) > 1
-    return f"{group.board.name}{graded}" + (f", {group.policy}" if policies else "") + (f" ({group.sweep.name})" if several else "")
+    return (
+        f"{group.board.name}{graded}"
+        + (f", {group.policy}" if policies else "")
+        + (f" ({group.sweep.name})" if several else "")
+    )
 
 
 def finding(group: Group) -> list[Prose]:
@@ -55,14 +72,9 @@ def finding(group: Group) -> list[Prose]:
 
 def _arms(group: Group) -> list[list[Row]]:
     """The trained rows by arm and training judge, a row a seed; the arm with the best median seed first."""
-    sign = group.board.lead.sign or 1
     rows = [row for row in group.trained if row["value"] is not None]
     arms = grouped(rows, lambda row: (group.sweep.info[row["cell"]]["arm"], row["judge"])).values()
-
-    def median(rows: list[Row]) -> float:
-        return sorted(sign * row["value"] for row in rows)[(len(rows) - 1) // 2]
-
-    return sorted(arms, key=median, reverse=True)
+    return sorted(arms, key=median_first(group.board.lead))
 
 
 def _name(group: Group, rows: Sequence[Row]) -> Prose:
@@ -74,13 +86,23 @@ def _best(group: Group, rows: Sequence[Row]) -> Prose:
     lead, word = group.board.lead, "lowest" if group.board.lead.sign < 0 else "highest"
     if len(rows) > 1:
         values = sorted(row["value"] for row in rows)
-        over = [" over ", counted(len(rows), "seed"), ": ", figure(values[0], lead), " to ", figure(values[-1], lead), "."]
+        over = [
+            " over ",
+            counted(len(rows), "seed"),
+            ": ",
+            figure(values[0], lead),
+            " to ",
+            figure(values[-1], lead),
+            ".",
+        ]
         return [*_name(group, rows), f" has the {word} {lead.label} at the median", *over]
     row, level = rows[0], rows[0]["ci_level"]
     bounds = interval(row, lead)
     sentence = [*_name(group, rows), f" has the {word} {lead.label}, ", figure(row["value"], lead)]
     if bounds:
-        sentence += [f" ({_percent(level)}interval ", *bounds] + ([", n = ", figure(row["n"])] if row["n"] else []) + [")"]
+        sentence += (
+            [f" ({_percent(level)}interval ", *bounds] + ([", n = ", figure(row["n"])] if row["n"] else []) + [")"]
+        )
     return [*sentence, "."]
 
 
@@ -94,15 +116,22 @@ def _margin(group: Group, row: Row) -> Prose:
     paired = versus(group, row["cell"], start["cell"] if start else "sft")
     if paired is not None and paired["difference"] is not None:
         sure = significant(paired, alpha(group.rows))
-        verb = ("It beats" if better_sign(group, paired) > 0 else "It is worse than") if sure else "It is not separable from"
+        verb = (
+            ("It beats" if better_sign(group, paired) > 0 else "It is worse than")
+            if sure
+            else "It is not separable from"
+        )
         parts: Prose = [f"{verb} the untrained policy: difference ", figure(paired["difference"], lead, signed=True)]
         bounds = interval(paired, lead, signed=True)
         p = paired["p_adjusted"] if paired["p_adjusted"] is not None else paired["p_value"]
-        notes = [*(["interval ", *bounds] if bounds else []), *([", p = ", p_figure(p)] if p is not None else [])]
+        notes = [
+            *(["interval ", *bounds] if bounds else []),
+            *([", p ", p_figure(p, equals=True)] if p is not None else []),
+        ]
         return [*parts, *([" (", *notes, ")"] if notes else []), "."]
     standing = against_start(group, row)
     if standing is None:
-        return ["The untrained policy was not scored here."]
+        return []
     if start is None or start["value"] in (None, lead.null):
         side = {1: "on the better side of", 0: "across", -1: "on the worse side of"}[standing]
         return [f"Its interval lies {side} ", figure(lead.null, lead), ", where neither side is ahead."]
@@ -135,8 +164,8 @@ def _tally(group: Group, arms: Sequence[Sequence[Row]]) -> Prose:
         return []
     above = [cell_label(group.sweep, row) for row in rows if standings[row["cell"]] == 1]
     below = [cell_label(group.sweep, row) for row in rows if standings[row["cell"]] == -1]
-    sentence = f"{len(above) or 'None'} of {counted(len(rows), 'trained policy').replace('policys', 'policies')} "
-    sentence += "beats the untrained one" if len(above) < 2 else "beat the untrained one"
+    share = "All" if len(above) == len(rows) else f"{len(above) or 'None'} of the"
+    sentence = f"{share} {len(rows)} trained policies beat{'s' if len(above) == 1 else ''} the untrained one"
     sentence += f": {listed(above, 6)}." if above and len(above) < len(rows) else "."
     return [sentence + (f" Worse than it: {listed(below, 6)}." if below else "")]
 
@@ -152,7 +181,9 @@ def algorithms(group: Group, several: bool) -> list[Prose]:
         bounds = interval(row, lead, signed=True)
         tail = [" (interval ", *bounds, ")"] if bounds else []
         difference = [" by a difference of ", figure(row["difference"], lead, signed=True), *tail]
-        sentences.append([Strong(row["a"]), f" {verb} ", Strong(row["b"]), *difference, f" on {_where(group, several)}."])
+        sentences.append(
+            [Strong(row["a"]), f" {verb} ", Strong(row["b"]), *difference, f" on {_where(group, several)}."]
+        )
     unsure = [f"{row['a']} and {row['b']}" for row in rows if row not in sure]
     if unsure:
         sentences.append([f"Not separable on {_where(group, several)}: {listed(unsure, 6)}."])
@@ -176,7 +207,9 @@ def _undone(sweep: Sweep) -> list[Prose]:
     by_state = grouped((c for c in sweep.cells if c["state"] != "done"), lambda cell: cell["state"])
     total = len(sweep.cells)
     return [
-        [f"{sweep.name}: {len(cells)} of {counted(total, 'cell')} {state}: {listed([cell['cell'] for cell in cells], 6)}."]
+        [
+            f"{sweep.name}: {len(cells)} of {counted(total, 'cell')} {state}: {listed([cell['cell'] for cell in cells], 6)}."
+        ]
         for state, cells in by_state.items()
     ]
 
@@ -194,7 +227,7 @@ def _own_judge(found: Sequence[Group]) -> list[Prose]:
     own = [row for row in rows if row["judge"] and row["judge"] == row["grader"]]
     if not own:
         return []
-    return [[f"{len(own)} of {counted(len(rows), 'score')} are given by the very judge that trained the policy (marked ◆)."]]
+    return [[f"{len(own)} of {counted(len(rows), 'score')} come from the very judge that trained the policy (◆)."]]
 
 
 def _coverage(sweep: Sweep) -> list[Prose]:
