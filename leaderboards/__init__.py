@@ -1,0 +1,32 @@
+"""Answers in, scores with intervals out. A board is imported when it is first asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from leaderboards.duality_gap import DualityGap as DualityGap
+    from leaderboards.head_to_head import HeadToHead as HeadToHead
+    from leaderboards.leaderboard import Leaderboard as Leaderboard
+    from leaderboards.leaderboard import Metric as Metric
+    from leaderboards.leaderboard import Score as Score
+
+_HOMES = {
+    "DualityGap": "leaderboards.duality_gap",
+    "HeadToHead": "leaderboards.head_to_head",
+    "Leaderboard": "leaderboards.leaderboard",
+    "Metric": "leaderboards.leaderboard",
+    "Score": "leaderboards.leaderboard",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'leaderboards' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,17 +19,26 @@ Figures = dict[str, float]
 
 
 class Optimiser:
-    """AdamW with gradient clipping and a learning-rate schedule over a known number of steps."""
+    """AdamW with gradient clipping and a learning-rate schedule over a known number of steps.
 
-    def __init__(self, policy: Policy, training: Training, steps: int) -> None:
-        from transformers import get_scheduler
+    Args:
+        steps: optimiser steps in all, for the schedule.
+        state: what `state()` gave, to go on from there.
+    """
 
+    def __init__(
+        self, policy: Policy, training: Training, steps: int, state: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
         self.training = training
-        self.adamw = torch.optim.AdamW(self.parameters, lr=training.lr, weight_decay=0.0)
-        warmup = round(training.warmup * steps)
-        name = "constant_with_warmup" if training.schedule == "constant" else training.schedule
-        self.schedule = get_scheduler(name, self.adamw, num_warmup_steps=warmup, num_training_steps=steps)
+        self.adamw = torch.optim.AdamW(
+            [{"params": self.parameters, "initial_lr": training.lr}], lr=training.lr, weight_decay=0.0
+        )
+        done = 0
+        if state is not None:
+            self.adamw.load_state_dict(self.adamw.state_dict() | {"state": _slots(state)})
+            done = int(state["schedule_step"])
+        self.schedule = _schedule(self.adamw, training, steps, done)
 
     def step(self, policy: Policy, algorithm: Algorithm, pairs: Pairs, frozen: FrozenLogProbs) -> Figures:
         """One step on the mean loss of a batch, accumulated over micro-batches; figures before the step.
@@ -61,16 +71,29 @@ class Optimiser:
         named = {f"{i}.{name}": value for i, slots in state.items() for name, value in slots.items()}
         return named | {"schedule_step": torch.tensor(self.schedule.last_epoch)}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state()`."""
-        slots: dict[int, dict[str, Any]] = {}
-        for name, value in state.items():
-            if name != "schedule_step":
-                index, _, slot = name.partition(".")
-                slots.setdefault(int(index), {})[slot] = value
-        self.adamw.load_state_dict(self.adamw.state_dict() | {"state": slots})
-        self.schedule.last_epoch = int(state["schedule_step"]) - 1
-        self.schedule.step()
+
+def _slots(state: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """AdamW's own form of the moments in `Optimiser.state()`."""
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, value in state.items():
+        if name != "schedule_step":
+            index, _, slot = name.partition(".")
+            slots.setdefault(int(index), {})[slot] = value
+    return slots
+
+
+def _schedule(adamw: torch.optim.AdamW, training: Training, steps: int, done: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """Warm-up, then the named decay to zero at `steps`."""
+    import transformers
+
+    warmup = round(training.warmup * steps)
+    if training.schedule == "constant":
+        return transformers.get_constant_schedule_with_warmup(adamw, warmup, last_epoch=done - 1)
+    decay = {
+        "cosine": transformers.get_cosine_schedule_with_warmup,
+        "linear": transformers.get_linear_schedule_with_warmup,
+    }[training.schedule]
+    return decay(adamw, warmup, steps, last_epoch=done - 1)
 
 
 def _backward(policy: Policy, algorithm: Algorithm, pairs: Pairs, frozen: FrozenLogProbs, total: int) -> Figures:

@@ -75,10 +75,9 @@ def stream(
         ValueError: every comparison of a step failed.
         FloatingPointError: the loss is not finite.
     """
-    optimiser = Optimiser(policy, training, total_steps)
+    optimiser = Optimiser(policy, training, total_steps, None if state is None else state.optimiser)
     sampler = torch.Generator(device=next(iter(policy.parameters())).device).manual_seed(seed)
     if state is not None:
-        optimiser.load_state(state.optimiser)
         assert state.sampler is not None
         sampler.set_state(state.sampler)
     labeller = np.random.default_rng(seed)

@@ -1,0 +1,5 @@
+"""`python -m harness` is `nashbench`."""
+
+from harness.cli import main
+
+main()

@@ -1,0 +1,75 @@
+"""A judge whose answers are remembered: each distinct question is asked once for the life of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.store import VerdictTable, verdict_key
+from judges.judge import Judge, Prompt, Question
+from judges.verdicts import Answer
+
+
+@dataclass(eq=False)
+class RememberingJudge(Judge):
+    """Answers from the verdict table; asks the inner judge what is not there, and keeps it."""
+
+    inner: Judge
+    table: VerdictTable
+
+    def __post_init__(self) -> None:
+        self._fingerprint = self.inner.fingerprint()
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
+        keys = [verdict_key(self._fingerprint, question) for question in questions]
+        known = self.table.find(list(dict.fromkeys(keys)))
+        missing = {key: question for key, question in zip(keys, questions, strict=True) if key not in known}
+        advance(len(questions) - len(missing))
+        if missing:
+            record = self.inner.verdicts(*_columns(list(missing.values())), progress=_Deltas(advance))
+            answers = [
+                Answer(
+                    float(record.preference[i]),
+                    record.status[i],
+                    int(record.input_tokens[i]),
+                    int(record.output_tokens[i]),
+                    float(record.latency[i]),
+                    float(record.cost[i]),
+                    record.raw[i],
+                )
+                for i in range(len(record))
+            ]
+            fresh = dict(zip(missing, answers, strict=True))
+            self.table.add(fresh)
+            known |= fresh
+        return [known[key] for key in keys]
+
+
+def compare_with(judge: Judge, prompts: Sequence[Prompt]) -> Callable[..., NDArray[np.float64]]:
+    """A `compare(prompt numbers, first, second)` callable over these prompts, as pairing and streams take it."""
+
+    def compare(rows: Sequence[int], first: Sequence[str], second: Sequence[str]) -> NDArray[np.float64]:
+        return judge.compare([prompts[int(i)] for i in rows], first, second)
+
+    return compare
+
+
+class _Deltas:
+    """Turns (done, total) reports into increments."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self.advance, self.done = advance, 0
+
+    def __call__(self, done: int, total: int) -> None:
+        self.advance(done - self.done)
+        self.done = done
+
+
+def _columns(questions: Sequence[Question]) -> tuple[list[Prompt], list[str], list[str]]:
+    return [q.prompt for q in questions], [q.first for q in questions], [q.second for q in questions]

@@ -1,0 +1,213 @@
+"""The command line. Exit codes: 0 done; 1 some cells failed; 2 the input is wrong; 130 interrupted, resumable."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+ConfigPath = Annotated[Path, typer.Argument(help="The sweep's YAML file.", metavar="CONFIG.yaml")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the config; the value is YAML. Repeatable."),
+]
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        metavar="DIR",
+        help="Where artifacts live, shared by sweeps. Default: $NASHBENCH_STORE or runs/store.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+def main() -> None:
+    """Run the command line; wrong input is one message on stderr and exit 2."""
+    try:
+        app(standalone_mode=False)
+    except ValueError as error:
+        _say(f"error: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on from here")
+        sys.exit(130)
+    except Exception as error:
+        sys.exit(_click_exit(error))
+
+
+def _click_exit(error: Exception) -> int:
+    """Usage errors of the command line itself, as typer words them; anything else is a bug of ours and is raised."""
+    show = getattr(error, "show", None)
+    if show is not None:
+        show()
+        return int(getattr(error, "exit_code", 2))
+    if type(error).__name__ == "Exit":
+        return int(getattr(error, "exit_code", 0))
+    if type(error).__name__ == "Abort":
+        return 130
+    raise error
+
+
+def _say(text: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1))
+
+
+def _store(path: Path | None) -> Any:
+    from harness.store import Store
+
+    return Store(path or Path(os.environ.get("NASHBENCH_STORE", "runs/store")))
+
+
+@app.command()
+def sweep(
+    config: ConfigPath,
+    set: Overrides = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: runs/NAME.")] = None,
+    store: StoreOption = None,
+    executor: Annotated[str, typer.Option(metavar="local|ray", help="Where stages run.")] = "local",
+    jobs: Annotated[int, typer.Option(metavar="N", help="Stages at once.")] = 1,
+) -> None:
+    """Run a matrix, or go on with it: only what is missing is computed. Ends with tables and report.
+
+    [bold]Examples[/bold]
+
+    nashbench sweep examples/quickstart.yaml
+
+    nashbench sweep examples/stories.yaml --set policy=path/to/model --set matrix.seed=[0,1]
+    """
+    if executor != "local":
+        raise ValueError(f"--executor {executor}: not built yet; use local")
+    if jobs != 1:
+        raise ValueError(f"--jobs {jobs}: only one stage at a time is built yet; use --jobs 1")
+    from harness.config import load_config
+    from harness.sweep import run_sweep
+
+    loaded = load_config(config, set or [])
+    folder = out or Path("runs") / loaded.name
+    console = Console(stderr=True)
+    outcome = run_sweep(
+        loaded, folder, _store(store), command=shlex.join(["nashbench", *sys.argv[1:]]), console=console
+    )
+    counts = ", ".join(f"{n} {state}" for state, n in outcome.states.items())
+    console.print(f"{len(outcome.executed)} stages executed; cells: {counts}", highlight=False)
+    typer.echo(outcome.report)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def plan(config: ConfigPath, set: Overrides = None, store: StoreOption = None, json: Json = False) -> None:
+    """Show the cells and stages of a sweep and what is there already; runs nothing.
+
+    [bold]Example[/bold]
+
+    nashbench plan examples/quickstart.yaml --json
+    """
+    from harness.config import load_config
+    from harness.plan import make_plan
+
+    planned, artifacts = make_plan(load_config(config, set or [])), _store(store)
+    stages = planned.stages
+    there = {stage.key: artifacts.has(stage) for stage in stages}
+    rows = [(c.cell.id, len(c.stages), sum(there[s.key] for s in c.stages)) for c in planned.cells]
+    if json:
+        cells = [{"cell": id, "stages": total, "done": done} for id, total, done in rows]
+        kinds = {kind: sum(s.kind == kind for s in stages) for kind in dict.fromkeys(s.kind for s in stages)}
+        listed = [{"key": s.key, "kind": s.kind, "title": s.title, "done": there[s.key]} for s in stages]
+        totals = {"stages": len(stages), "done": sum(there.values()), "missing": len(stages) - sum(there.values())}
+        _print_json({"cells": cells, "totals": totals, "kinds": kinds, "stages": listed})
+        return
+    table = Table("cell", "stages", "there", box=None)
+    for id, total, done in rows:
+        table.add_row(id, str(total), str(done))
+    Console().print(table)
+    typer.echo(f"{len(rows)} cells, {len(stages)} distinct stages, {sum(there.values())} there already")
+
+
+@app.command()
+def status(folder: Annotated[Path, typer.Argument(metavar="DIR")], json: Json = False) -> None:
+    """Each cell of a sweep: done, running, failed (with the reason) or missing.
+
+    [bold]Example[/bold]
+
+    nashbench status runs/quickstart
+    """
+    cells = _read_cells(folder)
+    if json:
+        _print_json(cells)
+        return
+    table = Table("cell", "state", "stages", "reason", box=None)
+    for cell in cells:
+        done = sum(stage["state"] == "done" for stage in cell["stages"])
+        table.add_row(cell["cell"], cell["state"], f"{done}/{len(cell['stages'])}", cell["reason"])
+    Console().print(table)
+
+
+def _read_cells(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "cells.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} is no sweep's folder: it has no cells.json")
+    return list(json.loads(path.read_text(encoding="utf-8")))
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...")],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: DIR/report of the first.")] = None,
+) -> None:
+    """Render the pages again; several sweeps are shown side by side.
+
+    [bold]Example[/bold]
+
+    nashbench report runs/quickstart runs/stories --out runs/both
+    """
+    import reports
+
+    for folder in folders:
+        _read_cells(folder)
+    typer.echo(reports.build(folders, out or folders[0] / "report"))
+
+
+@app.command(name="list")
+def list_names(
+    kind: Annotated[str, typer.Argument(metavar="trainers|judges|leaderboards")],
+    verbose: Annotated[bool, typer.Option("--verbose", help="Options, equations and sources.")] = False,
+    json: Json = False,
+) -> None:
+    """What the registry knows, third-party plug-ins included.
+
+    [bold]Example[/bold]
+
+    nashbench list trainers --verbose
+    """
+    from harness.listing import describe
+
+    if kind not in ("trainers", "judges", "leaderboards"):
+        raise ValueError(f"there is no list of {kind!r}; choose trainers, judges or leaderboards")
+    described = describe(kind)  # type: ignore[arg-type]
+    if json:
+        _print_json(described)
+        return
+    for item in described:
+        typer.echo(f"{item['name']:<14} {item['summary']}")
+        if verbose:
+            details = {k: v for k, v in item.items() if k not in ("name", "summary") and v not in (None, "", {})}
+            for key, value in details.items():
+                typer.echo(f"{'':<16}{key}: {value}")
+
+
+if __name__ == "__main__":
+    main()

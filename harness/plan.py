@@ -1,0 +1,319 @@
+"""From cells to stages: what every cell needs, in order, with what cells share appearing once."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.config import Config, Game
+from harness.matrix import CONTROL, Cell, Variant, expand, variants
+from harness.registry import make
+from harness.resolve import (
+    Checkpoint,
+    JudgeRef,
+    base_policy,
+    check_trainer,
+    game_matrix,
+    judge_ref,
+    prompts_fingerprint,
+    prompts_source,
+)
+from harness.stage import Stage
+from trainers.algorithm import Algorithm, Pairing, Player, Schedule
+
+
+@dataclass(frozen=True)
+class Grade:
+    """One graded result of a cell: the stage whose `scores.json` it is."""
+
+    stage: Stage
+    leaderboard: str
+    grader: str
+    iteration: int
+
+
+@dataclass
+class CellPlan:
+    """A cell's stages in order. `training[t]` are those that iteration t adds; a score's cost is their work."""
+
+    cell: Cell
+    algorithm: Algorithm | None
+    training: dict[int, list[Stage]] = field(default_factory=dict)
+    answers: dict[int, Stage] = field(default_factory=dict)
+    grades: list[Grade] = field(default_factory=list)
+
+    @property
+    def stages(self) -> list[Stage]:
+        """All stages, each after what it reads."""
+        wanted = [stage for stages in self.training.values() for stage in stages]
+        wanted += [*self.answers.values(), *(grade.stage for grade in self.grades)]
+        return in_order(wanted)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every cell with its stages."""
+
+    config: Config
+    cells: list[CellPlan]
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The distinct stages of all cells, each after what it reads."""
+        return in_order([stage for cell in self.cells for stage in cell.stages])
+
+    @property
+    def checks(self) -> list[Stage]:
+        """Stages that look at the user's input; they run before any other, and a failure there is an input error."""
+        return in_order([stage for stage in self.stages if stage.kind == "prompts"])
+
+
+def make_plan(config: Config) -> Plan:
+    """Resolve, check and plan a sweep; computes nothing.
+
+    Raises:
+        ValueError: anything in the config that cannot work, before anything starts.
+    """
+    cells = expand(config)
+    planners = {cell.policy: _planner(config, cell.policy) for cell in cells}
+    return Plan(config, [planners[cell.policy].cell(cell) for cell in cells])
+
+
+def _planner(config: Config, policy: str | Game) -> GamePlanner | TextPlanner:
+    return GamePlanner(config, policy) if isinstance(policy, Game) else TextPlanner(config, policy)
+
+
+def _boards(config: Config, plays: str) -> list[Variant]:
+    """The leaderboards, checked against the kind of policy."""
+    boards = [v for entry in config.leaderboards for v in variants(entry)]
+    for board in boards:
+        made = make("leaderboards", board.name, board.options)
+        if made.plays != plays:
+            wanted = "an exact game" if made.plays == "game" else "a language model"
+            raise ValueError(f"leaderboard {board.name!r} rates {wanted}; this policy is none")
+    return boards
+
+
+class GamePlanner:
+    """Cells of an exact game: play, then the gap of every policy."""
+
+    def __init__(self, config: Config, game: Game) -> None:
+        self.config = config
+        self.matrix = game_matrix(game)
+        self.boards = _boards(config, "game")
+
+    def cell(self, cell: Cell) -> CellPlan:
+        plan = CellPlan(cell, None)
+        inputs: dict[str, Stage] = {}
+        if cell.trainer.name != CONTROL:
+            plan.algorithm = check_trainer(cell.trainer)
+            if cell.judge is None or cell.judge.name != "game":
+                raise ValueError(f"a game judges itself: the judge of {cell.id!r} must be 'game'")
+            options = {
+                "algorithm": {"name": cell.trainer.name, "options": dataclasses.asdict(plan.algorithm)},
+                "preference": self.matrix,
+                "iterations": self.config.iterations,
+                "lr": self.config.training.lr,
+            }
+            inputs["run"] = Stage("play", options, title=f"{cell.id}: play")
+            plan.training[self.config.iterations] = [inputs["run"]]
+        for board in self.boards:
+            options = {"preference": self.matrix, "leaderboard": {"name": board.name, "options": dict(board.options)}}
+            stage = Stage("gap", options, inputs, title=f"{cell.id}: {board.name}")
+            plan.grades.append(Grade(stage, board.name, "game", self.config.iterations))
+        return plan
+
+
+class TextPlanner:
+    """Cells of a language model: train by either schedule, answer every leaderboard after every iteration, grade."""
+
+    def __init__(self, config: Config, policy: str) -> None:
+        self.config, self.policy = config, policy
+        self.base = base_policy(policy)
+        self.boards = _boards(config, "text")
+        judges = [v for entry in config.matrix.judge for v in variants(entry)]
+        graders = judges if config.graders is None else [v for entry in config.graders for v in variants(entry)]
+        self.judges = {v.label: judge_ref(v, policy) for v in [*judges, *graders]}
+        self.graders = [self.judges[v.label] for v in graders]
+        self.precision = config.training.precision
+        source = prompts_source(config, policy)
+        options = {"prompts": prompts_fingerprint(source), "seed": 0, "max_tokens": config.sampling.max_tokens}
+        self.prompts = self._stage(
+            "prompts", options, {"policy": self.base}, where={"prompts": source}, title="prompts"
+        )
+
+    def cell(self, cell: Cell) -> CellPlan:
+        if cell.trainer.name == CONTROL:
+            plan = CellPlan(cell, None)
+            self._evaluate(plan, 0, self.base)
+            return plan
+        plan = CellPlan(cell, check_trainer(cell.trainer))
+        assert plan.algorithm is not None
+        step = {Schedule.REFIT: self._refit, Schedule.STREAM: self._stream}[plan.algorithm.schedule]
+        slots = dict.fromkeys(("policy", "auxiliary", "reference", "previous"), self.base)
+        for iteration in range(1, self.config.iterations + 1):
+            slots["previous"] = slots["policy"]
+            plan.training[iteration] = step(plan, iteration, slots)
+            self._evaluate(plan, iteration, slots["policy"])
+        return plan
+
+    def _refit(self, plan: CellPlan, iteration: int, slots: dict[str, Checkpoint]) -> list[Stage]:
+        """Sample, pair, then for each phase score its frozen policies and fit; `slots` moves on."""
+        algorithm = _algorithm(plan)
+        title = f"{plan.cell.id}: iteration {iteration}"
+        sample = self._sample(plan, iteration, slots, title)
+        judge, pairing = self._judge(plan.cell), self._pairing(algorithm)
+        options = {"judge": judge.fingerprint, "pairing": dataclasses.asdict(pairing), "seed": plan.cell.seed}
+        pair = Stage(
+            "pair",
+            options,
+            {"responses": sample, "prompts": self.prompts},
+            {"judge": {"name": judge.name, "options": judge.options}},
+            f"{title}, compare",
+        )
+        stages = [sample, pair]
+        for number, phase in enumerate(algorithm.phases, 1):
+            of = f", fit {number} of {len(algorithm.phases)}" if len(algorithm.phases) > 1 else ", fit"
+            scores = {name: self._score(slots[name], pair, f"{title}, score {name}") for name in phase.frozen}
+            options = self._training(plan) | {"frozen": list(phase.frozen), "max_length": self._max_length}
+            inputs: dict[str, Stage | Checkpoint] = {f"score:{name}": stage for name, stage in scores.items()}
+            inputs |= {"start": slots[phase.start], "pairs": pair}
+            fit = self._stage("fit", options, inputs, title=title + of)
+            slots[phase.writes] = Checkpoint(stage=fit)
+            stages += [*scores.values(), fit]
+        return stages
+
+    def _stream(self, plan: CellPlan, iteration: int, slots: dict[str, Checkpoint]) -> list[Stage]:
+        """One stage that samples, compares and steps; `slots` moves on."""
+        algorithm = _algorithm(plan)
+        judge, training = self._judge(plan.cell), self.config.training
+        steps = training.steps_per_iteration or math.ceil(self.config.prompts_per_iteration / training.batch_size)
+        (phase,) = algorithm.phases
+        options = self._training(plan) | {
+            "frozen": list(phase.frozen),
+            "judge": judge.fingerprint,
+            "pairing": dataclasses.asdict(self._pairing(algorithm)),
+            "sampling": self._sampling(),
+            "steps": steps,
+            "total_steps": steps * self.config.iterations,
+            **self._slice(plan.cell, iteration),
+        }
+        inputs: dict[str, Stage | Checkpoint] = {name: slots[name] for name in (*phase.frozen, "reference")}
+        inputs |= {"start": slots["policy"], "prompts": self.prompts}
+        where = {"judge": {"name": judge.name, "options": judge.options}}
+        stage = self._stage("stream", options, inputs, where, f"{plan.cell.id}: iteration {iteration}, stream")
+        slots["policy"] = Checkpoint(stage=stage)
+        return [stage]
+
+    def _sample(self, plan: CellPlan, iteration: int, slots: Mapping[str, Checkpoint], title: str) -> Stage:
+        """Responses of the algorithm's player; the key holds no trainer, so that trainers share what they can."""
+        algorithm = _algorithm(plan)
+        player = slots["reference"] if algorithm.player is Player.REFERENCE else slots["policy"]
+        share = algorithm.mixture if algorithm.player is Player.MIXTURE else 0.0  # type: ignore[attr-defined]
+        options = {"sampling": self._sampling(), "mixture": share, **self._slice(plan.cell, iteration)}
+        inputs: dict[str, Stage | Checkpoint] = {"policy": player, "prompts": self.prompts}
+        if share:
+            inputs["reference"] = slots["reference"]
+        return self._stage("sample", options, inputs, title=f"{title}, sample")
+
+    def _score(self, frozen: Checkpoint, pair: Stage, title: str) -> Stage:
+        options = {"batch_size": self.config.training.batch_size, "max_length": self._max_length}
+        return self._stage("score", options, {"policy": frozen, "pairs": pair}, title=title)
+
+    def _evaluate(self, plan: CellPlan, iteration: int, policy: Checkpoint) -> None:
+        """Answers to every leaderboard and the grades of every grader; the baseline is the untrained policy."""
+        for board in self.boards:
+            title = f"{plan.cell.id}: iteration {iteration}, {board.name}"
+            draw = "control" if plan.algorithm is None else f"seed {plan.cell.seed}"
+            answers = self._answers(board, policy, draw, f"{title}, answer")
+            baseline = self._answers(board, self.base, "baseline", f"{board.name}: the untrained policy's answers")
+            plan.answers[iteration] = answers
+            for grader in self.graders:
+                options = self._board(board) | {"judge": grader.fingerprint}
+                inputs = {"answers": answers, "baseline": baseline, "prompts": self.prompts}
+                where = {"judge": {"name": grader.name, "options": grader.options}}
+                stage = Stage("grade", options, inputs, where, f"{title}, grade by {grader.label}")
+                plan.grades.append(Grade(stage, board.name, grader.label, iteration))
+
+    def _answers(self, board: Variant, policy: Checkpoint, draw: str, title: str) -> Stage:
+        sampling = self._sampling() | {"k": 2}
+        options = self._board(board) | {"sampling": sampling, "draw": draw}
+        inputs: dict[str, Stage | Checkpoint] = {"policy": policy, "reference": self.base, "prompts": self.prompts}
+        return self._stage("answer", options, inputs, title=title)
+
+    def _stage(
+        self,
+        kind: str,
+        options: Mapping[str, Any],
+        inputs: Mapping[str, Stage | Checkpoint],
+        where: Mapping[str, Any] | None = None,
+        title: str = "",
+    ) -> Stage:
+        """A stage that reads policies; those from outside enter by fingerprint and location."""
+        stages: dict[str, Stage] = {}
+        found, known = dict(options) | {"precision": self.precision}, dict(where or {})
+        for name, source in inputs.items():
+            if isinstance(source, Stage):
+                stages[name] = source
+                continue
+            more_inputs, more_options, more_where = source.as_input(name)
+            stages |= more_inputs
+            found |= more_options
+            known |= more_where
+        return Stage(kind, found, stages, known, title)
+
+    def _judge(self, cell: Cell) -> JudgeRef:
+        assert cell.judge is not None
+        return self.judges[cell.judge.label] if cell.judge.label in self.judges else judge_ref(cell.judge, self.policy)
+
+    def _pairing(self, algorithm: Algorithm) -> Pairing:
+        """The algorithm's own way of pairing, with what the config overrides."""
+        given = {k: v for k, v in self.config.pairs.model_dump().items() if v is not None}
+        pairing = dataclasses.replace(algorithm.pairing, **given)
+        k = self.config.sampling.k
+        if algorithm.schedule is Schedule.REFIT and pairing.protocol == "tournament" and k & (k - 1):
+            raise ValueError(
+                f"sampling.k is {k}; a tournament needs a power of two (2, 4, 8, 16), or pairs.protocol: iid"
+            )
+        return pairing
+
+    @property
+    def _max_length(self) -> int:
+        return self.config.training.max_length
+
+    def _training(self, plan: CellPlan) -> dict[str, Any]:
+        chosen = {"name": plan.cell.trainer.name, "options": dataclasses.asdict(_algorithm(plan))}
+        return {"algorithm": chosen, "training": self.config.training.model_dump(), "seed": plan.cell.seed}
+
+    def _sampling(self) -> dict[str, Any]:
+        return self.config.sampling.model_dump()
+
+    def _board(self, board: Variant) -> dict[str, Any]:
+        named = {"name": board.name, "options": dict(board.options)}
+        return {"leaderboard": named, "temperature": self.config.sampling.temperature}
+
+    def _slice(self, cell: Cell, iteration: int) -> dict[str, Any]:
+        return {"iteration": iteration, "count": self.config.prompts_per_iteration, "seed": cell.seed}
+
+
+def _algorithm(plan: CellPlan) -> Algorithm:
+    assert plan.algorithm is not None
+    return plan.algorithm
+
+
+def in_order(stages: Sequence[Stage]) -> list[Stage]:
+    """These stages and all they read, once each, every stage after what it reads."""
+    found: dict[str, Stage] = {}
+
+    def visit(stage: Stage) -> None:
+        if stage.key not in found:
+            for source in stage.inputs.values():
+                visit(source)
+            found[stage.key] = stage
+
+    for stage in stages:
+        visit(stage)
+    return list(found.values())

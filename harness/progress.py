@@ -1,0 +1,98 @@
+"""What a person sees while a sweep runs: which cell, which stage, how long still."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from harness.stage import Stage
+
+
+class ProgressListener:
+    """Two bars on a terminal (all stages, and the one at work), one line a stage elsewhere.
+
+    Args:
+        stages: all stages that will be heard of.
+        changed: called after every stage that ended.
+    """
+
+    def __init__(self, stages: Sequence[Stage], changed: Callable[[], None], console: Console) -> None:
+        self.console, self.changed = console, changed
+        self.left = {stage.key: stage for stage in stages}
+        self.total = len(self.left)
+        self.executed: list[str] = []
+        self.reasons: dict[str, str] = {}
+        self.details: dict[str, str] = {}
+        self.running: str | None = None
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        self.bars = Progress(
+            *columns, TextColumn("{task.fields[left]}"), console=console, disable=not console.is_terminal
+        )
+        self.all = self.bars.add_task("stages", total=self.total, left="")
+        self.one = self.bars.add_task("", total=None, left="", visible=False)
+
+    def __enter__(self) -> ProgressListener:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bars.stop()
+
+    def started(self, stage: Stage) -> None:
+        self.running, self._began = stage.key, time.monotonic()
+        self.bars.reset(self.one, total=None, description=stage.title or stage.kind, visible=True)
+        self.changed()
+
+    def progressed(self, stage: Stage, done: int, total: int) -> None:
+        self.bars.update(self.one, completed=done, total=total)
+
+    def finished(self, stage: Stage, computed: bool) -> None:
+        if computed:
+            self.executed.append(stage.key)
+            self.seconds[stage.kind].append(time.monotonic() - self._began)
+            self._line(stage, f"{self.seconds[stage.kind][-1]:.1f} s")
+        self._ended(stage)
+
+    def failed(self, stage: Stage, reason: str, details: str) -> None:
+        self.reasons[stage.key], self.details[stage.key] = reason, details
+        if stage.key == self.running:
+            self.console.print(f"failed: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+        self._ended(stage)
+
+    def _ended(self, stage: Stage) -> None:
+        self.running = None
+        self.left.pop(stage.key, None)
+        self.bars.update(self.all, completed=self.total - len(self.left), left=self._remaining())
+        self.bars.update(self.one, visible=False)
+        self.changed()
+
+    def _remaining(self) -> str:
+        """Time left, from the mean seconds of each kind of stage so far."""
+        known = {kind: sum(s) / len(s) for kind, s in self.seconds.items()}
+        if not known or not self.left:
+            return ""
+        typical = sum(known.values()) / len(known)
+        seconds = sum(known.get(stage.kind, typical) for stage in self.left.values())
+        return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
+
+    def _line(self, stage: Stage, took: str) -> None:
+        if not self.console.is_terminal:
+            done = self.total - len(self.left) + 1
+            left = self._remaining()
+            self.console.print(
+                f"[{done}/{self.total}] {stage.title or stage.kind}: {took}{left and ', ' + left}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )

@@ -1,0 +1,85 @@
+"""A stage: one distinct computation, named by the hash of everything that determines its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import Any
+
+VERSIONS = {
+    "pocket": 1,
+    "prompts": 1,
+    "sample": 1,
+    "pair": 1,
+    "score": 1,
+    "fit": 1,
+    "stream": 1,
+    "answer": 1,
+    "grade": 1,
+    "play": 1,
+    "gap": 1,
+}
+"""Raised when a stage's code changes what it computes, so that old artifacts are not taken for new ones."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What to compute, from which artifacts, with which options.
+
+    Attributes:
+        kind: a key of `VERSIONS`.
+        options: everything that determines the result besides the inputs; plain JSON.
+        inputs: name -> stage whose artifact is read.
+        where: facts the computation needs that do not determine its result (paths of files whose content is in
+            `options` as a fingerprint).
+        title: what a person reads while it runs.
+    """
+
+    kind: str
+    options: Mapping[str, Any]
+    inputs: Mapping[str, Stage] = field(default_factory=dict)
+    where: Mapping[str, Any] = field(default_factory=dict)
+    title: str = ""
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 (hex, 40 digits) of kind, version, options, inputs' keys and the machine."""
+        described = {
+            "kind": self.kind,
+            "version": VERSIONS[self.kind],
+            "options": self.options,
+            "inputs": {name: stage.key for name, stage in self.inputs.items()},
+            "machine": machine(),
+        }
+        return hashlib.sha256(canonical(described).encode()).hexdigest()[:40]
+
+    @property
+    def seed(self) -> int:
+        """The seed of the stage's own generators, from its key."""
+        return int(self.key[:15], 16)
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys: equal values, equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+@cache
+def machine() -> dict[str, Any]:
+    """Kind of device and thread count: the same inputs give the same bytes only on the same kind of machine."""
+    return {"device": _device(), "threads": len(os.sched_getaffinity(0))}
+
+
+def _device() -> str:
+    """The first visible GPU's name, or `cpu`; asked of the driver, so that planning does not load torch."""
+    if shutil.which("nvidia-smi") is None or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return "cpu"
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    found = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip().splitlines()
+    return found[0] if found else "cpu"

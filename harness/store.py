@@ -1,0 +1,138 @@
+"""The artifact store: a directory for each stage, named by its key, visible only when whole; and every verdict."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.stage import Stage, canonical
+from judges.judge import Question
+from judges.verdicts import Answer
+
+MANIFEST = "manifest.json"
+
+
+class Store:
+    """Artifacts below one folder, shared by any number of sweeps.
+
+    Raises:
+        ValueError: the folder cannot be written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        try:
+            (self.root / "tmp").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"the store {root} cannot be written: {error.strerror}") from error
+
+    def path(self, stage: Stage) -> Path:
+        """Where the stage's artifact is or will be."""
+        return self.root / stage.kind / stage.key[:2] / stage.key
+
+    def has(self, stage: Stage) -> bool:
+        """Whether the artifact is there, whole."""
+        return (self.path(stage) / MANIFEST).is_file()
+
+    def manifest(self, stage: Stage) -> dict[str, Any]:
+        """What is known of an artifact: stage, seconds, work done, file hashes."""
+        return dict(json.loads((self.path(stage) / MANIFEST).read_text(encoding="utf-8")))
+
+    @contextmanager
+    def writing(self, stage: Stage) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """A folder to fill and a dict of facts for the manifest; it becomes the artifact when the block ends well.
+
+        The manifest is written last and the folder appears by rename. Where another process was quicker its artifact
+        stands. On an error nothing is left behind.
+        """
+        folder = Path(tempfile.mkdtemp(prefix=f"{stage.kind}-", dir=self.root / "tmp"))
+        facts: dict[str, Any] = {}
+        try:
+            yield folder, facts
+            manifest = {
+                "kind": stage.kind,
+                "key": stage.key,
+                "options": stage.options,
+                "inputs": {name: source.key for name, source in stage.inputs.items()},
+                **facts,
+                "files": {str(f.relative_to(folder)): file_hash(f) for f in sorted(folder.rglob("*")) if f.is_file()},
+            }
+            (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
+            target = self.path(stage)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not self.has(stage):
+                os.chmod(folder, 0o755)
+                os.rename(folder, target)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def verdicts(self) -> VerdictTable:
+        return VerdictTable(self.root / "verdicts.sqlite")
+
+
+class VerdictTable:
+    """Every verdict ever asked for, keyed by judge, prompt, first and second response as placed.
+
+    Failed answers are not kept: a later run asks again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.connection = sqlite3.connect(path, timeout=60)
+        self.connection.execute("PRAGMA journal_mode=WAL")
+        self.connection.execute(
+            "CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, preference REAL NOT NULL, "
+            "input_tokens INTEGER, output_tokens INTEGER, latency REAL, cost REAL, raw TEXT) WITHOUT ROWID"
+        )
+
+    def find(self, keys: Sequence[str]) -> dict[str, Answer]:
+        """The answers that are known, by key."""
+        found: dict[str, Answer] = {}
+        for start in range(0, len(keys), 500):
+            part = keys[start : start + 500]
+            marks = ",".join("?" * len(part))
+            rows = self.connection.execute(f"SELECT * FROM verdicts WHERE key IN ({marks})", part)
+            found |= {key: Answer(preference, "ok", *rest) for key, preference, *rest in rows}
+        return found
+
+    def add(self, answers: Mapping[str, Answer]) -> None:
+        """Keep the answers that did not fail."""
+        rows = [
+            (key, a.preference, a.input_tokens, a.output_tokens, a.latency, a.cost, a.raw)
+            for key, a in answers.items()
+            if a.status == "ok"
+        ]
+        with self.connection:
+            self.connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?,?,?,?,?,?,?)", rows)
+
+
+def verdict_key(judge: str, question: Question) -> str:
+    """The key of one verdict: the judge's fingerprint and the question as placed."""
+    described = canonical([judge, question.prompt, question.first, question.second])
+    return hashlib.sha256(described.encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 (hex) of a file, or of a folder's relative names and contents (hidden files left out)."""
+    if path.is_file():
+        return file_hash(path)
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        relative = file.relative_to(path)
+        if file.is_file() and not any(part.startswith(".") for part in relative.parts):
+            digest.update(f"{relative}\0{file_hash(file)}\n".encode())
+    return digest.hexdigest()
