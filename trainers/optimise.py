@@ -31,9 +31,8 @@ class Optimiser:
     ) -> None:
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
         self.training = training
-        self.adamw = torch.optim.AdamW(
-            [{"params": self.parameters, "initial_lr": training.lr}], lr=training.lr, weight_decay=0.0
-        )
+        self.adamw = torch.optim.AdamW(self.parameters, lr=training.lr, weight_decay=0.0)
+        self.adamw.param_groups[0]["initial_lr"] = training.lr  # what a schedule that goes on asks for
         done = 0
         if state is not None:
             self.adamw.load_state_dict(self.adamw.state_dict() | {"state": _slots(state)})
@@ -59,7 +58,7 @@ class Optimiser:
                 f"{algorithm.name}: loss {figures['loss']} with gradient norm {norm}; lower training.lr (now "
                 f"{self.training.lr}) or the step the loss asks for"
             )
-        figures |= {"grad_norm": norm, "lr": self.schedule.get_last_lr()[0]}
+        figures |= {"grad_norm": norm, "lr": float(self.schedule.get_last_lr()[0])}
         self.adamw.step()
         self.schedule.step()
         self.adamw.zero_grad(set_to_none=True)
@@ -89,11 +88,9 @@ def _schedule(adamw: torch.optim.AdamW, training: Training, steps: int, done: in
     warmup = round(training.warmup * steps)
     if training.schedule == "constant":
         return transformers.get_constant_schedule_with_warmup(adamw, warmup, last_epoch=done - 1)
-    decay = {
-        "cosine": transformers.get_cosine_schedule_with_warmup,
-        "linear": transformers.get_linear_schedule_with_warmup,
-    }[training.schedule]
-    return decay(adamw, warmup, steps, last_epoch=done - 1)
+    if training.schedule == "linear":
+        return transformers.get_linear_schedule_with_warmup(adamw, warmup, steps, last_epoch=done - 1)
+    return transformers.get_cosine_schedule_with_warmup(adamw, warmup, steps, last_epoch=done - 1)
 
 
 def _backward(policy: Policy, algorithm: Algorithm, pairs: Pairs, frozen: FrozenLogProbs, total: int) -> Figures:
