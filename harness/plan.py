@@ -228,19 +228,20 @@ class TextPlanner:
         for board in self.boards:
             title = f"{plan.cell.id}: iteration {iteration}, {board.name}"
             draw = "control" if plan.algorithm is None else f"seed {plan.cell.seed}"
-            answers = self._answers(board, policy, draw, f"{title}, answer")
-            baseline = self._answers(board, self.base, "baseline", f"{board.name}: the untrained policy's answers")
+            last = iteration in (0, self.config.iterations)
+            answers = self._answers(board, policy, draw, last, f"{title}, answer")
+            of_start = f"{board.name}: the untrained policy's answers"
+            baseline = self._answers(board, self.base, "baseline", True, of_start)
             plan.answers[iteration] = answers
             for grader in self.graders:
-                options = self._board(board) | {"judge": grader.fingerprint}
+                options = self._board(board, last) | {"judge": grader.fingerprint}
                 inputs = {"answers": answers, "baseline": baseline, "prompts": self.prompts}
                 where = {"judge": {"name": grader.name, "options": grader.options}}
                 stage = Stage("grade", options, inputs, where, f"{title}, grade by {grader.label}")
                 plan.grades.append(Grade(stage, board.name, grader.label, iteration))
 
-    def _answers(self, board: Variant, policy: Checkpoint, draw: str, title: str) -> Stage:
-        sampling = self._sampling() | {"k": 2}
-        options = self._board(board) | {"sampling": sampling, "draw": draw}
+    def _answers(self, board: Variant, policy: Checkpoint, draw: str, last: bool, title: str) -> Stage:
+        options = self._board(board, last) | {"sampling": self._sampling(), "draw": draw}
         inputs: dict[str, Stage | Checkpoint] = {"policy": policy, "reference": self.base, "prompts": self.prompts}
         return self._stage("answer", options, inputs, title=title)
 
@@ -291,9 +292,9 @@ class TextPlanner:
     def _sampling(self) -> dict[str, Any]:
         return self.config.sampling.model_dump()
 
-    def _board(self, board: Variant) -> dict[str, Any]:
+    def _board(self, board: Variant, last: bool) -> dict[str, Any]:
         named = {"name": board.name, "options": dict(board.options)}
-        return {"leaderboard": named, "temperature": self.config.sampling.temperature}
+        return {"leaderboard": named, "temperature": self.config.sampling.temperature, "last": last}
 
     def _slice(self, cell: Cell, iteration: int) -> dict[str, Any]:
         return {"iteration": iteration, "count": self.config.prompts_per_iteration, "seed": cell.seed}

@@ -404,7 +404,7 @@ def _requests(context: Context) -> list[Any]:
     frame = pd.read_parquet(context.input("prompts") / "prompts.parquet")
     held = frame[frame["split"] == "heldout"]
     prompts = [(id, json.loads(text)) for id, text in zip(held["id"], held["prompt"], strict=True)]
-    return list(board.requests(prompts, context.options["temperature"]))
+    return list(board.requests(prompts, context.options["temperature"], last=context.options["last"]))
 
 
 def _answers(folder: Path) -> dict[str, list[str]]:

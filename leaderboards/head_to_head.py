@@ -18,9 +18,11 @@ class HeadToHead(TextLeaderboard):
 
     Args:
         limit: at most this many held-out prompts, the first ones; None takes all.
+        curve_limit: at most this many before the last iteration, where a score is only a point on a curve.
     """
 
     limit: int | None = None
+    curve_limit: int = 256
 
     name = "head-to-head"
     metrics = {  # noqa: RUF012
@@ -34,11 +36,14 @@ class HeadToHead(TextLeaderboard):
     }
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 2:
-            raise ValueError(f"head-to-head: limit is {self.limit}; an interval needs at least 2 prompts")
+        for name in ("limit", "curve_limit"):
+            value = getattr(self, name)
+            if value is not None and value < 2:
+                raise ValueError(f"head-to-head: {name} is {value}; an interval needs at least 2 prompts")
 
-    def requests(self, heldout: Sequence[tuple[str, Prompt]], temperature: float) -> list[Request]:
-        return [Request(id=id, prompt=prompt, temperature=temperature) for id, prompt in heldout[: self.limit]]
+    def requests(self, heldout: Sequence[tuple[str, Prompt]], temperature: float, *, last: bool) -> list[Request]:
+        asked = heldout[: self.limit] if last else heldout[: self.limit][: self.curve_limit]
+        return [Request(id=id, prompt=prompt, temperature=temperature) for id, prompt in asked]
 
     def grade(self, requests: Sequence[Request], answers: Answers, baseline: Answers, judge: Judge) -> list[Verdict]:
         first, second = ([texts[r.id][0] for r in requests] for texts in (answers, baseline))

@@ -78,12 +78,13 @@ class TextLeaderboard(Leaderboard):
     """A leaderboard that asks for answers and has a judge compare them with a baseline's."""
 
     @abstractmethod
-    def requests(self, heldout: Sequence[tuple[str, Prompt]], temperature: float) -> list[Request]:
+    def requests(self, heldout: Sequence[tuple[str, Prompt]], temperature: float, *, last: bool) -> list[Request]:
         """What a policy is to answer.
 
         Args:
             heldout: id and prompt of every held-out prompt of the sweep.
             temperature: the sweep's sampling temperature, for boards that do not fix their own.
+            last: whether this is the policy's last iteration; earlier ones may be asked less.
         """
 
     @abstractmethod
