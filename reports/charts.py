@@ -89,11 +89,11 @@ def whisker(axis: Axis, value: float | None, low: float | None, high: float | No
     return {"x": axis(value), **ends, "beyond": (value > axis.high) - (value < axis.low)}
 
 
-def whisker_axis(values: Iterable[float | None], null: float | None) -> Axis:
+def whisker_axis(values: Iterable[float | None], null: float | None, *, log: bool = False) -> Axis:
     """The common axis of a column of whiskers, the null value inside unless it is far away."""
     known = list(values)
-    low, high = extent([*known, near(null, known)])
-    return Axis(low=low, high=high, start=5, end=WHISKER - 5)
+    low, high = extent([*known, near(null, known)], log=log)
+    return Axis(low=low, high=high, start=5, end=WHISKER - 5, log=log)
 
 
 def near(null: float | None, values: Iterable[float | None]) -> float | None:

@@ -43,7 +43,7 @@ COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 class Sweep:
     """One sweep's directory as rows of plain Python values: a missing or NaN number is None, a missing text is ''.
 
-    `notes` says in words what was missing or unreadable; nothing here raises for a half-finished sweep.
+    `absent` names what is not there, `notes` says what could not be read; neither raises.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Sweep:
     cells: list[Row] = field(default_factory=list)
     config: str = ""
     provenance: Row = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def meta(self, leaderboard: str, metric: str) -> Row:
@@ -63,7 +64,7 @@ class Sweep:
 
     @cached_property
     def info(self) -> dict[str, Row]:
-        """Each cell's policy, trainer, options, judge, seed; `arm` (trainer and options in words), `label` (and the policy)."""
+        """Each cell's policy, trainer, options, judge, seed; `arm` (trainer, options), `label` (and policy)."""
         found: dict[str, Row] = {}
         for row in [*self.cells, *self.results]:
             found.setdefault(row["cell"], {key: row[key] for key in ("policy", "trainer", "options", "judge", "seed")})
@@ -141,24 +142,20 @@ def read_sweep(path: Path) -> Sweep:
     """
     if not path.is_dir():
         raise ValueError(f"{path} is no directory: give the directory that `nashbench sweep` wrote")
-    notes: list[str] = []
-    results = _rows(_table(path, "results", notes))
-    dynamics = _rows(_thinned(_table(path, "dynamics", notes)))
-    cells = [_cell(row) for row in _json(path / "cells.json", [], notes) if isinstance(row, dict)]
-    provenance = _json(path / "provenance.json", {}, notes)
+    files = _Files(path)
+    results = _rows(files.table("results"))
     return Sweep(
         name=next((row["sweep"] for row in results if row["sweep"]), path.resolve().name),
         results=results,
-        comparisons=_rows(_table(path, "comparisons", notes)),
-        dynamics=dynamics,
-        samples=_samples(path, notes),
-        metrics={
-            name: meta for name, meta in _json(path / "metrics.json", {}, notes).items() if isinstance(meta, dict)
-        },
-        cells=cells,
-        config=_text(path / "config.yaml", notes),
-        provenance=provenance,
-        notes=tuple(notes),
+        comparisons=_rows(files.table("comparisons")),
+        dynamics=_rows(_thinned(files.table("dynamics"))),
+        samples=files.samples(),
+        metrics={name: meta for name, meta in files.document("metrics.json", {}).items() if isinstance(meta, dict)},
+        cells=[_cell(row) for row in files.document("cells.json", []) if isinstance(row, dict)],
+        config=files.text("config.yaml"),
+        provenance=files.document("provenance.json", {}),
+        absent=tuple(files.absent),
+        notes=tuple(files.notes),
     )
 
 
@@ -185,27 +182,54 @@ def _options(text: str) -> Row:
     return found if isinstance(found, dict) else {"options": found}
 
 
-def _json(path: Path, empty: Any, notes: list[str]) -> Any:
-    text = _text(path, notes)
-    if not text:
-        return empty
-    try:
-        found = json.loads(text)
-    except ValueError:
-        notes.append(f"{path.name} is not valid JSON")
-        return empty
-    if isinstance(found, type(empty)):
-        return found
-    notes.append(f"{path.name} holds a {type(found).__name__} where a {type(empty).__name__} was expected")
-    return empty
+class _Files:
+    """Reads the files of one directory and remembers which were absent or could not be read."""
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.absent: list[str] = []
+        self.notes: list[str] = []
 
-def _text(path: Path, notes: list[str]) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        notes.append(f"{path.name} is not there")
-        return ""
+    def text(self, name: str) -> str:
+        try:
+            return (self.path / name).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            self.absent.append(name)
+            return ""
+
+    def document(self, name: str, empty: Any) -> Any:
+        text = self.text(name)
+        try:
+            found = json.loads(text) if text else empty
+        except ValueError:
+            self.notes.append(f"{name} is not valid JSON")
+            return empty
+        if isinstance(found, type(empty)):
+            return found
+        self.notes.append(f"{name} holds a {type(found).__name__} where a {type(empty).__name__} was expected")
+        return empty
+
+    def table(self, name: str) -> pd.DataFrame | None:
+        for file in (self.path / f"{name}.parquet", self.path / f"{name}.csv"):
+            if file.is_file() and file.stat().st_size:
+                frame = self.frame(file, name)
+                if frame is not None:
+                    return frame
+        self.absent.append(name)
+        return None
+
+    def frame(self, file: Path, name: str) -> pd.DataFrame | None:
+        try:
+            return _shaped(_read(file, name), name)
+        except (OSError, ValueError) as error:
+            self.notes.append(f"{file.name} cannot be read: {str(error).splitlines()[0][:200]}")
+            return None
+
+    def samples(self) -> list[Row]:
+        files = sorted((self.path / "samples").glob("*.parquet"))
+        if not files:
+            self.absent.append("samples")
+        return [row for file in files for row in _rows(self.frame(file, "samples"))]
 
 
 def _cell(row: Row) -> Row:
@@ -221,17 +245,6 @@ def _cell(row: Row) -> Row:
         "reason": str(row.get("reason") or ""),
         "stages": list(row.get("stages") or []),
     }
-
-
-def _table(path: Path, name: str, notes: list[str]) -> pd.DataFrame | None:
-    for file in (path / f"{name}.parquet", path / f"{name}.csv"):
-        if file.is_file() and file.stat().st_size:
-            try:
-                return _shaped(_read(file, name), name)
-            except (OSError, ValueError) as error:
-                notes.append(f"{file.name} cannot be read: {str(error).splitlines()[0][:200]}")
-    notes.append(f"{name} is not there yet")
-    return None
 
 
 def _read(file: Path, name: str) -> pd.DataFrame:
@@ -284,16 +297,3 @@ def _thinned(frame: pd.DataFrame | None) -> pd.DataFrame | None:
     rang = frame["metric"].str.startswith("alarm:") & (frame["value"] == 1)
     # Every stride-th row, counted from the end so that the final figure is always among them.
     return frame[((last - position) % stride == 0) | (position == 0) | rang]
-
-
-def _samples(path: Path, notes: list[str]) -> list[Row]:
-    files = sorted((path / "samples").glob("*.parquet"))
-    if not files:
-        notes.append("samples are not there yet")
-    rows: list[Row] = []
-    for file in files:
-        try:
-            rows += _rows(_shaped(_read(file, "samples"), "samples"))
-        except (OSError, ValueError) as error:
-            notes.append(f"samples/{file.name} cannot be read: {str(error).splitlines()[0][:200]}")
-    return rows

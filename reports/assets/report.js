@@ -157,7 +157,7 @@
     if (table && table.matches("table.sortable") && table.tHead.rows[0].cells[index]?.querySelector("button") && ["ascending", "descending"].includes(direction)) {
       sort(table, Number(index), direction);
     }
-    if (section && location.hash.includes("?")) document.getElementById(section)?.scrollIntoView();
+    if (section && location.hash.includes("?")) document.getElementById(section)?.scrollIntoView({ behavior: "instant" });
   };
   addEventListener("hashchange", restore);
   restore();

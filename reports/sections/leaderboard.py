@@ -25,7 +25,7 @@ def _table(sweeps: Sequence[Sweep], board: Board) -> dict[str, Any]:
     found = groups(sweeps, board)
     rows = [row for group in found for row in group.rows]
     reach = [row[key] for row in rows if row["trainer"] not in FAR for key in ("value", "ci_low", "ci_high")]
-    axis, null = whisker_axis(reach, board.lead.null), near(board.lead.null, reach)
+    axis, null = whisker_axis(reach, board.lead.null, log=board.lead.log), near(board.lead.null, reach)
     lines = [line for index, group in enumerate(found) for line in _lines(group, axis, first=index > 0)]
     same = [key for key in COUNTS if len({tuple(line["counts"][key]) for line in lines}) == 1]
     return {

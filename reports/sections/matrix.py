@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from reports.boards import Board, Group, boards, groups
@@ -40,12 +41,21 @@ def cross_judge(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
 
 def shading(board: Board, rows: Sequence[Row]) -> Shade:
     """From the values of a square to a shade, 1 the best: in [-1, 1] around a null value nearby, else in [0, 1]."""
-    values, sign = finite(row["value"] for row in rows if row["judge"]), board.lead.sign or 1
-    null = near(board.lead.null, values)
+
+    def scaled(values: Iterable[float]) -> list[float]:
+        return [math.log10(value) for value in values if value > 0] if board.lead.log else list(values)
+
+    values, sign = scaled(finite(row["value"] for row in rows if row["judge"])), board.lead.sign or 1
+    null = None if board.lead.log else near(board.lead.null, values)
     low, high = min(values, default=0.0), max(values, default=0.0)
     origin = null if null is not None else low if sign > 0 else high
     reach = max((abs(value - origin) for value in values), default=0) or 1
-    return lambda found: round(sign * (sum(found) / len(found) - origin) / reach, 2)
+
+    def shade(found: Sequence[float]) -> float:
+        known = scaled(found) or [origin + sign * reach]  # a gap of exactly 0 has no logarithm and is the best there is
+        return round(sign * (sum(known) / len(known) - origin) / reach, 2)
+
+    return shade
 
 
 def _by_judge(group: Group, shade: Shade) -> dict[str, Any]:

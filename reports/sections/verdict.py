@@ -199,17 +199,16 @@ def caveats(sweeps: Sequence[Sweep], found: Sequence[Group]) -> list[Prose]:
         *(caveat for sweep in sweeps for caveat in _coverage(sweep)),
         *(caveat for group in found for caveat in _controls(group)),
         *_alarms(sweeps),
+        *([f"{sweep.name}: no {listed(sweep.absent, 9)} yet."] for sweep in sweeps if sweep.absent),
         *([f"{sweep.name}: {note}."] for sweep in sweeps for note in sweep.notes),
     ]
 
 
 def _undone(sweep: Sweep) -> list[Prose]:
     by_state = grouped((c for c in sweep.cells if c["state"] != "done"), lambda cell: cell["state"])
-    total = len(sweep.cells)
+    total = counted(len(sweep.cells), "cell")
     return [
-        [
-            f"{sweep.name}: {len(cells)} of {counted(total, 'cell')} {state}: {listed([cell['cell'] for cell in cells], 6)}."
-        ]
+        [f"{sweep.name}: {len(cells)} of {total} {state}: {listed([cell['cell'] for cell in cells], 6)}."]
         for state, cells in by_state.items()
     ]
 

@@ -1,0 +1,302 @@
+"""What the report claims: ranks, separability, verdict sentences, caveats; on tables small enough to check by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import reports_world as world
+
+from reports.boards import Group, against_start, better, boards, groups, oriented, ranks, significant, versus
+from reports.numbers import metric
+from reports.sections.comparisons import telling
+from reports.sections.matrix import cross_judge, shading, trainer_by_judge
+from reports.sections.samples import marked, messages
+from reports.sections.training import alarms, dynamics
+from reports.sections.verdict import verdict
+from reports.tables import Sweep, read_sweep
+
+Scores = dict[str, tuple[float, float, float]]  # cell: value, ci_low, ci_high
+
+
+def sweep_of(scores: Scores, comparisons: list[dict[str, Any]] | None = None, **of_all: Any) -> Sweep:
+    """A sweep of one board and grader; a cell is named trainer or trainer-judge or trainer-judge-seed."""
+    rows = []
+    for cell, (value, low, high) in scores.items():
+        trainer, judge, seed = (*cell.split("/"), "", "")[:3]
+        row = {"sweep": "s", "cell": cell, "policy": "p", "trainer": trainer, "options": "{}", "judge": judge}
+        row |= {
+            "seed": int(seed) if seed else (0 if judge else None),
+            "grader": "panel",
+            "iteration": 1,
+            "category": "",
+        }
+        row |= {"leaderboard": "head-to-head", "metric": "win_rate", "value": value, "ci_low": low, "ci_high": high}
+        rows.append(row | {"ci_level": 0.95, "n": 100, "coverage": 1, "samples": 1, "queries": 1, "steps": 1} | of_all)
+    return Sweep(name="s", results=rows, comparisons=comparisons or [], metrics={"win_rate": world.METRICS["win_rate"]})
+
+
+def only_group(sweep: Sweep) -> Group:
+    (board,) = boards([sweep])
+    (group,) = groups([sweep], board)
+    return group
+
+
+def compared(a: str, b: str, difference: float, p: float | None, claim: str = "checkpoint") -> dict[str, Any]:
+    ends = {"ci_low": difference - 0.02, "ci_high": difference + 0.02}
+    row = {
+        "leaderboard": "head-to-head",
+        "metric": "win_rate",
+        "grader": "panel",
+        "a": a,
+        "b": b,
+        "difference": difference,
+    }
+    return row | ends | {"p_value": p, "p_adjusted": p, "n": 100, "claim": claim}
+
+
+def prose(sentences: list[list[Any]]) -> str:
+    return " ".join(
+        "".join(part if isinstance(part, str) else part.text for part in sentence) for sentence in sentences
+    )
+
+
+def test_ranks_are_ranges_and_disjoint_intervals_separate() -> None:
+    scores = {"a/j": (0.9, 0.85, 0.95), "b/j": (0.7, 0.6, 0.8), "c/j": (0.65, 0.55, 0.75), "d/j": (0.3, 0.2, 0.4)}
+    assert ranks(only_group(sweep_of(scores))) == {"a/j": (1, 1), "b/j": (2, 3), "c/j": (2, 3), "d/j": (4, 4)}
+
+
+def test_ranks_turn_round_where_lower_is_better() -> None:
+    sweep = sweep_of({"a/j": (0.9, 0.85, 0.95), "b/j": (0.3, 0.2, 0.4)})
+    sweep.metrics["win_rate"] = {"better": "lower"}
+    group = only_group(sweep)
+    assert [row["cell"] for row in group.ordered] == ["b/j", "a/j"]
+    assert ranks(group) == {"b/j": (1, 1), "a/j": (2, 2)}
+
+
+def test_a_paired_comparison_decides_before_intervals_that_overlap() -> None:
+    scores = {"a/j": (0.56, 0.50, 0.62), "b/j": (0.52, 0.46, 0.58)}
+    assert ranks(only_group(sweep_of(scores))) == {"a/j": (1, 2), "b/j": (1, 2)}
+    assert ranks(only_group(sweep_of(scores, [compared("b/j", "a/j", -0.04, 0.001)]))) == {"a/j": (1, 1), "b/j": (2, 2)}
+    apart = {"a/j": (0.56, 0.55, 0.57), "b/j": (0.52, 0.51, 0.53)}
+    assert ranks(only_group(sweep_of(apart, [compared("a/j", "b/j", 0.04, 0.2)]))) == {"a/j": (1, 2), "b/j": (1, 2)}
+
+
+def test_without_any_interval_the_order_of_the_values_is_the_rank_and_equals_share_it(tmp_path: Path) -> None:
+    sweep = read_sweep(world.game_sweep(tmp_path))
+    group = groups([sweep], boards([sweep])[0])[0]
+    assert [ranks(group)[row["cell"]] for row in group.ordered] == [(1, 1), (2, 2), (3, 3)]
+    for row in group.rows:
+        row["value"] = 0.5
+    assert set(ranks(group).values()) == {(1, 1)}
+
+
+def test_groups_do_not_mix_start_policies_or_graders(tmp_path: Path) -> None:
+    game = read_sweep(world.game_sweep(tmp_path / "game"))
+    assert [group.policy for group in groups([game], boards([game])[0])] == ["game:cyc3", "game:rock-paper-scissors"]
+    language = read_sweep(world.language_sweep(tmp_path / "language"))
+    assert [group.grader for group in groups([language], boards([language])[0])] == ["panel", "llm"]
+
+
+def test_the_lead_metric_has_a_direction_then_is_official_then_comes_first(tmp_path: Path) -> None:
+    sweep = read_sweep(world.language_sweep(tmp_path))
+    names = {board.name: [m.name for m in board.metrics] for board in boards([sweep])}
+    assert names["alpaca-eval"] == ["length_controlled_winrate", "win_rate", "avg_length"]
+    assert list(names) == ["head-to-head", "alpaca-eval", "mt-bench", "lm-eval"]
+
+
+def test_turning_a_comparison_round_twice_gives_it_back() -> None:
+    row = compared("a", "b", 0.03, 0.01)
+    turned = oriented(row, "b")
+    assert (turned["a"], turned["difference"], turned["ci_low"], turned["ci_high"]) == (
+        "b",
+        -0.03,
+        -row["ci_high"],
+        -row["ci_low"],
+    )
+    assert oriented(turned, "a") == row
+    assert oriented(row, "a") is row
+
+
+@pytest.mark.parametrize(
+    ("p_adjusted", "p_value", "low", "high", "sure"),
+    [
+        (0.04, 0.001, -1, 1, True),
+        (0.06, 0.001, 0.1, 1, False),
+        (None, 0.04, -1, 1, True),
+        (None, None, 0.1, 1, True),
+        (None, None, -0.1, 1, False),
+        (None, None, None, None, False),
+    ],
+)
+def test_significance_is_adjusted_p_then_p_then_interval(
+    p_adjusted: float | None, p_value: float | None, low: float | None, high: float | None, sure: bool
+) -> None:
+    row = {"p_adjusted": p_adjusted, "p_value": p_value, "ci_low": low, "ci_high": high}
+    assert significant(row, 0.05) is sure
+
+
+def test_standing_to_the_untrained_policy_uses_its_pair_its_score_or_the_null_value() -> None:
+    scores = {"a/j": (0.60, 0.55, 0.65), "sft": (0.52, 0.47, 0.57)}
+    group = only_group(sweep_of(scores))
+    assert against_start(group, group.rows[0]) == 0
+    group = only_group(sweep_of(scores, [compared("sft", "a/j", -0.08, 0.001)]))
+    assert versus(group, "a/j", "sft")["difference"] == 0.08  # type: ignore[index]
+    assert against_start(group, group.rows[0]) == 1
+    group = only_group(sweep_of({"a/j": (0.60, 0.55, 0.65), "b/j": (0.45, 0.42, 0.48), "c/j": (0.5, 0.4, 0.6)}))
+    assert [against_start(group, row) for row in group.rows] == [1, -1, 0]
+    group.sweep.metrics["win_rate"] = {"better": "higher"}
+    assert against_start(only_group(group.sweep), group.rows[0]) is None
+
+
+def test_a_score_without_interval_is_never_separable_from_one_with() -> None:
+    group = only_group(sweep_of({"a/j": (0.9, None, None), "b/j": (0.1, 0.05, 0.15)}))  # type: ignore[dict-item]
+    assert better(group, *group.rows) == 0
+
+
+def test_the_verdict_names_the_best_its_margin_and_who_is_not_separable() -> None:
+    scores = {
+        "onpo/j": (0.60, 0.55, 0.65),
+        "dpo/j": (0.58, 0.53, 0.63),
+        "slic/j": (0.50, 0.46, 0.54),
+        "sft": (0.5, 0.45, 0.54),
+    }
+    pairs = [compared("onpo/j", "sft", 0.1, 0.0004), compared("onpo/j", "dpo/j", 0.02, 0.3)]
+    pairs += [
+        compared("onpo/j", "slic/j", 0.1, 0.001),
+        compared("dpo/j", "sft", 0.08, 0.01),
+        compared("slic/j", "sft", 0.0, 1.0),
+    ]
+    text = prose(verdict([sweep_of(scores, pairs)])["findings"][0]["sentences"])
+    assert "onpo trained by j has the highest win rate, 0.600 (95% interval 0.550 to 0.650, n = 100)." in text
+    assert "It beats the untrained policy: difference +0.100 (interval +0.080 to +0.120, p <" in text
+    assert "Not separable from it: dpo · j." in text
+    assert "2 of the 3 trained policies beat the untrained one: onpo · j and dpo · j." in text
+
+
+def test_the_verdict_does_not_pick_the_luckiest_seed() -> None:
+    scores = {f"lucky/j/{s}": (v, v - 0.01, v + 0.01) for s, v in enumerate((0.9, 0.5, 0.5))}
+    scores |= {f"steady/j/{s}": (v, v - 0.01, v + 0.01) for s, v in enumerate((0.6, 0.61, 0.62))}
+    found = verdict([sweep_of(scores)])
+    assert "steady trained by j has the highest win rate at the median over 3 seeds: 0.600 to 0.620." in prose(
+        found["findings"][0]["sentences"]
+    )
+    assert "One seed" not in prose(found["caveats"])
+
+
+def test_only_comparisons_over_seeds_become_claims_on_algorithms() -> None:
+    scores = {"onpo/j": (0.6, 0.55, 0.65), "dpo/j": (0.5, 0.45, 0.55)}
+    pairs = [compared("onpo", "dpo", 0.1, 0.001, "algorithm"), compared("onpo", "slic", 0.01, 0.6, "algorithm")]
+    text = prose(verdict([sweep_of(scores, pairs)])["algorithms"])
+    assert "onpo beats dpo by a difference of +0.100" in text
+    assert "Not separable on head-to-head, graded by panel: onpo and slic." in text
+    assert verdict([sweep_of(scores, [compared("onpo/j", "dpo/j", 0.1, 0.001)])])["algorithms"] == []
+
+
+def test_caveats_name_one_seed_own_judge_failed_verdicts_and_controls_that_score() -> None:
+    scores = {
+        "onpo/panel": (0.55, 0.52, 0.58),
+        "dpo/panel": (0.54, 0.51, 0.57),
+        "longest": (0.70, 0.66, 0.74),
+        "sft": (0.5, 0.5, 0.5),
+    }
+    text = prose(verdict([sweep_of(scores, coverage=0.875)])["caveats"])
+    assert "One seed: these are statements on these checkpoints" in text
+    assert "2 of 2 scores come from the very judge that trained the policy" in text
+    assert "lowest coverage 0.8750 (onpo/panel on head-to-head, graded by panel)" in text
+    assert (
+        "The control longest (the longest of several untrained answers) beats the untrained policy and 2 of 2" in text
+    )
+    assert "0.700" in text
+
+
+def test_caveats_name_cells_that_are_not_done_and_alarms_that_rang(tmp_path: Path) -> None:
+    sweep = read_sweep(world.language_sweep(tmp_path))
+    text = prose(verdict([sweep])["caveats"])
+    assert "stories: 1 of 15 cells missing: slic-llm-0." in text
+    assert "stories: 1 of 15 cells failed: slic-pairrm-0." in text
+    assert "Training alarms rang in 3 cells: collapse." in text
+    assert {entry["row"]["trainer"] for entry in alarms([sweep])["rang"]} == {"dpo"}
+
+
+def test_nothing_to_rank_gives_no_finding() -> None:
+    assert verdict([Sweep(name="empty")])["findings"] == []
+    assert verdict([sweep_of({"sft": (0.5, 0.4, 0.6)})])["findings"] == []
+
+
+def test_an_independent_grader_goes_before_the_judge_that_trained(tmp_path: Path) -> None:
+    sweep = read_sweep(world.language_sweep(tmp_path, judges=["panel"], graders=["panel", "llm"]))
+    assert verdict([sweep])["findings"][0]["where"] == "head-to-head, graded by llm"
+
+
+def test_shades_are_signed_around_a_near_null_value_and_from_the_worst_otherwise() -> None:
+    sweep = sweep_of({"a/j": (0.6, 0, 1), "b/j": (0.45, 0, 1)})
+    (board,) = boards([sweep])
+    shade = shading(board, sweep.results)
+    assert [shade([value]) for value in (0.6, 0.5, 0.45)] == [1, 0, -0.5]
+    sweep.metrics["win_rate"] = {"better": "lower"}
+    (board,) = boards([sweep])
+    shade = shading(board, sweep.results)
+    assert [shade([value]) for value in (0.6, 0.45)] == [0, 1]
+
+
+def test_heat_maps_show_failed_and_missing_cells_and_the_range_over_seeds(tmp_path: Path) -> None:
+    sweep = read_sweep(world.language_sweep(tmp_path))
+    first = trainer_by_judge([sweep])[0]
+    slic = next(row for row in first["rows"] if row["name"] == "slic")
+    assert [cell["states"] for cell in slic["cells"]] == [[], ["missing"], ["failed"]]
+    assert "loss is NaN" in slic["cells"][2]["reason"]
+    scores = {f"onpo/j/{s}": (v, v, v) for s, v in enumerate((0.5, 0.7, 0.6))}
+    (only,) = trainer_by_judge([sweep_of(scores)])
+    assert [f.value for f in only["rows"][0]["cells"][0]["figures"]] == [0.5, 0.7]
+
+
+def test_the_cross_view_marks_the_diagonal(tmp_path: Path) -> None:
+    sweep = read_sweep(world.language_sweep(tmp_path))
+    onpo = next(map for map in cross_judge([sweep]) if map["arm"] == "onpo")
+    marks = {
+        (row["name"], grader): cell["own"]
+        for row in onpo["rows"]
+        for grader, cell in zip(onpo["columns"], row["cells"], strict=True)
+    }
+    assert {pair for pair, own in marks.items() if own} == {("panel", "panel"), ("llm", "llm")}
+
+
+def test_comparisons_with_the_untrained_policy_are_shown_with_the_trained_one_first(tmp_path: Path) -> None:
+    sweep = read_sweep(world.language_sweep(tmp_path))
+    (block,) = telling([sweep])
+    assert {line["row"]["b"] for line in block["rows"]} == {"sft"}
+
+
+def test_figures_of_training_are_placed_within_their_iteration(tmp_path: Path) -> None:
+    base = {"sweep": "s", "cell": "c", "trainer": "dpo", "judge": "llm", "seed": 0, "phase": "policy", "metric": "loss"}
+    rows = [{**base, "iteration": i, "step": k, "value": 0.1 * k} for i in (1, 2) for k in range(4)]
+    cell = {**world.cells(["dpo"], ["llm"], [0])[0], "cell": "c"}
+    sweep = read_sweep(world.write(tmp_path, {"dynamics": rows}, {"cells.json": [cell]}))
+    points = dynamics([sweep])[0]["panels"][0]["lines"][0]["points"]
+    assert [point[0] for point in points] == [0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2]
+
+
+def test_words_that_the_other_side_lacks_are_marked_and_the_texts_stay_whole() -> None:
+    before, after = "The cat sat on the mat.  So\nquiet", "The warm cat sat on a mat.  So\nquiet"
+    left, right = marked(before, after)
+    assert "".join(piece.text for piece in left) == before
+    assert "".join(piece.text for piece in right) == after
+    assert [piece.text for piece in left if piece.changed] == ["the"]
+    assert [piece.text for piece in right if piece.changed] == ["warm", "a"]
+
+
+def test_texts_with_little_in_common_and_long_texts_are_not_marked() -> None:
+    assert not any(piece.changed for side in marked("one two three", "four five six") for piece in side)
+    long = "word " * 500
+    assert not any(piece.changed for side in marked(long, long + "end") for piece in side)
+    assert marked("", "") == ([], []) or all(not piece.text for side in marked("", "") for piece in side)
+
+
+def test_a_chat_prompt_is_shown_as_messages_and_anything_else_as_text() -> None:
+    assert messages('[{"role": "user", "content": "Hi"}]') == [{"role": "user", "content": "Hi"}]
+    assert messages("[not JSON") == [{"role": "", "content": "[not JSON"}]
+    assert messages("[1, 2]") == [{"role": "", "content": "[1, 2]"}]
+
+
+def test_metrics_without_scale_are_written_with_four_digits() -> None:
+    assert metric("avg_length", world.METRICS["avg_length"]).decimals is None
