@@ -116,11 +116,12 @@ def plan(config: ConfigPath, set: Overrides = None, store: StoreOption = None, j
 
     nashbench plan examples/quickstart.yaml --json
     """
+    from harness.comparing import comparison_stages
     from harness.config import load_config
     from harness.plan import make_plan
 
     planned, artifacts = make_plan(load_config(config, set or [])), _store(store)
-    stages = planned.stages
+    stages = [*planned.stages, *comparison_stages(planned, lambda stage: True)]
     there = {stage.key: artifacts.has(stage) for stage in stages}
     rows = [(c.cell.id, len(c.stages), sum(there[s.key] for s in c.stages)) for c in planned.cells]
     if json:

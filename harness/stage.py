@@ -22,6 +22,7 @@ VERSIONS = {
     "stream": 1,
     "answer": 1,
     "grade": 1,
+    "compare": 1,
     "play": 1,
     "gap": 1,
 }

@@ -286,6 +286,28 @@ def grade(context: Context) -> Facts:
     return {}
 
 
+def compare(context: Context) -> Facts:
+    """Paired comparisons between policies on the prompts they share."""
+    import pandas as pd
+
+    from harness.comparing import Graded, aligned, compare_all
+
+    board = make("leaderboards", **context.options["leaderboard"])
+    by_metric: dict[str, dict[str, dict[str, float | None]]] = {}
+    for cell in context.stage.inputs:
+        frame = pd.read_parquet(context.input(cell) / "verdicts.parquet").astype({"preference": object})
+        verdicts = frame.where(frame.notna(), None).to_dict("records")
+        for metric, values in board.by_prompt(verdicts).items():
+            by_metric.setdefault(metric, {})[cell] = values
+    rows = []
+    for metric, cells in by_metric.items():
+        values = aligned(cells)
+        graded = [Graded(**known, values=values[known["cell"]]) for known in context.options["cells"]]
+        rows += [{"metric": metric, **row} for row in compare_all(graded, context.stage.seed)]
+    (context.out / "comparisons.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    return {}
+
+
 def play(context: Context) -> Facts:
     """An algorithm on an exact game."""
     from trainers.policies.tabular import play as play_game
@@ -310,7 +332,7 @@ def gap(context: Context) -> Facts:
 
 
 FUNCTIONS: dict[str, Callable[[Context], Facts]] = {
-    f.__name__: f for f in (pocket, prompts, sample, pair, score, fit, stream, answer, grade, play, gap)
+    f.__name__: f for f in (pocket, prompts, sample, pair, score, fit, stream, answer, grade, compare, play, gap)
 }
 
 

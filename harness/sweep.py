@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from harness.comparing import comparison_stages
 from harness.config import Config
 from harness.executors.local import LocalExecutor
 from harness.plan import Plan, make_plan
@@ -47,7 +48,7 @@ def run_sweep(config: Config, out: Path, store: Store, *, command: str, console:
     plan = make_plan(config)
     out.mkdir(parents=True, exist_ok=True)
     _write_config(config, out)
-    stages = plan.stages
+    stages = [*plan.stages, *comparison_stages(plan, lambda stage: True)]
 
     def write_cells() -> None:
         cells = cell_states(plan, store, listener.reasons, listener.running)
@@ -58,7 +59,8 @@ def run_sweep(config: Config, out: Path, store: Store, *, command: str, console:
         executor.execute(plan.checks, listener)
         if listener.reasons:
             raise ValueError(next(iter(listener.reasons.values())))
-        executor.execute(stages, listener)
+        executor.execute(plan.stages, listener)
+        executor.execute(comparison_stages(plan, store.has), listener)
     write_cells()
     _write_failures(listener, out)
     return Outcome(_count_states(out), listener.executed, _finish(plan, store, out, command))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.comparing import comparison_stages
 from harness.matrix import CONTROL, variants
 from harness.plan import CellPlan, Grade, Plan
 from harness.registry import make
@@ -41,6 +42,20 @@ RESULTS = [
     "steps",
 ]
 DYNAMICS = ["sweep", "cell", "policy", "trainer", "judge", "seed", "iteration", "phase", "step", "metric", "value"]
+COMPARISONS = [
+    "leaderboard",
+    "metric",
+    "grader",
+    "a",
+    "b",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "p_value",
+    "p_adjusted",
+    "n",
+    "claim",
+]
 WORK = ("samples", "queries", "steps")
 
 
@@ -48,6 +63,7 @@ def write_tables(plan: Plan, store: Store, out: Path) -> dict[str, pd.DataFrame]
     """Write every table of the contract from what is in the store, as Parquet and CSV; the tables by name."""
     tables = {
         "results": pd.DataFrame(list(_results(plan, store)), columns=RESULTS).astype({"seed": "Int64"}),
+        "comparisons": pd.DataFrame(list(_comparisons(plan, store)), columns=COMPARISONS),
         "dynamics": pd.DataFrame(list(_dynamics(plan, store)), columns=DYNAMICS).astype({"seed": "Int64"}),
     }
     for name, table in tables.items():
@@ -102,6 +118,15 @@ def _work(cell: CellPlan, store: Store, iteration: int) -> dict[str, int]:
             elif trained <= iteration:
                 total = {name: total[name] + work.get(name, 0) for name in WORK}
     return total
+
+
+def _comparisons(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
+    graders = {g.stage.key: (g.leaderboard, g.grader) for cell in plan.cells for g in cell.grades}
+    for stage in comparison_stages(plan, store.has):
+        if store.has(stage):
+            leaderboard, grader = graders[next(iter(stage.inputs.values())).key]
+            for row in json.loads((store.path(stage) / "comparisons.json").read_text(encoding="utf-8")):
+                yield {"leaderboard": leaderboard, "grader": grader, **row}
 
 
 def _dynamics(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:

@@ -63,6 +63,9 @@ class HeadToHead(TextLeaderboard):
             for request, a, b, p, status in zip(requests, first, second, record.mean(), statuses, strict=True)
         ]
 
+    def by_prompt(self, verdicts: Sequence[Verdict]) -> dict[str, dict[str, float | None]]:
+        return {"win_rate": {v["id"]: v["preference"] for v in verdicts}}
+
     def rate(self, verdicts: Sequence[Verdict], seed: int) -> list[Score]:
         preferences = np.array([np.nan if v["preference"] is None else v["preference"] for v in verdicts])
         lengths = np.array([float(len(v["response"])) for v in verdicts])

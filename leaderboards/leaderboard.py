@@ -94,3 +94,7 @@ class TextLeaderboard(Leaderboard):
     @abstractmethod
     def rate(self, verdicts: Sequence[Verdict], seed: int) -> list[Score]:
         """Scores with intervals from the verdicts."""
+
+    @abstractmethod
+    def by_prompt(self, verdicts: Sequence[Verdict]) -> dict[str, dict[str, float | None]]:
+        """Metric -> prompt id -> value (None where it failed), for paired comparisons between policies."""
