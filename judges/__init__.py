@@ -12,16 +12,24 @@ if TYPE_CHECKING:
     from judges.judge import Judge as Judge
     from judges.judge import Prompt as Prompt
     from judges.judge import Question as Question
+    from judges.llm import LLMJudge as LLMJudge
+    from judges.pair_preference import PairPreferenceJudge as PairPreferenceJudge
+    from judges.pairrm import PairRMJudge as PairRMJudge
     from judges.panel import PanelJudge as PanelJudge
+    from judges.reward_model import RewardModelJudge as RewardModelJudge
     from judges.verdicts import Answer as Answer
     from judges.verdicts import Verdicts as Verdicts
 
 _HOMES = {
     "Answer": "judges.verdicts",
     "Judge": "judges.judge",
+    "LLMJudge": "judges.llm",
+    "PairPreferenceJudge": "judges.pair_preference",
+    "PairRMJudge": "judges.pairrm",
     "PanelJudge": "judges.panel",
     "Prompt": "judges.judge",
     "Question": "judges.judge",
+    "RewardModelJudge": "judges.reward_model",
     "Verdicts": "judges.verdicts",
 }
 __all__ = sorted(_HOMES)

@@ -116,6 +116,21 @@ class Judge(ABC):
         return hashlib.sha256(json.dumps([kind, described], sort_keys=True, default=str).encode()).hexdigest()
 
 
+def failing_empty(
+    questions: Sequence[Question],
+    advance: Callable[[int], None],
+    answer: Callable[[Sequence[Question], Callable[[int], None]], Sequence[Answer]],
+) -> list[Answer]:
+    """What `answer` says where both responses have text; the other questions fail as "empty-response"."""
+    asked = [i for i, each in enumerate(questions) if each.first.strip() and each.second.strip()]
+    answers = [Answer.failure("empty-response")] * len(questions)
+    advance(len(questions) - len(asked))
+    given = answer([questions[i] for i in asked], advance) if asked else []
+    for i, each in zip(asked, given, strict=True):
+        answers[i] = each
+    return answers
+
+
 def prompt_text(prompt: Prompt) -> str:
     """A prompt as plain text: as it is, or a single message's content, or "role: content" paragraphs.
 

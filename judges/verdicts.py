@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -29,6 +29,7 @@ class Answer:
         latency: seconds; a batch's seconds are shared evenly among its questions.
         cost: US$.
         raw: the judge's own words, where it has some.
+        truncated: whether the judge saw only part of the texts, as its own protocol cuts them.
     """
 
     preference: float
@@ -38,6 +39,7 @@ class Answer:
     latency: float = 0.0
     cost: float = 0.0
     raw: str = ""
+    truncated: bool = False
 
     @classmethod
     def failure(cls, status: str, raw: str = "") -> Answer:
@@ -59,6 +61,7 @@ class Verdicts:
         input_tokens, output_tokens: int64 [m], tokens.
         latency: float64 [m], seconds.
         cost: float64 [m], US$.
+        truncated: bool [m], whether the judge saw only part of the texts.
         raw: the judge's own words.
     """
 
@@ -71,6 +74,7 @@ class Verdicts:
     output_tokens: NDArray[np.int64]
     latency: NDArray[np.float64]
     cost: NDArray[np.float64]
+    truncated: NDArray[np.bool_]
     raw: Sequence[str]
 
     @classmethod
@@ -91,6 +95,7 @@ class Verdicts:
             output_tokens=np.array([answer.output_tokens for answer in checked], dtype=np.int64),
             latency=np.array([answer.latency for answer in checked], dtype=np.float64),
             cost=np.array([answer.cost for answer in checked], dtype=np.float64),
+            truncated=np.array([answer.truncated for answer in checked], dtype=np.bool_),
             raw=[answer.raw for answer in checked],
         )
 
@@ -136,5 +141,4 @@ def _checked(answer: Answer) -> Answer:
         problem = OUT_OF_RANGE
     else:
         return answer
-    measured = {name: getattr(answer, name) for name in ("input_tokens", "output_tokens", "latency", "cost", "raw")}
-    return Answer(preference=float("nan"), status=problem, **measured)
+    return replace(answer, preference=float("nan"), status=problem)

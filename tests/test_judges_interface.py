@@ -111,6 +111,7 @@ def test_the_frame_has_a_row_a_question_with_everything_measured():
             "output_tokens": 2,
             "latency": 0.5,
             "cost": 0.001,
+            "truncated": False,
             "raw": "A",
         }
     ]
