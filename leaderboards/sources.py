@@ -1,0 +1,125 @@
+"""Published files as records: JSON or JSON lines, plain or gzip, and numbers out of them that fail with one message."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import math
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leaderboards.statistics import Estimate
+
+Record = dict[str, Any]
+LARGEST = 1e15  # infinity is no score
+ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a file, or of all JSON files directly in a folder, by name.
+
+    A file holds one JSON array of objects or an object a line; gzip is told by its content, not by the name.
+
+    Raises:
+        ValueError: where there is no such file, it is no such JSON, or it holds no record.
+    """
+    files = sorted(p for p in path.iterdir() if p.name.endswith(ENDINGS)) if path.is_dir() else [path]
+    records = [record for file in files for record in _parsed(read_text(file), file)]
+    if not records:
+        raise ValueError(f"{path} holds no record; give a JSON or JSON-lines file (plain or .gz) that has some")
+    return records
+
+
+def read_text(path: Path) -> str:
+    """The UTF-8 text of a plain or gzip file. Raises ValueError where it is missing, damaged or no text."""
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}; check the path") from error
+    except (EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged or no UTF-8 text: {error}; fetch it again") from error
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header, plain or gzip."""
+    return list(csv.DictReader(read_text(path).splitlines()))
+
+
+def find_file(folder: Path, name: str, pattern: str) -> Path | None:
+    """The file called `name` in `folder` or below, else the only one that matches `pattern`, else None.
+
+    Raises:
+        ValueError: where `folder` is none, or several files would do.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder; give one that holds {name}")
+    found = sorted(folder.rglob(name)) or sorted(folder.rglob(pattern))
+    if len(found) > 1:
+        raise ValueError(f"{folder} holds {len(found)} files for {name}: {', '.join(map(str, found))}; leave one")
+    return found[0] if found else None
+
+
+def field(records: Sequence[Record], name: str) -> list[Any]:
+    """What every record holds under `name`. Raises ValueError that names the first record without it."""
+    for row, record in enumerate(records):
+        if name not in record:
+            raise ValueError(f"record {row} has no {name!r}, only {', '.join(sorted(record))}; is this the right file?")
+    return [record[name] for record in records]
+
+
+def texts(records: Sequence[Record], name: str) -> list[str]:
+    """The strings under `name`. Raises ValueError where one is something else."""
+    values = field(records, name)
+    for row, value in enumerate(values):
+        if not isinstance(value, str):
+            raise ValueError(f"record {row} has {name} {value!r}; it must be a text")
+    return values
+
+
+def identifiers(records: Sequence[Record], name: str) -> list[str]:
+    """The ids under `name`, integers as text: files differ. Raises ValueError where one is neither."""
+    values = field(records, name)
+    for row, value in enumerate(values):
+        if not isinstance(value, int | str):
+            raise ValueError(f"record {row} has {name} {value!r}; it must be a text or an integer")
+    return [str(value) for value in values]
+
+
+def numbers(records: Sequence[Record], name: str) -> NDArray[np.float64]:
+    """The numbers under `name`, float64 [records]; null is NaN. Raises ValueError where one is something else."""
+    values = [math.nan if value is None else value for value in field(records, name)]
+    for row, value in enumerate(values):
+        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LARGEST:
+            raise ValueError(f"record {row} has {name} {str(value)[:40]!r}; it must be a number or null")
+    return np.array(values, np.float64)
+
+
+def json_number(value: float) -> float | None:
+    """The number as JSON has it: NaN is null."""
+    return None if math.isnan(value) else float(value)
+
+
+def json_interval(estimate: Estimate) -> list[float | None]:
+    """[low, high] as JSON has it."""
+    return [json_number(estimate.ci_low), json_number(estimate.ci_high)]
+
+
+def _parsed(text: str, path: Path) -> list[Record]:
+    try:
+        if text.lstrip().startswith("["):
+            records = json.loads(text)
+        else:  # split by "\n" alone: JSON strings may hold other line ends
+            records = [json.loads(line) for line in text.split("\n") if line.strip()]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is neither a JSON array nor an object a line: {error}") from error
+    for row, record in enumerate(records):
+        if not isinstance(record, dict):
+            raise ValueError(f"{path}: record {row} is {type(record).__name__}, not an object")
+    return records
