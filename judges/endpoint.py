@@ -39,12 +39,6 @@ class Endpoint:
             api_key=self.api_key, base_url=self.base_url, timeout=self.timeout, max_retries=self.max_retries
         )
 
-    @cached_property
-    def announced(self) -> bool:
-        """Says, once, that this endpoint's verdicts are read from text."""
-        logger.warning("%s returns no log-probabilities: its verdicts are read from its text", self.model)
-        return True
-
     def ask(self, prompts: Sequence[str], advance: Callable[[int], None]) -> list[Answer]:
         """An answer to each prompt, in order; a request that fails is an answer with its kind of failure.
 
@@ -52,18 +46,25 @@ class Endpoint:
             ValueError: the endpoint refuses the key or does not know the model.
         """
         answers: list[Answer] = [Answer.failure("unanswered")] * len(prompts)
+        said_so = False
         with ThreadPoolExecutor(self.concurrency) as pool:
             futures = {pool.submit(self._one, prompt): i for i, prompt in enumerate(prompts)}
             try:
                 for future in as_completed(futures):
-                    answers[futures[future]] = future.result()
+                    answers[futures[future]], from_text = future.result()
+                    said_so = said_so or (from_text and self._say_so())
                     advance(1)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
         return answers
 
-    def _one(self, prompt: str) -> Answer:
+    def _say_so(self) -> bool:
+        logger.warning("%s returns no log-probabilities: its verdicts are read from its text", self.model)
+        return True
+
+    def _one(self, prompt: str) -> tuple[Answer, bool]:
+        """The answer, and whether it had to be read from text."""
         started = time.perf_counter()
         try:
             reply = self.client.chat.completions.create(
@@ -79,12 +80,12 @@ class Endpoint:
         except openai.NotFoundError:
             raise ValueError(f"the endpoint does not know the model {self.model!r}, or the base_url is wrong") from None
         except openai.OpenAIError as error:
-            return Answer.failure(failure_kind(error))
+            return Answer.failure(failure_kind(error)), False
         except ValueError:  # the body is not JSON
-            return Answer.failure("malformed-reply")
+            return Answer.failure("malformed-reply"), False
         return self._read(reply, time.perf_counter() - started)
 
-    def _read(self, reply: Any, latency: float) -> Answer:
+    def _read(self, reply: Any, latency: float) -> tuple[Answer, bool]:
         try:
             choice = reply.choices[0]
             text = choice.message.content or ""
@@ -94,16 +95,16 @@ class Endpoint:
             refused = bool(choice.message.refusal)
             text = str(text)
         except (AttributeError, IndexError, TypeError, ValueError):
-            return Answer.failure("malformed-reply")
+            return Answer.failure("malformed-reply"), False
         preference, status = self._verdict(text, top) if not refused else (math.nan, "refusal")
-        return Answer(preference, status, int(tokens[0]), int(tokens[1]), latency, raw=text)
+        answer = Answer(preference, status, int(tokens[0]), int(tokens[1]), latency, raw=text)
+        return answer, top is None and status != "no-logprobs"
 
     def _verdict(self, text: str, top: Sequence[tuple[str, float]] | None) -> tuple[float, str]:
         if top is not None:
             return label_preference(top, self.labels)
         if not self.text_verdicts:
             return math.nan, "no-logprobs"
-        _ = self.announced
         if not text.strip():
             return math.nan, "empty-reply"
         stated = text.strip().rstrip(".")
