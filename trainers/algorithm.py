@@ -41,27 +41,36 @@ class Player(StrEnum):
     MIXTURE = "mixture"
     """The geometric mixture policy^(1-mixture) reference^mixture, token by token; needs a field `mixture`."""
     REFERENCE = "reference"
+    """A fixed law: the untrained policy's responses, or a data set where there is one."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One fit: it starts at one policy, is measured against frozen ones and writes the result.
+    """One fit (a refit) or one gradient step (a stream): it starts at one policy and writes the result.
 
     Names are slots: `policy` and `auxiliary` (both the start at first), `previous` (the policy when the iteration
-    began) and `reference` (the untrained policy). A phase sees what earlier phases of its iteration wrote.
+    began), `earlier` (the same, one iteration before) and `reference` (the untrained policy). A phase sees what
+    earlier phases of its iteration wrote.
+
+    Attributes:
+        frozen: slots whose log-probabilities of both responses the loss is measured against.
+        opponents: slots, or `mixture`, against whose fresh responses each response earns its reward.
     """
 
     start: str
     frozen: tuple[str, ...]
     writes: str
+    opponents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Pairing:
     """How sampled responses become labelled pairs (the sweep's `pairs:` overrides it).
 
-    protocol: `tournament` (2502.16852 via INPO's bracket) or `iid` (the theory's independent pairs).
-    label: `argmax` (the preferred one is chosen), `sampled` (Bernoulli) or `soft` (the pair keeps its probability).
+    protocol: `tournament` (2502.16852 via INPO's bracket), `best-worst` (by mean win rate over the other responses), or
+    `iid` (the theory's independent pairs).
+    label: `argmax` (the preferred one is chosen), `sampled` (Bernoulli), `soft` (the pair keeps its probability) or
+    `none` (the loss does not depend on which is called chosen, so nothing need be asked).
     orders: `one` order asked for each comparison, drawn at random, or `both`.
     """
 
@@ -71,27 +80,40 @@ class Pairing:
 
 
 @dataclass(frozen=True)
-class PairLogProbs:
-    """Summed log-probabilities (nats) of the two responses of each pair under one policy, both of shape [pairs]."""
+class PairValues:
+    """One number for each of the two responses of each pair, both of shape [pairs]."""
 
     chosen: Tensor
     rejected: Tensor
 
     @property
     def margin(self) -> Tensor:
-        """log pi(chosen) - log pi(rejected), nats, [pairs]."""
+        """The chosen response's number less the rejected one's, [pairs]."""
         return self.chosen - self.rejected
 
-    def swapped(self) -> PairLogProbs:
-        return PairLogProbs(self.rejected, self.chosen)
+    def swapped(self) -> PairValues:
+        return PairValues(self.rejected, self.chosen)
+
+
+PairLogProbs = PairValues
+"""Summed log-probabilities (nats) of both responses under one policy."""
 
 
 @dataclass(frozen=True)
 class PairBatch:
-    """What a loss may look at: each pair under the policy being trained (with gradients) and under the frozen ones."""
+    """What a loss may look at.
+
+    Attributes:
+        policy: log-probabilities under the policy being trained, with gradients.
+        frozen: the same under each frozen policy of the phase.
+        rewards: for each opponent of the phase, each response's mean reward against it, [pairs].
+        lengths: tokens of each response; None in a game, whose responses are one action.
+    """
 
     policy: PairLogProbs
     frozen: Mapping[str, PairLogProbs]
+    rewards: Mapping[str, PairValues] = dataclasses.field(default_factory=dict)
+    lengths: PairValues | None = None
 
     @property
     def margin(self) -> Tensor:
@@ -104,7 +126,23 @@ class PairBatch:
 
     def swapped(self) -> PairBatch:
         """The same pairs with the roles of chosen and rejected exchanged."""
-        return PairBatch(self.policy.swapped(), {name: pair.swapped() for name, pair in self.frozen.items()})
+        return PairBatch(
+            self.policy.swapped(),
+            {name: values.swapped() for name, values in self.frozen.items()},
+            {name: values.swapped() for name, values in self.rewards.items()},
+            self.lengths and self.lengths.swapped(),
+        )
+
+    def per_token(self) -> PairBatch:
+        """The same pairs with every log-probability divided by its response's length: means, not sums."""
+        if self.lengths is None:
+            return self
+        over = {name: _divided(values, self.lengths) for name, values in self.frozen.items()}
+        return dataclasses.replace(self, policy=_divided(self.policy, self.lengths), frozen=over)
+
+
+def _divided(values: PairValues, lengths: PairValues) -> PairValues:
+    return PairValues(values.chosen / lengths.chosen, values.rejected / lengths.rejected)
 
 
 def number(
@@ -114,30 +152,64 @@ def number(
     return dataclasses.field(default=default, metadata={"above": above, "at_least": at_least, "at_most": at_most})
 
 
+def choice(default: str, *others: str) -> Any:
+    """A dataclass field for a convention that papers or programs disagree on: one of a few words."""
+    return dataclasses.field(default=default, metadata={"choices": (default, *others)})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Algorithm(ABC):
     """A preference-optimisation algorithm: a few declarations and a pure loss.
 
+    The declarations are class attributes, or properties where they depend on a hyperparameter; ask an instance.
     Raises ValueError when made with a hyperparameter out of its range.
     """
 
     name: ClassVar[str]
-    schedule: ClassVar[Schedule]
-    player: ClassVar[Player] = Player.POLICY
-    phases: ClassVar[tuple[Phase, ...]]
-    pairing: ClassVar[Pairing] = Pairing()
     unique_minimiser: ClassVar[bool] = True
     """False where a refit has no single exact solution (a hinge): games then play it as a stream."""
+    needs: ClassVar[str | None] = None
+    """`game` or `text` for an algorithm that only one of them can play."""
     equation: ClassVar[str]
     source: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def schedule(self) -> Schedule:
+        """How samples and gradient steps alternate."""
+
+    @property
+    @abstractmethod
+    def phases(self) -> tuple[Phase, ...]:
+        """What an iteration fits, in order."""
+
+    @property
+    def player(self) -> Player:
+        """Whose responses are compared."""
+        return Player.POLICY
+
+    @property
+    def temperature(self) -> Scalar | None:
+        """The player's sampling temperature; None where the algorithm does not ask for one of its own."""
+        return None
+
+    @property
+    def pairing(self) -> Pairing:
+        """How responses become pairs unless the sweep says otherwise."""
+        return Pairing()
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check_range(self, field)
+            _check_choice(self, field)
 
     @abstractmethod
     def loss(self, pair: PairBatch) -> Tensor:
         """The loss of each pair, [pairs], for a hard label: `chosen` was preferred to `rejected`."""
+
+    def reward(self, preference: Tensor) -> Tensor:
+        """What one comparison is worth to a response that wins it with this probability; averaged over opponents."""
+        return preference
 
     def target_nats(self) -> float | None:
         """The log-ratio (nats) at which the loss of one pair is least; None where it is unbounded."""
@@ -171,3 +243,9 @@ def _check_range(algorithm: Algorithm, field: dataclasses.Field[Any]) -> None:
         raise ValueError(f"{fact}; it must be at least {limits['at_least']}")
     if limits["at_most"] is not None and not value <= limits["at_most"]:
         raise ValueError(f"{fact}; it must be at most {limits['at_most']}")
+
+
+def _check_choice(algorithm: Algorithm, field: dataclasses.Field[Any]) -> None:
+    value, choices = getattr(algorithm, field.name), field.metadata.get("choices")
+    if choices is not None and value not in choices:
+        raise ValueError(f"{algorithm.name}: {field.name} is {value!r}; it must be one of {', '.join(choices)}")

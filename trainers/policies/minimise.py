@@ -1,18 +1,20 @@
-"""The exact population minimiser of a pair loss over tabular policies, derived from the loss itself.
+"""The expected loss of an algorithm over tabular policies, its gradient and its exact minimiser, from `loss` itself.
 
-The population loss is sum_yy' law_y law_y' P(y beats y') loss(y, y'). Its gradient in log pi_y carries a factor law_y;
-everything here leaves that factor out, so that rows stay accurate where probabilities underflow.
+The gradient in log pi_y carries a factor, how often y occurs; everything here leaves that factor out, so that rows stay
+accurate where probabilities underflow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from trainers.algorithm import Algorithm, PairBatch, PairLogProbs
+from trainers.algorithm import Algorithm, PairBatch, PairValues
+from trainers.policies.feedback import PairLaw
 
 MAX_STEPS = 200
 MAX_HALVINGS = 40
@@ -20,91 +22,170 @@ TOLERANCE = 1e-13
 
 
 @dataclass(frozen=True)
-class PopulationLoss:
-    """An algorithm's expected loss over pairs drawn from a law, as a function of the log-policy [games, n].
+class Point:
+    """A log-policy [games, n] and how the loss slopes there.
+
+    Attributes:
+        residual: d loss / d logit_y divided by how often y occurs, [games, n].
+        terms: the sum of the absolute terms the residual is made of, [games].
+        pull: d loss / d (a common shift of log pi), [games, 1]; 0 everywhere where the loss only sees margins.
+    """
+
+    log_policy: Tensor
+    residual: Tensor
+    terms: Tensor
+    pull: Tensor | None
+
+    @property
+    def size(self) -> Tensor:
+        """The largest residual of each game, [games]."""
+        return self.residual.abs().amax(-1)
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """Second derivatives of the loss of each ordered pair in log pi(chosen), log pi(rejected), each [games, n, n]."""
+
+    chosen: Tensor
+    cross: Tensor
+    rejected: Tensor
+
+
+@dataclass(frozen=True)
+class ExpectedLoss:
+    """An algorithm's expected loss of a labelled pair as a function of the log-policy [games, n].
 
     Args:
-        preference: P(row beats column), [games, n, n].
-        law: the sampling law of both responses of a pair, [games, n].
         frozen: log-probabilities of the frozen policies the loss is measured against, each [games, n].
+        rewards: each action's mean reward against each opponent, each [games, n].
     """
 
     algorithm: Algorithm
-    preference: Tensor
-    law: Tensor
+    pairs: PairLaw
     frozen: Mapping[str, Tensor]
+    rewards: Mapping[str, Tensor]
 
-    def gradient(self, log_policy: Tensor) -> Tensor:
-        """d loss / d log pi_y divided by law_y, [games, n]."""
-        return self._rows(*self._slopes(self._batch(log_policy), create_graph=False)).sum(-1)
+    def logit_gradient(self, log_policy: Tensor) -> Tensor:
+        """d loss / d logits of a softmax policy, [games, n]; nothing flows through the sampling law."""
+        return self.pairs.occurrence * self.at(log_policy).residual
 
-    def minimiser(self, start: Tensor) -> Tensor:
-        """The normalised log-policy [games, n] of least loss, by Newton's method from `start`.
+    def at(self, log_policy: Tensor) -> Point:
+        """The slope of the loss at a log-policy, which is normalised first."""
+        log_policy = torch.log_softmax(log_policy, -1)
+        slopes = self._slopes(log_policy)
+        rows = self._rows(slopes.chosen, slopes.rejected)
+        residual, terms = rows.sum(-1), rows.abs().sum(-1).amax(-1)
+        if not (slopes.chosen + slopes.rejected).any():
+            return Point(log_policy, residual, terms, None)
+        pull = (self.pairs.occurrence * residual).sum(-1, keepdim=True)
+        return Point(log_policy, residual - self._density(log_policy) * pull, terms, pull)
 
-        A squared loss takes one step, a linear solve; a smooth convex one stops when its gradient is 1e-13 of its
-        own terms.
+    def curvature(self, log_policy: Tensor) -> Curvature:
+        """The loss's second derivatives, pair by pair."""
+
+        def slopes(chosen: Tensor, rejected: Tensor) -> tuple[Tensor, Tensor]:
+            total = torch.func.grad(lambda c, r: self._loss(PairValues(c, r)).sum(), argnums=(0, 1))
+            return total(chosen, rejected)
+
+        pair = all_pairs(log_policy)
+        at = (pair.chosen.clone(), pair.rejected.clone())
+        one, zero = torch.ones_like(at[0]), torch.zeros_like(at[0])
+        chosen, cross = torch.func.jvp(slopes, at, (one, zero))[1]
+        _, rejected = torch.func.jvp(slopes, at, (zero, one))[1]
+        return Curvature(chosen, cross, rejected)
+
+    def newton_matrix(self, point: Point, curvature: Curvature) -> tuple[Tensor, Tensor]:
+        """The derivative of the residual [games, n, n], and the scale [games] of what rounding leaves of it."""
+        own = self._rows(curvature.chosen, curvature.rejected).sum(-1)
+        matrix = torch.diag_embed(own) + self._rows(curvature.cross, curvature.cross)
+        diagonal = matrix.diagonal(dim1=-2, dim2=-1)
+        scale = point.terms + diagonal.abs().amax(-1) * point.log_policy.abs().amax(-1)
+        if point.pull is None:
+            # A loss of margins does not see a common shift of log pi; the rank-one term fixes that shift at zero.
+            return (matrix + self.pairs.occurrence.unsqueeze(-2) if self.pairs.complete else matrix), scale
+        density = self._density(point.log_policy)
+        shift = (1 + point.pull) * point.log_policy.exp() - (self.pairs.occurrence.unsqueeze(-2) @ matrix).squeeze(-2)
+        return matrix + density.unsqueeze(-1) * shift.unsqueeze(-2) - torch.diag_embed(point.pull * density), scale
+
+    def _density(self, log_policy: Tensor) -> Tensor:
+        """The policy over how often each action occurs, [games, n]."""
+        return (log_policy - self.pairs.log_occurrence).exp()
+
+    def _loss(self, policy: PairValues) -> Tensor:
+        return self.algorithm.loss(PairBatch(policy, self._frozen_pairs, self._reward_pairs))
+
+    @cached_property
+    def _frozen_pairs(self) -> Mapping[str, PairValues]:
+        return {name: all_pairs(values) for name, values in self.frozen.items()}
+
+    @cached_property
+    def _reward_pairs(self) -> Mapping[str, PairValues]:
+        return {name: all_pairs(values) for name, values in self.rewards.items()}
+
+    def _slopes(self, log_policy: Tensor) -> PairValues:
+        """d loss / d log pi(chosen) and d log pi(rejected) of each ordered pair, [games, n, n]."""
+        pair = all_pairs(log_policy)
+        inputs = (pair.chosen.requires_grad_(), pair.rejected.requires_grad_())
+        return PairValues(*torch.autograd.grad(self._loss(pair).sum(), inputs))
+
+    def _rows(self, as_chosen: Tensor, as_rejected: Tensor) -> Tensor:
+        """What each pair contributes to its first action, [games, y, y']."""
+        return self.pairs.won * as_chosen + self.pairs.lost * as_rejected.transpose(-1, -2)
+
+
+class Newton:
+    """Newton's method for exact refits; remembers the curvature of a loss as long as it stays the same."""
+
+    def __init__(self) -> None:
+        self.curvature: Curvature | None = None
+
+    def minimise(self, loss: ExpectedLoss, start: Tensor) -> Tensor:
+        """The normalised log-policy [games, n] of least expected loss.
+
+        A squared loss of margins takes one step, a linear solve; any other smooth one stops when its gradient is 1e-13
+        of its own terms. Where some action never occurs in the pairs, the solution nearest to `start`.
 
         Raises:
             ValueError: there is no finite minimiser (a logistic loss on a game with entries 0 or 1).
         """
-        log_policy = start
-        for _ in range(MAX_STEPS):
-            residual, hessian, scale = self._newton_system(log_policy)
-            step = torch.linalg.solve(hessian, -residual.unsqueeze(-1)).squeeze(-1)
-            log_policy, left = self._damped(log_policy, step, residual, scale)
-            if (left <= TOLERANCE * scale).all():
-                return torch.log_softmax(log_policy, -1)
+        point = loss.at(start)
+        for count in range(MAX_STEPS):
+            curvature = self.curvature or loss.curvature(point.log_policy)
+            matrix, scale = loss.newton_matrix(point, curvature)
+            step = _solve(matrix, -point.residual, loss.pairs.complete)
+            moved = loss.at(point.log_policy + step)
+            done = bool((moved.size <= TOLERANCE * scale).all())
+            self.curvature = curvature if done and count == 0 else None
+            if done:
+                return moved.log_policy
+            point = _damped(loss, point, moved, step, scale)
         raise ValueError(
-            f"{self.algorithm.name} has no finite minimiser here: after {MAX_STEPS} Newton steps the policy still "
-            "moves. A preference matrix with entries 0 or 1 does this to a logistic loss; move them inside (0, 1)"
+            f"{loss.algorithm.name} has no finite minimiser here: after {MAX_STEPS} Newton steps the policy still "
+            "moves. A preference matrix with entries 0 or 1, or few sampled pairs, do this to a logistic loss; move "
+            "the entries inside (0, 1) or draw more pairs"
         )
 
-    def _newton_system(self, log_policy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradient [games, n], Hessian [games, n, n], both divided by law_y, and the gradient's scale [games]."""
-        batch = self._batch(log_policy)
-        chosen, rejected = self._slopes(batch, create_graph=True)
-        curve, cross = torch.autograd.grad(
-            chosen.sum(), (batch.policy.chosen, batch.policy.rejected), create_graph=True
-        )
-        (curve_rejected,) = torch.autograd.grad(rejected.sum(), (batch.policy.rejected,))
-        rows = self._rows(chosen, rejected).detach()
-        diagonal = self._rows(curve, curve_rejected).sum(-1)
-        # A loss of margins does not see a common shift of log pi; the rank-one term fixes that shift at zero.
-        hessian = torch.diag_embed(diagonal) + self._rows(cross, cross) + self.law.unsqueeze(-2)
-        # What rounding can leave of the gradient: its terms, and the log-probabilities they are differences of.
-        scale = (rows.abs().sum(-1) + diagonal.detach() * log_policy.abs().amax(-1, keepdim=True)).amax(-1)
-        return rows.sum(-1), hessian.detach(), scale
 
-    def _damped(self, log_policy: Tensor, step: Tensor, residual: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """The point after the Newton step, halved game by game until the gradient does not grow, and |gradient|."""
-        bound = residual.abs().amax(-1) + TOLERANCE * scale
-        size = torch.ones_like(bound)
-        for _ in range(MAX_HALVINGS):
-            moved = log_policy + size.unsqueeze(-1) * step
-            left = self.gradient(moved).abs().amax(-1)
-            grown = left > bound
-            if not grown.any():
-                break
-            size = torch.where(grown, size / 2, size)
-        return moved, left
-
-    def _batch(self, log_policy: Tensor) -> PairBatch:
-        return PairBatch(_all_pairs(log_policy), {name: _all_pairs(value) for name, value in self.frozen.items()})
-
-    def _slopes(self, batch: PairBatch, *, create_graph: bool) -> tuple[Tensor, Tensor]:
-        """d loss / d log pi(chosen) and d loss / d log pi(rejected) of each ordered pair, [games, n, n]."""
-        inputs = (batch.policy.chosen.requires_grad_(), batch.policy.rejected.requires_grad_())
-        loss = self.algorithm.loss(batch).sum()
-        chosen, rejected = torch.autograd.grad(loss, inputs, create_graph=create_graph)
-        return chosen, rejected
-
-    def _rows(self, as_chosen: Tensor, as_rejected: Tensor) -> Tensor:
-        """law_y' (P(y beats y') as_chosen(y, y') + P(y' beats y) as_rejected(y', y)), [games, y, y']."""
-        reverse = (self.preference * as_rejected).transpose(-1, -2)
-        return self.law.unsqueeze(-2) * (self.preference * as_chosen + reverse)
+def _solve(matrix: Tensor, right: Tensor, complete: bool) -> Tensor:
+    """The Newton step [games, n]; of several, the shortest."""
+    if complete:
+        return torch.linalg.solve_ex(matrix, right.unsqueeze(-1))[0].squeeze(-1)
+    return torch.linalg.lstsq(matrix, right.unsqueeze(-1), driver="gelsd").solution.squeeze(-1)
 
 
-def _all_pairs(log_policy: Tensor) -> PairLogProbs:
+def _damped(loss: ExpectedLoss, point: Point, moved: Point, step: Tensor, scale: Tensor) -> Point:
+    """The point after the step, halved game by game until the gradient does not grow."""
+    bound, share = point.size + TOLERANCE * scale, torch.ones_like(scale)
+    for _ in range(MAX_HALVINGS):
+        grown = ~(moved.size <= bound)
+        if not grown.any():
+            break
+        share = torch.where(grown, share / 2, share)
+        moved = loss.at(point.log_policy + share.unsqueeze(-1) * step)
+    return moved
+
+
+def all_pairs(values: Tensor) -> PairValues:
     """Every ordered pair of actions: [games, n] becomes two tensors of shape [games, n, n]."""
-    shape = (*log_policy.shape, log_policy.shape[-1])
-    return PairLogProbs(log_policy.unsqueeze(-1).expand(shape), log_policy.unsqueeze(-2).expand(shape))
+    shape = (*values.shape, values.shape[-1])
+    return PairValues(values.unsqueeze(-1).expand(shape), values.unsqueeze(-2).expand(shape))

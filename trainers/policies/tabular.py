@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count, islice
 
 import numpy as np
 import torch
@@ -12,10 +14,13 @@ from torch import Tensor
 
 from trainers.algorithm import Algorithm, Player, Schedule
 from trainers.games import check_preference, duality_gap
-from trainers.policies.minimise import PopulationLoss
+from trainers.policies.feedback import Exact, Feedback, Sampled
+from trainers.policies.minimise import ExpectedLoss, Newton
 
 Array = NDArray[np.float64]
 StepSize = float | Callable[[int], float]
+Move = Callable[[ExpectedLoss, Tensor, int], Tensor]
+"""(loss, start, iteration) -> the log-policy a phase ends at."""
 
 
 @dataclass(frozen=True)
@@ -48,84 +53,125 @@ def play(
     *,
     init: ArrayLike | None = None,
     reference: ArrayLike | None = None,
+    data: ArrayLike | None = None,
     step_size: StepSize | None = None,
+    exact: bool = True,
+    pairs_per_iteration: int | None = None,
+    seed: int = 0,
 ) -> Run:
-    """Run an algorithm on a game with exact expectations.
+    """Run an algorithm on a game, through the loss that trains language models.
 
     A refit algorithm solves each phase exactly; a stream algorithm, and one whose loss has no unique minimiser, takes
-    one gradient step on the softmax logits an iteration.
+    one gradient step on the softmax logits a phase. Pairs are always independent draws from the player's law.
 
     Args:
         preference: P(row beats column), [n, n] or [games, n, n].
         iterations: how many iterations, at least 1; a hyperparameter that is a function is called with t = 1, 2, ...
         init: the start, a distribution [n] or [games, n]; default uniform.
         reference: the reference policy, likewise; default uniform.
-        step_size: the gradient step of the stream schedule, a number or a function of t.
+        data: the sampling law of an offline algorithm, likewise; default the reference.
+        step_size: the gradient step of the stream schedule, a number or a function of t; a refit needs none.
+        exact: expectations over pairs and labels; False: `pairs_per_iteration` sampled pairs with Bernoulli labels,
+            where a refit takes the minimiser nearest to where it starts (the least-norm one).
+        seed: of the samples.
 
     Returns:
         A `Run`. State is kept in float64 log-probabilities, so policies may underflow to 0 without losing the run.
 
     Raises:
-        ValueError: the matrix is not a preference, a start is not a positive distribution, `iterations` < 1, the
-            stream schedule has no step size, or a loss has no finite minimiser.
+        ValueError: the matrix is not a preference, a start or `data` is not a positive distribution, `iterations` < 1,
+            the algorithm needs text, options that do not go together, a loss without finite minimiser.
     """
     matrix = check_preference(preference)
-    if iterations < 1:
-        raise ValueError(f"iterations is {iterations}; play needs at least 1")
+    _check_options(algorithm, iterations, data, exact, pairs_per_iteration)
     shape = matrix.shape[:-1]
     slots = {
         "policy": _log_distribution("init", init, shape),
         "reference": _log_distribution("reference", reference, shape),
+        "data": _log_distribution("data", reference if data is None else data, shape),
     }
-    slots |= {"auxiliary": slots["policy"], "previous": slots["policy"]}
-    batched = torch.from_numpy(matrix.reshape(-1, *matrix.shape[-2:]))
-    iterate = _refit(algorithm, batched, slots)
-    if algorithm.schedule is Schedule.STREAM or not algorithm.unique_minimiser:
-        iterate = _stream(algorithm, batched, slots, step_size)
+    slots |= dict.fromkeys(("auxiliary", "previous", "earlier"), slots["policy"])
+    batched = torch.tensor(matrix.reshape(-1, *matrix.shape[-2:]))
+    feedback: Feedback = Exact(batched)
+    if pairs_per_iteration is not None:
+        feedback = Sampled(batched, pairs_per_iteration, torch.Generator().manual_seed(seed))
     policies = torch.empty((iterations + 1, *slots["policy"].shape), dtype=torch.float64)
     policies[0] = slots["policy"]
-    for t in range(1, iterations + 1):
-        policies[t] = next(iterate)
+    with _one_thread():
+        for t, policy in enumerate(islice(_iterate(algorithm, feedback, slots, step_size), iterations), 1):
+            policies[t] = policy
     return Run(matrix, policies.exp().numpy().reshape(iterations + 1, *shape))
 
 
-def _refit(algorithm: Algorithm, preference: Tensor, slots: dict[str, Tensor]) -> Iterator[Tensor]:
-    """One exactly solved refit an iteration; yields the log-policy."""
-    t = 0
-    while t := t + 1:
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Games are many small operations, which threads only slow down."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _iterate(
+    algorithm: Algorithm, feedback: Feedback, slots: dict[str, Tensor], step_size: StepSize | None
+) -> Iterator[Tensor]:
+    """Plays on and on; yields the log-policy [games, n] after each iteration."""
+    refits = algorithm.schedule is Schedule.REFIT and algorithm.unique_minimiser
+    move = _refit() if refits else _gradient_step(algorithm, step_size)
+    for t in count(1):
         now = algorithm.at(t)
-        slots["previous"] = slots["policy"]
-        law = sampling_law(now, slots).exp()
+        if refits:
+            slots["earlier"], slots["previous"] = slots["previous"], slots["policy"]
+        law = sampling_law(now, slots)
+        pairs = feedback.pairs(law)
         for phase in now.phases:
-            frozen = {name: slots[name] for name in phase.frozen}
-            slots[phase.writes] = PopulationLoss(now, preference, law, frozen).minimiser(slots[phase.start])
+            rewards = {name: feedback.rewards(law, law_of(name, now, slots), now.reward) for name in phase.opponents}
+            loss = ExpectedLoss(now, pairs, {name: slots[name] for name in phase.frozen}, rewards)
+            slots[phase.writes] = move(loss, slots[phase.start], t)
         yield slots["policy"]
 
 
-def _stream(
-    algorithm: Algorithm, preference: Tensor, slots: dict[str, Tensor], step_size: StepSize | None
-) -> Iterator[Tensor]:
-    """One gradient step on the logits an iteration; frozen policies stay as they were at the start."""
+def _refit() -> Move:
+    newton = Newton()
+    return lambda loss, start, t: newton.minimise(loss, start)
+
+
+def _gradient_step(algorithm: Algorithm, step_size: StepSize | None) -> Move:
     if step_size is None:
         raise ValueError(f"{algorithm.name} plays games by gradient steps and needs step_size, for example 0.2")
-    (phase,) = algorithm.phases
-    frozen = {name: slots[name] for name in phase.frozen}
-    t = 0
-    while t := t + 1:
-        now = algorithm.at(t)
-        law = sampling_law(now, slots).exp()
-        step = step_size(t) if callable(step_size) else step_size
-        gradient = law * PopulationLoss(now, preference, law, frozen).gradient(slots["policy"])
-        slots["policy"] = torch.log_softmax(slots["policy"] - step * gradient, -1)
-        yield slots["policy"]
+    size = step_size if callable(step_size) else lambda t: step_size
+    return lambda loss, start, t: torch.log_softmax(start - size(t) * loss.logit_gradient(start), -1)
 
 
-def sampling_law(algorithm: Algorithm, slots: dict[str, Tensor]) -> Tensor:
-    """Log-probabilities [games, n] of the responses an algorithm compares (for one token, the mixture is exact)."""
-    if algorithm.player is Player.POLICY:
-        return slots["policy"]
-    share = 1.0 if algorithm.player is Player.REFERENCE else algorithm.mixture  # type: ignore[attr-defined]
+def sampling_law(algorithm: Algorithm, slots: Mapping[str, Tensor]) -> Tensor:
+    """Log-probabilities [games, n] of the responses an algorithm compares."""
+    law = slots["data"] if algorithm.player is Player.REFERENCE else law_of(algorithm.player, algorithm, slots)
+    return law if algorithm.temperature is None else torch.log_softmax(law / algorithm.temperature, -1)
+
+
+def law_of(name: str, algorithm: Algorithm, slots: Mapping[str, Tensor]) -> Tensor:
+    """Log-probabilities [games, n] of a slot or of the algorithm's mixture (exact, since a response is one token)."""
+    if name != Player.MIXTURE:
+        return slots[name]
+    share = algorithm.mixture  # type: ignore[attr-defined]
     return torch.log_softmax((1 - share) * slots["policy"] + share * slots["reference"], -1)
+
+
+def _check_options(
+    algorithm: Algorithm, iterations: int, data: ArrayLike | None, exact: bool, pairs_per_iteration: int | None
+) -> None:
+    if iterations < 1:
+        raise ValueError(f"iterations is {iterations}; play needs at least 1")
+    if algorithm.needs == "text":
+        raise ValueError(f"{algorithm.name} needs text; it cannot play a game")
+    if data is not None and algorithm.player is not Player.REFERENCE:
+        raise ValueError(f"data is the law of offline algorithms; {algorithm.name} samples from the {algorithm.player}")
+    if exact and pairs_per_iteration is not None:
+        raise ValueError("pairs_per_iteration is for sampled play; add exact=False, or leave it out")
+    if not exact and (pairs_per_iteration is None or pairs_per_iteration < 1):
+        raise ValueError(f"sampled play needs pairs_per_iteration of at least 1; it is {pairs_per_iteration}")
 
 
 def _log_distribution(name: str, values: ArrayLike | None, shape: tuple[int, ...]) -> Tensor:
