@@ -13,7 +13,7 @@ from reports.tables import Row, Sweep, grouped, is_control, unique
 class Board:
     """One leaderboard over all sweeps.
 
-    `metrics` come lead first: those with a direction before others, then official ones, then in metrics.json's order.
+    `metrics` come lead first: those with a direction before others, official ones first, then as the results have them.
     """
 
     name: str
@@ -52,18 +52,14 @@ class Group:
 
 def boards(sweeps: Sequence[Sweep]) -> list[Board]:
     """Every leaderboard that has a score, in order of first appearance."""
-    found: dict[str, dict[str, tuple[tuple[bool, bool, int], Metric]]] = {}
+    found: dict[str, dict[str, Metric]] = {}
     for sweep in sweeps:
-        order = list(sweep.metrics)
         for row in sweep.results:
             of_board = found.setdefault(row["leaderboard"], {})
             if row["metric"] not in of_board:
-                described = metric(row["metric"], sweep.meta(row["leaderboard"], row["metric"]))
-                keys = (f"{row['leaderboard']}/{row['metric']}", row["metric"])
-                place = next((order.index(key) for key in keys if key in order), len(order))
-                of_board[row["metric"]] = (not described.sign, not described.official, place), described
+                of_board[row["metric"]] = metric(row["metric"], sweep.meta(row["leaderboard"], row["metric"]))
     return [
-        Board(name=name, metrics=tuple(pair[1] for pair in sorted(metrics.values(), key=lambda pair: pair[0])))
+        Board(name=name, metrics=tuple(sorted(metrics.values(), key=lambda m: (not m.sign, not m.official))))
         for name, metrics in found.items()
     ]
 
@@ -185,6 +181,8 @@ def against_null(group: Group, row: Row) -> int:
 def against_start(group: Group, row: Row) -> int | None:
     """How a row stands to the untrained policy: +1, 0, -1; None where neither its score nor a null value tells."""
     start, null = group.control("sft"), group.board.lead.null
+    if row["ci_low"] is None or row["ci_high"] is None:
+        return None
     if start is None or (start["ci_low"] is None and start["value"] in (None, null)):
         return None if null is None else against_null(group, row)
     return better(group, row, start)

@@ -9,13 +9,15 @@ from typing import Any
 MINUS = "\N{MINUS SIGN}"
 THIN = "\N{NARROW NO-BREAK SPACE}"
 NONE = "\N{EN DASH}"
+SCALES = {"probability": [0, 1], "share": [0, 1], "percent": [0, 100]}  # of units that imply one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """A metric as metrics.json describes it; one that is not described has no direction and no scale.
 
-    decimals: digits after the point, None for four significant digits. null: the value at which neither side is ahead.
+    decimals: digits after the point, None for four significant digits. null: the value of a policy as good as what it
+    is compared with; None on a log axis, whose zero is out of sight.
     """
 
     name: str
@@ -42,7 +44,7 @@ class Metric:
 
 def metric(name: str, meta: dict[str, Any]) -> Metric:
     """The Metric that an entry of metrics.json describes."""
-    scale = meta.get("scale")
+    scale = meta.get("scale") or SCALES.get(str(meta.get("unit")))
     low, high = scale if isinstance(scale, list) and len(scale) == 2 else (None, None)
     log = meta.get("axis") == "log"
     span = None if low is None or high is None or log else high - low
@@ -56,7 +58,7 @@ def metric(name: str, meta: dict[str, Any]) -> Metric:
         log=log,
         low=low,
         high=high,
-        null=meta.get("null_value"),
+        null=None if log else meta.get("null_value"),
         decimals=decimals,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -74,6 +75,23 @@ class Sweep:
             row["arm"] = arms[row["trainer"], row["options"]]
             row["label"] = f"{row['arm']} · {short(row['policy'])}" if several else row["arm"]
         return found
+
+    def called(self, name: str) -> str:
+        """How a reader calls a cell, or an algorithm (a cell's name without its seed); any other name as it is.
+
+        That is its label and training judge, and its seed where the sweep has several.
+        """
+        return self._names.get(name, name)
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        several = len({row["seed"] for row in self.info.values() if row["judge"]}) > 1
+        names: dict[str, str] = {}
+        for cell, row in self.info.items():
+            name = " · ".join(filter(None, (row["label"], row["judge"])))
+            names[cell] = f"{name} · seed {row['seed']}" if several and row["seed"] is not None else name
+            names.setdefault(re.sub(rf"[~._/-]s?{row['seed']}$", "", cell), name)
+        return names
 
     @cached_property
     def final(self) -> list[Row]:

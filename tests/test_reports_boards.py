@@ -202,7 +202,7 @@ def test_caveats_name_one_seed_own_judge_failed_verdicts_and_controls_that_score
     text = prose(verdict([sweep_of(scores, coverage=0.875)])["caveats"])
     assert "One seed: these are statements on these checkpoints" in text
     assert "2 of 2 scores come from the very judge that trained the policy" in text
-    assert "lowest coverage 0.8750 (onpo/panel on head-to-head, graded by panel)" in text
+    assert "lowest coverage 0.8750 (onpo · panel on head-to-head, graded by panel)" in text
     assert (
         "The control longest (the longest of several untrained answers) beats the untrained policy and 2 of 2" in text
     )
@@ -212,8 +212,8 @@ def test_caveats_name_one_seed_own_judge_failed_verdicts_and_controls_that_score
 def test_caveats_name_cells_that_are_not_done_and_alarms_that_rang(tmp_path: Path) -> None:
     sweep = read_sweep(world.language_sweep(tmp_path))
     text = prose(verdict([sweep])["caveats"])
-    assert "stories: 1 of 15 cells missing: slic-llm-0." in text
-    assert "stories: 1 of 15 cells failed: slic-pairrm-0." in text
+    assert "stories: 1 of 15 cells missing: slic · llm." in text
+    assert "stories: 1 of 15 cells failed: slic · pairrm." in text
     assert "Training alarms rang in 3 cells: collapse." in text
     assert {entry["row"]["trainer"] for entry in alarms([sweep])["rang"]} == {"dpo"}
 

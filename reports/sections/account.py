@@ -118,7 +118,9 @@ def _table(record: Row, key: str) -> Row:
 
 
 def _pairs(value: Any) -> list[tuple[str, str]]:
-    """A JSON document as name and text: the entries of an object, or one unnamed text."""
+    """A JSON document as name and text: the entries of an object or of a list of objects, or one unnamed text."""
+    if isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value):
+        return [pair for entry in value for pair in _pairs(entry)]
     if isinstance(value, dict):
         return [(str(name), compact(entry)) for name, entry in value.items()]
     return [("", compact(value))] if value not in (None, "", []) else []

@@ -56,16 +56,6 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def cell_label(sweep: Sweep, row: Row, *, seeds: bool = True) -> str:
-    """The arm, its training judge, and the seed where the sweep has several: what tells a cell apart for a reader."""
-    parts = [sweep.info[row["cell"]]["label"]]
-    if row["judge"]:
-        parts.append(row["judge"])
-    if seeds and row["seed"] is not None and len(seeds_of([sweep])) > 1:
-        parts.append(f"seed {row['seed']}")
-    return " · ".join(parts)
-
-
 def seeds_of(sweeps: Iterable[Sweep]) -> list[int]:
     """The seeds of trained cells, sorted."""
     rows = (row for sweep in sweeps for row in sweep.info.values())

@@ -10,7 +10,7 @@ from reports.charts import Axis, whisker, whisker_axis
 from reports.numbers import Metric, metric
 from reports.sections.common import figure, p_figure
 from reports.sections.leaderboard import ends
-from reports.tables import CONTROLS, Row, Sweep, grouped, unique
+from reports.tables import Row, Sweep, grouped, is_control, unique
 
 SHOWN = 24  # comparisons on the main page
 MOST_ROWS = 400  # comparisons on their own page; the rest is in comparisons.csv
@@ -61,22 +61,27 @@ def matrices(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
                 rows = comparisons(group, claim)
                 names = unique(name for row in rows for name in (row["a"], row["b"]))
                 if 2 < len(names) <= MOST_NAMES and len(rows) >= len(names):
-                    found.append(_matrix(group, claim, rows, sorted(names, key=lambda name: (name in CONTROLS, name))))
+                    found.append(_matrix(group, claim, rows, _controls_last(group.sweep, names)))
     return found
+
+
+def _controls_last(sweep: Sweep, names: Sequence[str]) -> list[str]:
+    controls = {name for name in names if name in sweep.info and is_control(sweep.info[name])}
+    return sorted(names, key=lambda name: (name in controls, sweep.called(name)))
 
 
 def _matrix(group: Group, claim: str, rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
     known = {(row["a"], row["b"]): row for row in rows}
     known |= {(row["b"], row["a"]): oriented(row, row["b"]) for row in rows}
     reach = max((abs(row["difference"]) for row in rows if row["difference"] is not None), default=0) or 1
-    lead = group.board.lead
+    lead, called = group.board.lead, group.sweep.called
     return {
         "board": group.board,
         "grader": group.grader,
         "sweep": group.sweep.name,
         "claim": claim,
-        "names": names,
-        "rows": [{"name": a, "cells": [_square(known.get((a, b)), lead, reach) for b in names]} for a in names],
+        "names": [called(name) for name in names],
+        "rows": [{"name": called(a), "cells": [_square(known.get((a, b)), lead, reach) for b in names]} for a in names],
     }
 
 
@@ -100,6 +105,8 @@ def _line(sweep: Sweep, row: Row, axis: Axis) -> dict[str, Any]:
     return {
         "row": row,
         "sweep": sweep.name,
+        "a": sweep.called(row["a"]),
+        "b": sweep.called(row["b"]),
         "difference": figure(row["difference"], of, signed=True),
         "interval": ends(row, of),
         "p": p_figure(row["p_value"]),

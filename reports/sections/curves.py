@@ -11,6 +11,8 @@ from reports.numbers import Metric
 from reports.sections.common import tags
 from reports.tables import Row, Sweep, grouped, short
 
+SIZES = {1: (640, 280), 2: (480, 240)}  # of a panel alone in its row, and of two
+MARKS = 16  # with more points than this on a line only its end is marked
 MOST_PANELS = 24  # beyond this many panels only the lead metric of each board is drawn
 
 
@@ -57,19 +59,23 @@ def _score_panels(sweep: Sweep, metric: Metric, rows: Sequence[Row]) -> list[dic
     null = None if metric.log else near(metric.null, values)
     y = extent([*values, null], log=metric.log)
     x = extent((row["iteration"] for row in rows), log=metric.log, margin=0)
+    panels = grouped(rows, lambda row: (row["policy"], row["judge"]))
+    longest = max(len({row["iteration"] for row in members}) for members in panels.values())
     return [
         {
             "tags": {"judge": judge},
+            "marks": longest <= MARKS,
             **panel(
                 _lines(sweep, members, lambda row: (row["iteration"], row["value"], row["ci_low"], row["ci_high"])),
                 title=_title(sweep, policy, f"trained by {judge}"),
+                size=SIZES.get(len(panels), (300, 190)),
                 log=metric.log,
                 x=x,
                 y=y,
                 null=null,
             ),
         }
-        for (policy, judge), members in grouped(rows, lambda row: (row["policy"], row["judge"])).items()
+        for (policy, judge), members in panels.items()
     ]
 
 

@@ -34,7 +34,7 @@ def _table(sweeps: Sequence[Sweep], board: Board) -> dict[str, Any]:
         "others": board.metrics[1:],
         "rows": lines,
         "null_x": None if null is None else axis(null),
-        "level": next((row["ci_level"] for row in rows if row["ci_level"]), None),
+        "level": next((row["ci_level"] for row in rows if row["ci_low"] is not None), None),
         "counts": [key for key in COUNTS if key not in same],
         "same": [(key, lines[0]["counts"][key][0]) for key in same if lines[0]["counts"][key]],
         "varies": _varying(rows),

@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 from typing import Any, NamedTuple
 
 from reports.numbers import show
-from reports.sections.common import Figure, cell_label, tags
+from reports.sections.common import Figure, tags
 from reports.tables import Row, Sweep, grouped
 
 PER_CELL = 40
@@ -47,7 +47,7 @@ def _cell(sweep: Sweep, cell: str, rows: Sequence[Row], most: int) -> dict[str, 
     return {
         "sweep": sweep.name,
         "cell": cell,
-        "label": cell_label(sweep, info) if cell in sweep.info else cell,
+        "label": sweep.called(cell),
         "tags": tags(sweep, info),
         "iteration": last,
         "of": len(by_prompt),
@@ -87,14 +87,14 @@ def _verdict(row: Row) -> dict[str, Any]:
 
 
 def messages(prompt: str) -> list[dict[str, str]]:
-    """A prompt as messages of role and content: those of a JSON chat, or one without role for a plain text."""
+    """A prompt as messages of role and content: those of a JSON chat, else one without role for a text."""
     try:
-        found = json.loads(prompt) if prompt.lstrip().startswith("[") else None
+        found = json.loads(prompt)
     except ValueError:
-        found = None
+        found = prompt
     if isinstance(found, list) and found and all(isinstance(m, dict) and "content" in m for m in found):
         return [{"role": str(m.get("role", "")), "content": str(m["content"])[:CLIP]} for m in found]
-    return [{"role": "", "content": prompt[:CLIP]}]
+    return [{"role": "", "content": (found if isinstance(found, str) else prompt)[:CLIP]}]
 
 
 def marked(before: str, after: str) -> tuple[list[Piece], list[Piece]]:

@@ -20,7 +20,6 @@ from reports.boards import (
 from reports.sections.common import (
     Prose,
     Strong,
-    cell_label,
     counted,
     figure,
     interval,
@@ -148,7 +147,7 @@ def _separable(group: Group, best: Row) -> Prose:
     rivals = [row for row in group.trained if row["value"] is not None and row["cell"] != best["cell"]]
     if not rivals or all(row["ci_low"] is None for row in group.rows):
         return []
-    close = [cell_label(group.sweep, row) for row in rivals if better(group, best, row) <= 0]
+    close = [group.sweep.called(row["cell"]) for row in rivals if better(group, best, row) <= 0]
     if not close:
         return [f"It is separable from all {len(rivals)} other trained policies."]
     if len(close) == len(rivals):
@@ -162,8 +161,8 @@ def _tally(group: Group, arms: Sequence[Sequence[Row]]) -> Prose:
     standings = {row["cell"]: against_start(group, row) for row in rows}
     if len(rows) < 2 or None in standings.values() or all(row["ci_low"] is None for row in rows):
         return []
-    above = [cell_label(group.sweep, row) for row in rows if standings[row["cell"]] == 1]
-    below = [cell_label(group.sweep, row) for row in rows if standings[row["cell"]] == -1]
+    above = [group.sweep.called(row["cell"]) for row in rows if standings[row["cell"]] == 1]
+    below = [group.sweep.called(row["cell"]) for row in rows if standings[row["cell"]] == -1]
     share = "All" if len(above) == len(rows) else f"{len(above) or 'None'} of the"
     sentence = f"{share} {len(rows)} trained policies beat{'s' if len(above) == 1 else ''} the untrained one"
     sentence += f": {listed(above, 6)}." if above and len(above) < len(rows) else "."
@@ -172,7 +171,7 @@ def _tally(group: Group, arms: Sequence[Sequence[Row]]) -> Prose:
 
 def algorithms(group: Group, several: bool) -> list[Prose]:
     """What the comparisons over seeds claim about algorithms, the separable pairs first, then how many are not."""
-    lead, rows = group.board.lead, comparisons(group, "algorithm")
+    lead, rows, called = group.board.lead, comparisons(group, "algorithm"), group.sweep.called
     rows = [row for row in rows if row["difference"] is not None]
     sure = [row for row in rows if significant(row, alpha(group.rows))]
     sentences: list[Prose] = []
@@ -182,11 +181,18 @@ def algorithms(group: Group, several: bool) -> list[Prose]:
         tail = [" (interval ", *bounds, ")"] if bounds else []
         difference = [" by a difference of ", figure(row["difference"], lead, signed=True), *tail]
         sentences.append(
-            [Strong(row["a"]), f" {verb} ", Strong(row["b"]), *difference, f" on {_where(group, several)}."]
+            [
+                Strong(called(row["a"])),
+                f" {verb} ",
+                Strong(called(row["b"])),
+                *difference,
+                f" on {_where(group, several)}.",
+            ]
         )
-    unsure = [f"{row['a']} and {row['b']}" for row in rows if row not in sure]
+    unsure = [" and ".join(called(row[side]) for side in "ab") for row in rows if row not in sure]
+    further = f" and {len(unsure) - MOST_PAIRS} more pairs" if len(unsure) > MOST_PAIRS else ""
     if unsure:
-        sentences.append([f"Not separable on {_where(group, several)}: {listed(unsure, 6)}."])
+        sentences.append([f"Not separable on {_where(group, several)}: {'; '.join(unsure[:MOST_PAIRS])}{further}."])
     return sentences
 
 
@@ -208,7 +214,7 @@ def _undone(sweep: Sweep) -> list[Prose]:
     by_state = grouped((c for c in sweep.cells if c["state"] != "done"), lambda cell: cell["state"])
     total = counted(len(sweep.cells), "cell")
     return [
-        [f"{sweep.name}: {len(cells)} of {total} {state}: {listed([cell['cell'] for cell in cells], 6)}."]
+        [f"{sweep.name}: {len(cells)} of {total} {state}: {listed([sweep.called(cell['cell']) for cell in cells], 6)}."]
         for state, cells in by_state.items()
     ]
 
@@ -235,7 +241,9 @@ def _coverage(sweep: Sweep) -> list[Prose]:
         return []
     worst = min(rows, key=lambda row: row["coverage"])
     scores = {(row["cell"], row["leaderboard"], row["grader"]) for row in rows}
-    where = f"{worst['cell']} on {worst['leaderboard']}" + (f", graded by {worst['grader']}" if worst["grader"] else "")
+    where = f"{sweep.called(worst['cell'])} on {worst['leaderboard']}" + (
+        f", graded by {worst['grader']}" if worst["grader"] else ""
+    )
     start = f"{sweep.name}: {counted(len(scores), 'score')} with failed verdicts; lowest coverage "
     return [[start, figure(worst["coverage"]), f" ({where})."]]
 
