@@ -212,7 +212,7 @@ class Algorithm(ABC):
         return preference
 
     def target_nats(self) -> float | None:
-        """The log-ratio (nats) at which the loss of one pair is least; None where it is unbounded."""
+        """The log-ratio (nats) at which a pair's loss is least; None where it is unbounded or a reward sets it."""
         return None
 
     def at(self, iteration: int) -> Self:
