@@ -34,7 +34,7 @@ def build(sweeps: Sequence[Path], out: Path) -> Path:
     """
     found = read_sweeps(sweeps)
     environment = _environment()
-    several = {"several": len(found) > 1, "several_policies": several_policies(found)}
+    several = {"several": len(found) > 1, "several_policies": not all(sweep.one_policy for sweep in found)}
     common = {"sweeps": found, "pages": PAGES, **several, **_assets()}
     contents = {"index": _index, "training": _training, "comparisons": _comparisons, "samples": _samples}
     out.mkdir(parents=True, exist_ok=True)
@@ -87,11 +87,6 @@ def filters(sweeps: Sequence[Sweep], without: Sequence[str]) -> list[tuple[str, 
         "seed": seeds_of(sweeps),
     }
     return [(name, found) for name, found in choices.items() if len(found) > 1 and name not in without]
-
-
-def several_policies(sweeps: Sequence[Sweep]) -> bool:
-    """Whether some sweep starts from more than one policy."""
-    return any(len({row["policy"] for row in sweep.info.values()}) > 1 for sweep in sweeps)
 
 
 def visible(value: Any) -> Any:

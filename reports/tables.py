@@ -76,6 +76,11 @@ class Sweep:
             row["label"] = f"{row['arm']} · {short(row['policy'])}" if several else row["arm"]
         return found
 
+    @cached_property
+    def one_policy(self) -> bool:
+        """Whether all cells start from one policy."""
+        return len({row["policy"] for row in self.info.values()}) == 1
+
     def called(self, name: str) -> str:
         """How a reader calls a cell, or an algorithm (a cell's name without its seed); any other name as it is.
 

@@ -276,6 +276,54 @@ def test_figures_of_training_are_placed_within_their_iteration(tmp_path: Path) -
     assert [point[0] for point in points] == [0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2]
 
 
+def figures(tmp_path: Path, heights: dict[str, float], judges: tuple[str, ...] = ("llm",)) -> Sweep:
+    """A sweep with one training figure: an arm's reaches its height, the untrained policy's is 0.5."""
+    matrix = [*world.cells(heights, judges, [0]), {**world.CONTROLS[0], "state": "done"}]
+    rows = [
+        {"cell": cell["cell"], "trainer": cell["trainer"], "metric": "loss", "iteration": i, "step": i, "value": value}
+        for cell in matrix
+        for i, value in enumerate((0.5, heights.get(cell["trainer"], 0.5)))
+    ]
+    return read_sweep(world.write(tmp_path, {"dynamics": rows}, {"cells.json": matrix}))
+
+
+def test_one_judge_and_one_scale_share_a_panel_with_the_untrained_policy_as_a_line(tmp_path: Path) -> None:
+    (facet,) = dynamics([figures(tmp_path, {"onpo": 1.0, "dpo": 2.0})])
+    (panel,) = facet["panels"]
+    assert [line["name"] for line in panel["lines"]] == ["onpo", "dpo"]
+    assert panel["null"] == pytest.approx(_height(panel, 0.5), abs=0.2)
+
+
+def _height(panel: dict[str, Any], value: float) -> float:
+    """Where a value lies, from two ticks of the y axis."""
+    (y1, text1), (y2, text2) = panel["y_ticks"][0], panel["y_ticks"][-1]
+    share = (value - float(text1)) / (float(text2) - float(text1))
+    return float(y1 + share * (y2 - y1))
+
+
+def test_arms_of_very_different_size_have_panels_and_scales_of_their_own(tmp_path: Path) -> None:
+    (facet,) = dynamics([figures(tmp_path, {"onpo": 40.0, "dpo": 1.0})])
+    assert facet["own_scales"]
+    assert [panel["title"] for panel in facet["panels"]] == ["onpo", "dpo"]
+
+
+def test_several_judges_are_the_lines_of_an_arms_panel_on_a_common_scale(tmp_path: Path) -> None:
+    (facet,) = dynamics([figures(tmp_path, {"onpo": 2.0, "dpo": 1.0}, ("llm", "panel"))])
+    assert not facet["own_scales"]
+    assert [[line["name"] for line in panel["lines"]] for panel in facet["panels"]] == [["llm", "panel"]] * 2
+
+
+def test_cells_and_algorithms_are_called_by_readable_names(tmp_path: Path) -> None:
+    matrix = [
+        {**cell, "cell": f"pocket~{cell['trainer']}~llm~s{cell['seed']}"}
+        for cell in world.cells(["onpo"], ["llm"], [0, 1])
+    ]
+    sweep = read_sweep(world.write(tmp_path, {}, {"cells.json": matrix}))
+    assert sweep.called("pocket~onpo~llm~s1") == "onpo · llm · seed 1"
+    assert sweep.called("pocket~onpo~llm") == "onpo · llm"
+    assert sweep.called("anything else") == "anything else"
+
+
 def test_words_that_the_other_side_lacks_are_marked_and_the_texts_stay_whole() -> None:
     before, after = "The cat sat on the mat.  So\nquiet", "The warm cat sat on a mat.  So\nquiet"
     left, right = marked(before, after)
@@ -295,6 +343,7 @@ def test_texts_with_little_in_common_and_long_texts_are_not_marked() -> None:
 def test_a_chat_prompt_is_shown_as_messages_and_anything_else_as_text() -> None:
     assert messages('[{"role": "user", "content": "Hi"}]') == [{"role": "user", "content": "Hi"}]
     assert messages("[not JSON") == [{"role": "", "content": "[not JSON"}]
+    assert messages('"a JSON text"') == [{"role": "", "content": "a JSON text"}]
     assert messages("[1, 2]") == [{"role": "", "content": "[1, 2]"}]
 
 

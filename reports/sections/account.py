@@ -47,7 +47,7 @@ def _stage(stage: Row) -> dict[str, Any]:
 
 def judges(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     """One entry a judge and sweep: what it trained and graded, its lowest coverage, what it gives to the controls."""
-    pairwise = [board for board in boards(sweeps) if any(_controls(sweeps, board.name, name) for name in CONTROLS)]
+    scored = [(board, name) for board in boards(sweeps) for name in CONTROLS if _controls(sweeps, board.name, name)]
     rows = []
     for sweep in sweeps:
         trained = grouped((row for row in sweep.info.values() if row["judge"]), lambda row: row["judge"])
@@ -61,10 +61,10 @@ def judges(sweeps: Sequence[Sweep]) -> dict[str, Any]:
                     "trained": len(trained.get(judge, [])),
                     "boards": unique(row["leaderboard"] for row in graded),
                     "coverage": figure(min(coverage, default=None)),
-                    "controls": [_control(sweep, board, judge, name) for board in pairwise for name in CONTROLS],
+                    "controls": [_control(sweep, board, judge, name) for board, name in scored],
                 }
             )
-    return {"rows": rows, "boards": pairwise, "controls": CONTROLS}
+    return {"rows": rows, "controls": [(board.name, name) for board, name in scored]}
 
 
 def _controls(sweeps: Sequence[Sweep], board: str, trainer: str) -> list[Row]:

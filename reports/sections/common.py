@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from reports.charts import Line, Point
 from reports.numbers import Metric, show, show_p
-from reports.tables import Row, Sweep, is_control
+from reports.tables import Row, Sweep, grouped, is_control, unique
 
 
 class Figure(NamedTuple):
@@ -72,3 +73,17 @@ def spread(values: Sequence[float], metric: Metric | None = None) -> list[Figure
     """One figure, or the lowest and the highest of several seeds."""
     ends = sorted({min(values), max(values)})
     return [figure(value, metric) for value in ends]
+
+
+def cell_lines(sweep: Sweep, rows: Sequence[Row], key: str, point: Callable[[Row], Point]) -> list[Line]:
+    """A line a cell, named and coloured by its `arm` or `judge`; of several with one name the first has the label."""
+    names = unique(row[key] for row in sweep.info.values() if row["judge"])
+    lines: list[Line] = []
+    for cell, members in grouped(rows, lambda row: row["cell"]).items():
+        info = sweep.info[cell]
+        label = "" if info[key] in {line.name for line in lines} else info[key]
+        points = sorted(map(point, members), key=lambda p: p[0])
+        lines.append(
+            Line(name=info[key], label=label, slot=names.index(info[key]), points=points, data=tags(sweep, info))
+        )
+    return lines

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from reports.boards import Board, boards
-from reports.charts import Line, Point, extent, near, panel
+from reports.charts import Point, extent, near, panel
 from reports.numbers import Metric
-from reports.sections.common import tags
+from reports.sections.common import cell_lines
 from reports.tables import Row, Sweep, grouped, short
 
 SIZES = {1: (640, 280), 2: (480, 240)}  # of a panel alone in its row, and of two
@@ -66,7 +66,7 @@ def _score_panels(sweep: Sweep, metric: Metric, rows: Sequence[Row]) -> list[dic
             "tags": {"judge": judge},
             "marks": longest <= MARKS,
             **panel(
-                _lines(sweep, members, lambda row: (row["iteration"], row["value"], row["ci_low"], row["ci_high"])),
+                cell_lines(sweep, members, "arm", _point),
                 title=_title(sweep, policy, f"trained by {judge}"),
                 size=SIZES.get(len(panels), (300, 190)),
                 log=metric.log,
@@ -79,20 +79,9 @@ def _score_panels(sweep: Sweep, metric: Metric, rows: Sequence[Row]) -> list[dic
     ]
 
 
+def _point(row: Row) -> Point:
+    return (row["iteration"], row["value"], row["ci_low"], row["ci_high"])
+
+
 def _title(sweep: Sweep, policy: str, rest: str) -> str:
-    several = len({row["policy"] for row in sweep.info.values()}) > 1
-    return f"{short(policy)}, {rest}" if several else rest
-
-
-def _lines(sweep: Sweep, rows: Sequence[Row], point: Callable[[Row], Point]) -> list[Line]:
-    """A line a cell, coloured by arm; of an arm with several seeds only the first line is named."""
-    slots = {arm: slot for slot, arm in enumerate(sorted({row["arm"] for row in sweep.info.values() if row["judge"]}))}
-    lines, named = [], set()
-    for cell, members in grouped(rows, lambda row: row["cell"]).items():
-        arm = sweep.info[cell]["arm"]
-        points = sorted((point(row) for row in members), key=lambda p: p[0])
-        label = "" if arm in named else arm
-        named.add(arm)
-        data = tags(sweep, sweep.info[cell])
-        lines.append(Line(name=arm, label=label, slot=slots.get(arm, 0), points=points, data=data))
-    return lines
+    return rest if sweep.one_policy else f"{short(policy)}, {rest}"

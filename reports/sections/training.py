@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 from reports.charts import Line, Point, extent, finite, panel
-from reports.sections.common import figure, seeds_of, tags
-from reports.tables import Row, Sweep, grouped, unique
+from reports.sections.common import cell_lines, figure, seeds_of, tags
+from reports.tables import Row, Sweep, grouped, is_control
 
 STYLE, ALARM = "style:", "alarm:"
-OWN_SCALES = 8  # panels of a row share their scale unless one's range is this many times another's
+OWN_SCALES = 8  # panels of a row share their scale unless one reaches this many times as high as another
 
 
 def dynamics(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
@@ -20,8 +19,8 @@ def dynamics(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
     for sweep in sweeps:
         rows = [row for row in _placed(sweep) if not row["metric"].startswith((STYLE, ALARM))]
         for name, members in grouped(rows, lambda row: row["metric"]).items():
-            panels = _by_arm(sweep, members)
-            own = len({panel["y_ticks"][0] for panel in panels}) > 1
+            panels = _panels(sweep, members)
+            own = len({tuple(panel["y_ticks"]) for panel in panels}) > 1
             facets.append({"sweep": sweep.name, "name": name.replace("_", " "), "panels": panels, "own_scales": own})
     return facets
 
@@ -77,36 +76,26 @@ def _placed(sweep: Sweep) -> list[Row]:
     return placed
 
 
-def _by_arm(sweep: Sweep, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    by_arm = grouped(rows, lambda row: sweep.info[row["cell"]]["label"])
-    ranges = {arm: extent(row["value"] for row in members) for arm, members in by_arm.items()}
-    widths = [high - low for low, high in ranges.values()]
-    common = extent(chain.from_iterable(ranges.values()), margin=0) if max(widths) <= OWN_SCALES * min(widths) else None
-    judges = unique(row["judge"] for row in sweep.info.values() if row["judge"])
+def _panels(sweep: Sweep, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A panel an arm, a line a judge; where one judge trained and one scale serves, one panel with a line an arm."""
+    trained = grouped(
+        (row for row in rows if sweep.info[row["cell"]]["judge"]), lambda row: sweep.info[row["cell"]]["label"]
+    )
+    start = [row["value"] for row in rows if is_control(sweep.info[row["cell"]])][-1:] if sweep.one_policy else []
+    heights = [max(abs(row["value"]) for row in members) for members in trained.values()]
+    shared = max(heights, default=0) <= OWN_SCALES * min(heights, default=0)
+    null = start[0] if start else None
+    if shared and len({row["judge"] for row in sweep.info.values() if row["judge"]}) == 1:
+        members = [row for of_arm in trained.values() for row in of_arm]
+        return [{"tags": {}, **panel(cell_lines(sweep, members, "arm", _point), size=(330, 180), null=null)}]
+    common = extent([*(row["value"] for members in trained.values() for row in members), null]) if shared else None
     return [
         {
             "tags": {"trainer": members[0]["trainer"]},
-            **panel(
-                _judge_lines(sweep, members, judges),
-                title=arm,
-                size=(200, 132),
-                y=common or ranges[arm],
-            ),
+            **panel(cell_lines(sweep, members, "judge", _point), title=arm, size=(200, 132), y=common, null=null),
         }
-        for arm, members in by_arm.items()
+        for arm, members in trained.items()
     ]
-
-
-def _judge_lines(sweep: Sweep, rows: Sequence[Row], judges: Sequence[str]) -> list[Line]:
-    lines, named = [], set()
-    for cell, members in grouped(rows, lambda row: row["cell"]).items():
-        judge = sweep.info[cell]["judge"]
-        label = "" if judge in named else judge
-        named.add(judge)
-        slot = judges.index(judge) if judge in judges else 0
-        data = tags(sweep, sweep.info[cell])
-        lines.append(Line(name=judge, label=label, slot=slot, points=[_point(row) for row in members], data=data))
-    return lines
 
 
 def alarms(sweeps: Sequence[Sweep]) -> dict[str, Any]:
