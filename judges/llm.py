@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from judges.judge import Judge, Question, failing_empty, prompt_text
-from judges.models import check_batch_size, defused
-from judges.pair_preference import LabelJudge, check_labels, encode_user_turn
+from judges.models import check_batch_size, defused, encode_chat
+from judges.pair_preference import LabelJudge, check_labels
 from judges.verdicts import Answer
 
 TEMPLATE = """\
@@ -90,26 +90,13 @@ class LLMJudge(Judge):
             raise ValueError(f"no API key: set the environment variable {self.api_key_env}, or give a base_url")
         self._template = compile_template(self.template)
         if self.backend == "transformers":
-            self._local = self._checkpoint()
-
-    def render(self, question: Question, clean: Callable[[str], str] = str) -> str:
-        """The user's turn that asks a question; `clean` is applied to the texts first."""
-        return self._template.render(
-            prompt=clean(prompt_text(question.prompt)),
-            first=clean(question.first),
-            second=clean(question.second),
-            labels=self.labels,
-        )
+            source = (self.model, self.revision, self.batch_size, self.trust_remote_code)
+            self._local = TemplateJudge(*source, labels=self.labels, template=self.template)
 
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
         if self.backend == "transformers":
             return self._local.answer(questions, advance)
         return failing_empty(questions, advance, self._ask)
-
-    def _checkpoint(self) -> _TemplateJudge:
-        judge = _TemplateJudge(self.model, self.revision, self.batch_size, self.trust_remote_code, labels=self.labels)
-        judge.render = self.render
-        return judge
 
     @cached_property
     def _endpoint(self) -> Any:
@@ -127,16 +114,35 @@ class LLMJudge(Judge):
         )
 
     def _ask(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
-        return self._endpoint.ask([self.render(question) for question in questions], advance)
+        return self._endpoint.ask([render(self._template, self.labels, each) for each in questions], advance)
 
 
-class _TemplateJudge(LabelJudge):
-    """A local checkpoint that reads an LLMJudge's prompt."""
+@dataclass(eq=False)
+class TemplateJudge(LabelJudge):
+    """A local checkpoint that reads an LLMJudge's template. Args and errors: as `LLMJudge`."""
 
-    render: Callable[..., str]
+    template: str = TEMPLATE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._template = compile_template(self.template)
 
     def encode(self, tokenizer: Any, question: Question) -> list[int]:
-        return encode_user_turn(tokenizer, self.render(question, lambda text: defused(tokenizer, text)))
+        return encode_template(tokenizer, self._template, self.labels, question)
+
+
+def render(template: Any, labels: tuple[str, str], question: Question, clean: Callable[[str], str] = str) -> str:
+    """The user's turn that asks a question; `clean` is applied to its texts first."""
+    texts = {"prompt": prompt_text(question.prompt), "first": question.first, "second": question.second}
+    return template.render(labels=labels, **{name: clean(text) for name, text in texts.items()})
+
+
+def encode_template(tokenizer: Any, template: Any, labels: tuple[str, str], question: Question) -> list[int]:
+    """Token ids of a rendered question, up to where the answer begins; plain text where there is no chat template."""
+    text = render(template, labels, question, lambda part: defused(tokenizer, part))
+    if tokenizer.chat_template is None:
+        return tokenizer(text)["input_ids"]
+    return encode_chat(tokenizer, [{"role": "user", "content": text}], generation_prompt=True)
 
 
 def compile_template(text: str) -> Any:

@@ -214,12 +214,20 @@ def last_logits(
     with torch.inference_mode():
         for batch in batches([len(row) for row in rows], batch_size):
             inputs = padded([rows[i] for i in batch], 0, loaded.model.device)
-            last, where = torch.unique(inputs["attention_mask"].sum(dim=1) - 1, return_inverse=True)
-            output = loaded.model(**inputs, logits_to_keep=last).logits
-            chosen = output[torch.arange(len(batch), device=output.device), where]
-            logits[batch] = chosen[:, list(tokens)].float().cpu().numpy()
+            logits[batch] = next_logits(loaded.model, inputs, tokens).float().cpu().numpy()
             advance(len(batch))
     return logits
+
+
+def next_logits(model: Any, inputs: dict[str, torch.Tensor], tokens: Sequence[int]) -> torch.Tensor:
+    """Logits of some tokens after each row of one right-padded batch: [rows, tokens]; only those rows' ends are
+    computed.
+    """
+    import torch
+
+    last, where = torch.unique(inputs["attention_mask"].sum(dim=1) - 1, return_inverse=True)
+    logits = model(**inputs, logits_to_keep=last).logits
+    return logits[torch.arange(len(where), device=logits.device), where][:, list(tokens)]
 
 
 def label_ids(tokenizer: Any, labels: Sequence[str]) -> list[int]:

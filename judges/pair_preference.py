@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from judges.judge import Question, messages_of
-from judges.models import CheckpointJudge, defused, encode_chat, label_ids, last_logits
+from judges.models import CheckpointJudge, defused, label_ids, last_logits
 from judges.verdicts import Answer
 
 # The context template and prompt of RLHFlow/RLHF-Reward-Modeling, pair-pm/README.md: part of what its models learned.
@@ -72,17 +72,23 @@ class PairPreferenceJudge(LabelJudge):
     """
 
     def encode(self, tokenizer: Any, question: Question) -> list[int]:
-        prompt = PROMPT.format(
-            context=_context(tokenizer, question),
-            first=defused(tokenizer, question.first),
-            second=defused(tokenizer, question.second),
-        )
-        if tokenizer.chat_template is None:
-            return tokenizer(prompt)["input_ids"]
-        text = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False)
-        if tokenizer.bos_token:
-            text = text.replace(tokenizer.bos_token, "")
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
+        return encode_preference(tokenizer, question)
+
+
+def encode_preference(tokenizer: Any, question: Question) -> list[int]:
+    """Token ids of RLHFlow's question: one user's turn without BOS, or plain text where there is no chat template."""
+    turns = [{**turn, "content": defused(tokenizer, turn["content"])} for turn in messages_of(question.prompt)]
+    prompt = PROMPT.format(
+        context=tokenizer.apply_chat_template(turns, chat_template=CONTEXT, tokenize=False),
+        first=defused(tokenizer, question.first),
+        second=defused(tokenizer, question.second),
+    )
+    if tokenizer.chat_template is None:
+        return tokenizer(prompt)["input_ids"]
+    text = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False)
+    if tokenizer.bos_token:
+        text = text.replace(tokenizer.bos_token, "")
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def check_labels(labels: Any) -> tuple[str, str]:
@@ -91,15 +97,3 @@ def check_labels(labels: Any) -> tuple[str, str]:
     if len(pair) != 2 or not all(isinstance(label, str) and label for label in pair) or pair[0] == pair[1]:
         raise ValueError(f"labels must be two different texts, for the first and the second response, got {labels!r}")
     return pair
-
-
-def _context(tokenizer: Any, question: Question) -> str:
-    turns = [{**turn, "content": defused(tokenizer, turn["content"])} for turn in messages_of(question.prompt)]
-    return tokenizer.apply_chat_template(turns, chat_template=CONTEXT, tokenize=False)
-
-
-def encode_user_turn(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a text as the user's turn, up to where the assistant answers; plain text without a chat template."""
-    if tokenizer.chat_template is None:
-        return tokenizer(text)["input_ids"]
-    return encode_chat(tokenizer, [{"role": "user", "content": text}], generation_prompt=True)
