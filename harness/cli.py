@@ -34,27 +34,23 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and 
 def main() -> None:
     """Run the command line; wrong input is one message on stderr and exit 2."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False) or 0  # typer turns Ctrl-C into 130
     except ValueError as error:
         _say(f"error: {error}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        _say("interrupted; the same command goes on from here")
-        sys.exit(130)
     except Exception as error:
-        sys.exit(_click_exit(error))
+        sys.exit(_usage_exit(error))
+    if code == 130:
+        _say("interrupted; the same command goes on from here")
+    sys.exit(code)
 
 
-def _click_exit(error: Exception) -> int:
-    """Usage errors of the command line itself, as typer words them; anything else is a bug of ours and is raised."""
+def _usage_exit(error: Exception) -> int:
+    """Usage errors of the command line, as typer words them; anything else is a bug of ours and is raised."""
     show = getattr(error, "show", None)
     if show is not None:
         show()
         return int(getattr(error, "exit_code", 2))
-    if type(error).__name__ == "Exit":
-        return int(getattr(error, "exit_code", 0))
-    if type(error).__name__ == "Abort":
-        return 130
     raise error
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from harness.registry import nearest
 from trainers.options import Options, Positive, Sampling, Training
@@ -20,15 +22,24 @@ NOT_BUILT = {
 }
 
 
+WORDING = {
+    "too_short": "the list is empty; give at least one entry",
+    "tuple_type": "must be a list, such as [a, b]",
+    "model_type": "must be a group of keys",
+}
+"""pydantic's words for what it calls tuples and models, in the words of a config."""
+
+
 class ConfigError(ValueError):
     """The config is wrong: one message that says where, what and what to do."""
 
 
 class Entry(Options):
-    """A trainer, judge or leaderboard by name, with its options."""
+    """A trainer, judge or leaderboard by name, with its options; `place` says where the config has it."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     name: str
+    _place: str = PrivateAttr("include")
 
     @model_validator(mode="before")
     @classmethod
@@ -38,6 +49,13 @@ class Entry(Options):
     @property
     def options(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
+
+    @property
+    def place(self) -> str:
+        return self._place
+
+
+Entries = Annotated[tuple[Entry, ...], Field(min_length=1)]
 
 
 class Game(Options):
@@ -57,9 +75,9 @@ class PairOptions(Options):
 class Matrix(Options):
     """What is multiplied: trainers, judges, seeds."""
 
-    trainer: Annotated[tuple[Entry, ...], Field(min_length=1)]
-    judge: Annotated[tuple[Entry, ...], Field(min_length=1)]
-    seed: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    trainer: Entries
+    judge: Entries
+    seed: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)] = (0,)
 
 
 class Config(Options):
@@ -74,8 +92,8 @@ class Config(Options):
     sampling: Sampling = Sampling()
     pairs: PairOptions = PairOptions()
     training: Training = Training()
-    graders: tuple[Entry, ...] | None = None
-    leaderboards: Annotated[tuple[Entry, ...], Field(min_length=1)]
+    graders: Entries | None = None
+    leaderboards: Entries
     exclude: tuple[dict[str, Any], ...] = ()
     include: tuple[dict[str, Any], ...] = ()
 
@@ -111,20 +129,54 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the config {path}: {getattr(error, 'strerror', error)}") from error
     try:
         raw, tree = yaml.load(text, _Loader), yaml.compose(text, _Loader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+        raise ConfigError(f"{path} is not YAML: {_one_line(error)}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must be a mapping of keys; it holds {type(raw).__name__}")
     raw = _absolute(raw, path.resolve().parent)
-    overridden = [_override(raw, override) for override in overrides]
+    places = _Places(path, tree, [_override(raw, override) for override in overrides])
     try:
-        return Config.model_validate(raw)
+        config = Config.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(_explain(error, path, tree, raw, overridden)) from error
+        raise ConfigError(_explain(error, places, raw)) from error
+    _note_places(config, places)
+    return config
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where a key of the config was written: a line of the file, or a `--set`."""
+
+    path: Path
+    tree: yaml.Node | None
+    overridden: Sequence[tuple[str, ...]]
+
+    def of(self, where: Sequence[Any]) -> str:
+        words = tuple(map(str, where))
+        setting = (o for o in self.overridden if all(a == b for a, b in zip(o, words, strict=False)))
+        override = next(setting, None)
+        return f"--set {'.'.join(override)}" if override else f"{self.path}:{_line(self.tree, where)}"
+
+
+def _note_places(config: Config, places: _Places) -> None:
+    """Tell every entry where it was written, for errors that are found later."""
+    groups: dict[tuple[str, ...], tuple[Entry, ...]] = {
+        ("matrix", "trainer"): config.matrix.trainer,
+        ("matrix", "judge"): config.matrix.judge,
+        ("graders",): config.graders or (),
+        ("leaderboards",): config.leaderboards,
+    }
+    for where, entries in groups.items():
+        for number, entry in enumerate(entries):
+            entry._place = f"{places.of((*where, number))}: {'.'.join(where)}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).replace('"<unicode string>", ', "").split())
 
 
 class _Loader(yaml.SafeLoader):
@@ -134,17 +186,21 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), None)
 
 
-def _absolute(value: Any, folder: Path, *, top: bool = True) -> Any:
-    """Texts that name a file or folder below `folder`, or look like a relative path, made absolute."""
+def _absolute(value: Any, folder: Path, key: str = "") -> Any:
+    """Texts that name a file or folder below `folder`, or look like a relative path, made absolute.
+
+    A bare word is a path only under the top-level keys `policy` and `prompts`; elsewhere it is a name.
+    """
     if isinstance(value, Mapping):
-        return {k: v if top and k == "name" else _absolute(v, folder, top=False) for k, v in value.items()}
+        return {k: _absolute(v, folder, key or str(k)) for k, v in value.items()}
     if isinstance(value, list):
-        return [_absolute(v, folder, top=False) for v in value]
-    if not isinstance(value, str) or not value or value in WORLDS:
+        return [_absolute(v, folder, key) for v in value]
+    if key == "name" or not isinstance(value, str) or not value or value in WORLDS:
         return value
-    looks_like_path = value.startswith(("./", "../", "~")) or ("/" in value and (folder / value).exists())
-    has_suffix = value.endswith((".jsonl", ".yaml", ".yml", ".csv", ".json"))
-    return str((folder / Path(value).expanduser()).resolve()) if looks_like_path or has_suffix else value
+    target = os.path.normpath(folder / Path(value).expanduser())
+    marked = value.startswith(("./", "../", "~")) or value.endswith((".jsonl", ".yaml", ".yml", ".csv", ".json"))
+    there = ("/" in value or key in ("policy", "prompts")) and os.path.exists(target)
+    return target if marked or there else value
 
 
 def _override(raw: dict[str, Any], override: str) -> tuple[str, ...]:
@@ -153,9 +209,9 @@ def _override(raw: dict[str, Any], override: str) -> tuple[str, ...]:
     if not equals or not key:
         raise ConfigError(f"--set {override!r} is not KEY=VALUE, for example --set matrix.seed=[7]")
     try:
-        value = _absolute(yaml.load(text, _Loader), Path.cwd(), top=False)
+        value = _absolute(yaml.load(text, _Loader), Path.cwd(), key.partition(".")[0])
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not YAML: {error}") from error
+        raise ConfigError(f"--set {override!r}: the value is not YAML: {_one_line(error)}") from error
     path = tuple(key.split("."))
     node: Any = raw
     for part in path[:-1]:
@@ -168,31 +224,24 @@ def _override(raw: dict[str, Any], override: str) -> tuple[str, ...]:
     return path
 
 
-def _explain(
-    error: ValidationError,
-    path: Path,
-    tree: yaml.Node | None,
-    raw: Mapping[str, Any],
-    overridden: Sequence[tuple[str, ...]],
-) -> str:
+def _explain(error: ValidationError, places: _Places, raw: Mapping[str, Any]) -> str:
     """One line: place, key, fact, nearest word."""
-    first = error.errors()[0]
+    # A policy is a text or a group of keys: for a group, that it is no text is beside the point.
+    first = min(error.errors(), key=lambda e: e["type"] == "string_type" and isinstance(e["input"], dict))
     where = tuple(
         part for part in first["loc"] if part in _keys(raw) or isinstance(part, int) or first["type"] == "missing"
     )
     where = where or tuple(first["loc"])
-    dotted = ".".join(map(str, where))
+    dotted, place = ".".join(map(str, where)), places.of(where)
     for known, reason in NOT_BUILT.items():
         if known[0] == where[0] and known[-1] in map(str, (*where, *_keys(first.get("input")))):
-            return f"{path}:{_line(tree, where)}: {'.'.join(known)}: {reason}"
-    place = next((f"--set {'.'.join(o)}" for o in overridden if o == tuple(map(str, where))[: len(o)]), None)
-    place = place or f"{path}:{_line(tree, where)}"
+            return f"{place}: {'.'.join(known)}: {reason}"
     if first["type"] == "extra_forbidden":
-        return f"{place}: unknown key {dotted!r}{nearest(str(where[-1]), _fields_at(where[:-1]))}"
+        return f"{place}: unknown key {dotted!r}{nearest(str(where[-1]), _fields_at(first['loc'][:-1]))}"
     if first["type"] == "missing":
         return f"{place}: the key {dotted!r} is missing"
-    message = first["msg"].removeprefix("Value error, ")
     given = first["input"]
+    message = WORDING.get(first["type"], first["msg"].removeprefix("Value error, "))
     value = "" if isinstance(given, dict | list) or str(given) in message else f" (it is {given!r})"
     return f"{place}: {dotted}: {message}{value}"
 
@@ -209,7 +258,7 @@ def _fields_at(where: Sequence[Any]) -> list[str]:
     model: Any = Config
     for part in where:
         field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field else model
+        model = field.annotation if field else Game if part == "Game" else model
     return list(getattr(model, "model_fields", {}))
 
 

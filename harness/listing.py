@@ -28,15 +28,21 @@ def _describe(kind: Kind, name: str) -> dict[str, Any]:
 
 
 def _options(cls: type[Any]) -> dict[str, Any]:
-    missing = dataclasses.MISSING
-    return {f.name: "required" if f.default is missing else f.default for f in dataclasses.fields(cls) if f.init}
+    return {f.name: _default(f) for f in dataclasses.fields(cls) if f.init}
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return "required" if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _algorithm(cls: type[Any]) -> dict[str, Any]:
+    known = {"equation": cls.equation, "source": cls.source}
+    if "required" in _options(cls).values():
+        return known
     made = cls()
-    return {
-        "equation": made.equation,
-        "source": made.source,
+    return known | {
         "schedule": made.schedule.value,
         "player": made.player.value,
         "pairing": dataclasses.asdict(made.pairing),

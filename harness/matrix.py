@@ -6,8 +6,11 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
+
+from pydantic import ValidationError
 
 from harness.config import Config, ConfigError, Entry, Game
 from harness.registry import nearest
@@ -18,14 +21,20 @@ AXES = ("policy", "trainer", "judge", "seed")
 
 @dataclass(frozen=True)
 class Variant:
-    """A trainer or judge with one choice of options; `label` tells it from its siblings."""
+    """A trainer, judge or leaderboard with one choice of options; `label` tells it from its siblings.
+
+    The label leaves out an option that names a file or folder like the variant itself (`panel: panel.yaml`), and of
+    any other it has the file's name without folder and suffix.
+    """
 
     name: str
     options: Mapping[str, Any]
+    place: str = field(default="", compare=False)
 
     @property
     def label(self) -> str:
-        given = ",".join(f"{k}={v}" for k, v in self.options.items() if not _is_path(v))
+        short = {k: _file_name(v) if isinstance(v, str) else v for k, v in self.options.items()}
+        given = ",".join(f"{k}={v}" for k, v in short.items() if v != self.name)
         return f"{self.name}({given})" if given else self.name
 
 
@@ -59,8 +68,9 @@ def variants(entry: Entry) -> list[Variant]:
     lists = {k: v if isinstance(v, list) else [v] for k, v in entry.options.items()}
     empty = [k for k, v in lists.items() if not v]
     if empty:
-        raise ConfigError(f"{entry.name}: the list of {empty[0]!r} is empty")
-    return [Variant(entry.name, dict(zip(lists, values, strict=True))) for values in itertools.product(*lists.values())]
+        raise ConfigError(f"{entry.place}: {entry.name}: the list of {empty[0]!r} is empty")
+    chosen = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+    return [Variant(entry.name, options, entry.place) for options in chosen]
 
 
 def expand(config: Config) -> list[Cell]:
@@ -108,12 +118,31 @@ def _included(config: Config, pattern: Mapping[str, Any]) -> Cell:
     for axis in pattern:
         if axis not in AXES:
             raise ConfigError(f"include: unknown key {axis!r}{nearest(str(axis), AXES)}")
-    first = {"trainer": config.matrix.trainer[0], "judge": config.matrix.judge[0]}
-    chosen = {axis: variants(Entry.model_validate(pattern.get(axis, first[axis]))) for axis in first}
-    policies = {str(getattr(p, "game", p)).rpartition("/")[2]: p for p in config.policy}
-    policy = policies.get(str(pattern.get("policy")), config.policy[0])
-    return Cell(policy, chosen["trainer"][0], chosen["judge"][0], int(pattern.get("seed", config.matrix.seed[0])))
+    policies = {Cell(policy, Variant(CONTROL, {}), None, None).policy_label: policy for policy in config.policy}
+    policy = pattern.get("policy", next(iter(policies)))
+    if policy not in policies:
+        raise ConfigError(f"include: {policy!r} is none of the policies{nearest(str(policy), policies)}")
+    seed = pattern.get("seed", config.matrix.seed[0])
+    if not isinstance(seed, int) or seed < 0:
+        raise ConfigError(f"include: the seed is {seed!r}; it must be a whole number from 0")
+    trainer, judge = (
+        _one_variant(axis, pattern.get(axis, getattr(config.matrix, axis)[0])) for axis in ("trainer", "judge")
+    )
+    return Cell(policies[policy], trainer, judge, seed)
 
 
-def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and "/" in value
+def _one_variant(axis: str, value: Any) -> Variant:
+    try:
+        entry = value if isinstance(value, Entry) else Entry.model_validate(value)
+    except ValidationError as error:
+        raise ConfigError(f"include: {axis}: {error.errors()[0]['msg']} (it is {value!r})") from error
+    found = variants(entry)
+    if len(found) > 1:
+        raise ConfigError(f"include: {axis} {found[0].name!r} has a list of options; an entry is one cell")
+    return found[0]
+
+
+def _file_name(text: str) -> str:
+    """A path or hub id without its folders and without the suffix of a data file; other text as it is."""
+    path = PurePath(text)
+    return path.stem if path.suffix in (".yaml", ".yml", ".json", ".jsonl", ".csv") else path.name

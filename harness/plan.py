@@ -10,14 +10,13 @@ from typing import Any
 
 from harness.config import Config, Game
 from harness.matrix import CONTROL, Cell, Variant, expand, variants
-from harness.registry import make
 from harness.resolve import (
     Checkpoint,
     JudgeRef,
     base_policy,
-    check_trainer,
     game_matrix,
     judge_ref,
+    made,
     prompts_fingerprint,
     prompts_source,
 )
@@ -90,9 +89,9 @@ def _boards(config: Config, plays: str) -> list[Variant]:
     """The leaderboards, checked against the kind of policy."""
     boards = [v for entry in config.leaderboards for v in variants(entry)]
     for board in boards:
-        made = make("leaderboards", board.name, board.options)
-        if made.plays != plays:
-            wanted = "an exact game" if made.plays == "game" else "a language model"
+        rates = made("leaderboards", board).plays
+        if rates != plays:
+            wanted = "an exact game" if rates == "game" else "a language model"
             raise ValueError(f"leaderboard {board.name!r} rates {wanted}; this policy is none")
     return boards
 
@@ -109,7 +108,7 @@ class GamePlanner:
         plan = CellPlan(cell, None)
         inputs: dict[str, Stage] = {}
         if cell.trainer.name != CONTROL:
-            plan.algorithm = check_trainer(cell.trainer)
+            plan.algorithm = made("trainers", cell.trainer)
             if cell.judge is None or cell.judge.name != "game":
                 raise ValueError(f"a game judges itself: the judge of {cell.id!r} must be 'game'")
             options = {
@@ -136,7 +135,7 @@ class TextPlanner:
         self.boards = _boards(config, "text")
         judges = [v for entry in config.matrix.judge for v in variants(entry)]
         graders = judges if config.graders is None else [v for entry in config.graders for v in variants(entry)]
-        self.judges = {v.label: judge_ref(v, policy) for v in [*judges, *graders]}
+        self.judges = _judges([*judges, *graders], policy)
         self.graders = [self.judges[v.label] for v in graders]
         self.precision = config.training.precision
         source = prompts_source(config, policy)
@@ -150,7 +149,7 @@ class TextPlanner:
             plan = CellPlan(cell, None)
             self._evaluate(plan, 0, self.base)
             return plan
-        plan = CellPlan(cell, check_trainer(cell.trainer))
+        plan = CellPlan(cell, made("trainers", cell.trainer))
         assert plan.algorithm is not None
         step = {Schedule.REFIT: self._refit, Schedule.STREAM: self._stream}[plan.algorithm.schedule]
         slots = dict.fromkeys(("policy", "auxiliary", "reference", "previous"), self.base)
@@ -303,6 +302,19 @@ class TextPlanner:
 def _algorithm(plan: CellPlan) -> Algorithm:
     assert plan.algorithm is not None
     return plan.algorithm
+
+
+def _judges(variants: Sequence[Variant], policy: str) -> dict[str, JudgeRef]:
+    """The judges by label."""
+    judges: dict[str, JudgeRef] = {}
+    for variant in variants:
+        judge = judge_ref(variant, policy)
+        if judges.setdefault(variant.label, judge).fingerprint != judge.fingerprint:
+            raise ValueError(
+                f"two different judges are both called {variant.label!r}: {dict(judges[variant.label].options)} and "
+                f"{dict(judge.options)}; give their files different names"
+            )
+    return judges
 
 
 def in_order(stages: Sequence[Stage]) -> list[Stage]:

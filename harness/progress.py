@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -17,11 +17,14 @@ class ProgressListener:
 
     Args:
         stages: all stages that will be heard of.
-        changed: called after every stage that ended.
+        changed: called when a stage begins or ends, and at the end of all.
+        checks: keys of stages whose failure the caller reports itself.
     """
 
-    def __init__(self, stages: Sequence[Stage], changed: Callable[[], None], console: Console) -> None:
-        self.console, self.changed = console, changed
+    def __init__(
+        self, stages: Sequence[Stage], changed: Callable[[], None], console: Console, checks: Collection[str] = ()
+    ) -> None:
+        self.console, self.changed, self.checks = console, changed, checks
         self.left = {stage.key: stage for stage in stages}
         self.total = len(self.left)
         self.executed: list[str] = []
@@ -48,6 +51,8 @@ class ProgressListener:
 
     def __exit__(self, *exception: object) -> None:
         self.bars.stop()
+        self.running = None
+        self.changed()
 
     def started(self, stage: Stage) -> None:
         self.running, self._began = stage.key, time.monotonic()
@@ -66,7 +71,7 @@ class ProgressListener:
 
     def failed(self, stage: Stage, reason: str, details: str) -> None:
         self.reasons[stage.key], self.details[stage.key] = reason, details
-        if stage.key == self.running:
+        if stage.key == self.running and stage.key not in self.checks:
             self.console.print(f"failed: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
         self._ended(stage)
 

@@ -42,7 +42,10 @@ def read_prompts(source: str, seed: int) -> list[PromptRecord]:
     path = Path(source)
     if not path.is_file():
         raise ValueError(f'no prompts file {path}; give a .jsonl with a "prompt" on each line')
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: a JSON text may hold other separators
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error}") from error
     records = [_record(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not records:
         raise ValueError(f"{path} holds no prompts")

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.config import Config, Game
 from harness.matrix import Variant
-from harness.registry import load, make
+from harness.registry import Kind, make
 from harness.stage import Stage
 from harness.store import content_hash
 from trainers.games import load_game
@@ -96,7 +96,7 @@ def judge_ref(variant: Variant, policy: str) -> JudgeRef:
     options = dict(variant.options)
     if policy == "pocket" and variant.name == "panel" and "panel" not in options:
         options["panel"] = str(Path(__file__).parent / "pocket" / "panel.yaml")
-    judge = make("judges", variant.name, options)
+    judge = made("judges", Variant(variant.name, options, variant.place))
     return JudgeRef(variant.name, options, judge.fingerprint(), variant.label)
 
 
@@ -109,10 +109,16 @@ def game_matrix(game: Game) -> list[list[float]]:
     return load_game(game.game).tolist()
 
 
-def check_trainer(variant: Variant) -> Any:
-    """The algorithm of a variant, made so that its options are checked. Raises ValueError where they are wrong."""
-    load("trainers", variant.name)
-    return make("trainers", variant.name, variant.options)
+def made(kind: Kind, variant: Variant) -> Any:
+    """What a variant names, made so that its options are checked.
+
+    Raises:
+        ValueError: unknown name or option, or an option out of range, with the place in the config.
+    """
+    try:
+        return make(kind, variant.name, variant.options)
+    except ValueError as error:
+        raise ValueError(f"{variant.place}: {error}" if variant.place else str(error)) from error
 
 
 def _checked_folder(folder: Path) -> str:

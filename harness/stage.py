@@ -15,7 +15,7 @@ from typing import Any
 VERSIONS = {
     "pocket": 1,
     "prompts": 1,
-    "sample": 1,
+    "sample": 2,
     "pair": 1,
     "score": 1,
     "fit": 1,
@@ -59,6 +59,15 @@ class Stage:
             "machine": machine(),
         }
         return hashlib.sha256(canonical(described).encode()).hexdigest()[:40]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled with its key, and its inputs by theirs alone: whole chains of iterations are too deep to pickle."""
+        return {**self.__dict__, "key": self.key, "inputs": {name: s._alone() for name, s in self.inputs.items()}}
+
+    def _alone(self) -> Stage:
+        named = Stage(self.kind, {})
+        named.__dict__["key"] = self.key
+        return named
 
     @property
     def seed(self) -> int:

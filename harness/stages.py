@@ -146,8 +146,8 @@ def sample(context: Context) -> Facts:
     generator = torch.Generator(device=policy.model.device).manual_seed(context.stage.seed)
     drawn = policy.sample(frame["tokens"].tolist(), sampling.k, sampling, generator, mix)
     rows = [
-        {"prompt": int(row), "tokens": r.tokens, "text": r.text, "finished": r.finished}
-        for row, responses in zip(frame.index, drawn, strict=True)
+        {"draw": draw, "prompt": int(row), "tokens": r.tokens, "text": r.text, "finished": r.finished}
+        for draw, (row, responses) in enumerate(zip(frame.index, drawn, strict=True))
         for r in responses
     ]
     pd.DataFrame(rows).to_parquet(context.out / "responses.parquet")
@@ -163,7 +163,7 @@ def pair(context: Context) -> Facts:
 
     protocols = {"tournament": tournament, "iid": iid}
     responses = pd.read_parquet(context.input("responses") / "responses.parquet")
-    groups = list(responses.groupby("prompt", sort=False).indices.values())
+    groups = list(responses.groupby("draw").indices.values())
     texts = [[responses["text"].iloc[i] for i in rows] for rows in groups]
     listed = pd.read_parquet(context.input("prompts") / "prompts.parquet")
     prompt_rows = [int(responses["prompt"].iloc[rows[0]]) for rows in groups]

@@ -68,9 +68,12 @@ class Store:
             (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
             target = self.path(stage)
             target.parent.mkdir(parents=True, exist_ok=True)
-            if not self.has(stage):
-                os.chmod(folder, 0o755)
+            os.chmod(folder, 0o755)
+            try:
                 os.rename(folder, target)
+            except OSError:
+                if not self.has(stage):
+                    raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

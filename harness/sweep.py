@@ -46,7 +46,10 @@ def run_sweep(config: Config, out: Path, store: Store, *, command: str, console:
         ValueError: the input is wrong (nothing was started but the look at the prompts).
     """
     plan = make_plan(config)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {out} cannot be written: {error.strerror}") from error
     _write_config(config, out)
     stages = [*plan.stages, *comparison_stages(plan, lambda stage: True)]
 
@@ -54,7 +57,7 @@ def run_sweep(config: Config, out: Path, store: Store, *, command: str, console:
         cells = cell_states(plan, store, listener.reasons, listener.running)
         _write_atomically(out / "cells.json", json.dumps(cells, indent=1))
 
-    listener = ProgressListener(stages, write_cells, console)
+    listener = ProgressListener(stages, write_cells, console, {stage.key for stage in plan.checks})
     with listener, LocalExecutor(store) as executor:
         executor.execute(plan.checks, listener)
         if listener.reasons:

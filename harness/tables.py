@@ -112,10 +112,10 @@ def _work(cell: CellPlan, store: Store, iteration: int) -> dict[str, int]:
     total = dict.fromkeys(WORK, 0)
     for trained, stages in cell.training.items():
         for stage in stages:
-            work = store.manifest(stage).get("work", {})
             if stage.kind == "play":
                 total["steps"] += iteration
             elif trained <= iteration:
+                work = store.manifest(stage).get("work", {})
                 total = {name: total[name] + work.get(name, 0) for name in WORK}
     return total
 

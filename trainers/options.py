@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, strict=True)]
 
 
 class Options(BaseModel):
@@ -26,7 +26,7 @@ class Sampling(Options):
         batch_size: sequences that are decoded at once.
     """
 
-    k: Annotated[int, Field(ge=2)] = 8
+    k: Annotated[int, Field(ge=2, strict=True)] = 8
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_tokens: Positive = 64
@@ -56,7 +56,7 @@ class Training(Options):
     epochs: Positive = 1
     batch_size: Positive = 128
     micro_batch_size: Positive | None = None
-    max_length: Annotated[int, Field(ge=2)] = 2048
+    max_length: Annotated[int, Field(ge=2, strict=True)] = 2048
     precision: Literal["bf16", "fp32"] = "bf16"
     steps_per_iteration: Positive | None = None
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0

@@ -7,6 +7,7 @@ fails with its reason and a fresh worker goes on.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import traceback
 from collections.abc import Sequence
@@ -113,14 +114,13 @@ class LocalExecutor:
 def _serve(pipe: Connection, store_root: str) -> None:
     """The worker: stages in, progress and outcomes out, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    # Asked of the environment, so that a sweep of games never waits for the import of transformers.
+    os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     import torch
-    import transformers
 
     from harness.stages import ModelCache, run_stage
 
     torch.set_num_threads(machine()["threads"])
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     store, models = Store(Path(store_root)), ModelCache()
     while True:
         try:
