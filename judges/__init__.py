@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from judges.ensemble import EnsembleJudge as EnsembleJudge
     from judges.judge import Judge as Judge
     from judges.judge import Prompt as Prompt
     from judges.judge import Question as Question
@@ -16,12 +17,16 @@ if TYPE_CHECKING:
     from judges.pair_preference import PairPreferenceJudge as PairPreferenceJudge
     from judges.pairrm import PairRMJudge as PairRMJudge
     from judges.panel import PanelJudge as PanelJudge
+    from judges.recorded import HumanJudge as HumanJudge
+    from judges.recorded import RecordedJudge as RecordedJudge
     from judges.reward_model import RewardModelJudge as RewardModelJudge
     from judges.verdicts import Answer as Answer
     from judges.verdicts import Verdicts as Verdicts
 
 _HOMES = {
     "Answer": "judges.verdicts",
+    "EnsembleJudge": "judges.ensemble",
+    "HumanJudge": "judges.recorded",
     "Judge": "judges.judge",
     "LLMJudge": "judges.llm",
     "PairPreferenceJudge": "judges.pair_preference",
@@ -29,6 +34,7 @@ _HOMES = {
     "PanelJudge": "judges.panel",
     "Prompt": "judges.judge",
     "Question": "judges.judge",
+    "RecordedJudge": "judges.recorded",
     "RewardModelJudge": "judges.reward_model",
     "Verdicts": "judges.verdicts",
 }

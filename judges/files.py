@@ -132,9 +132,7 @@ def _texts(row: dict[str, Any], place: str) -> dict[str, Any]:
 def _votes(label: Any, place: str) -> tuple[str, ...]:
     votes = tuple(label) if isinstance(label, list) else (label,)
     if not votes or any(not isinstance(vote, str) or vote not in VOTES for vote in votes):
-        raise ValueError(
-            f"{place}: 'label' must be 'first', 'second', 'tie' or a list of these, got {str(label)[:60]!r}"
-        )
+        raise ValueError(f"{place}: 'label' must be 'first', 'second', 'tie' or a list of these, got {label!r:.60}")
     return votes
 
 

@@ -1,0 +1,64 @@
+"""Several judges as one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from judges.judge import Judge, Question
+from judges.verdicts import OK, Answer, Verdicts
+
+
+@dataclass(eq=False)
+class EnsembleJudge(Judge):
+    """The weighted mean of several judges' preferences; each answer's `raw` keeps the members' own (JSON).
+
+    A question that one member fails fails with that member's status: a mean over whoever answered would be another
+    judge. Tokens, latency and cost are sums over the members.
+
+    Args:
+        judges: the members, at least two.
+        weights: positive, by default equal; they are scaled to sum to 1.
+
+    Raises:
+        ValueError: fewer than two members, or weights that do not fit.
+    """
+
+    judges: Sequence[Judge]
+    weights: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        weights = [1.0] * len(self.judges) if self.weights is None else list(self.weights)
+        if len(self.judges) < 2 or len(weights) != len(self.judges):
+            raise ValueError(
+                f"an ensemble needs at least 2 judges and a weight for each, got {len(self.judges)} judges"
+            )
+        if not all(0 < weight < math.inf for weight in weights):
+            raise ValueError(f"an ensemble's weights must be positive numbers, got {weights}")
+        self._shares = [weight / sum(weights) for weight in weights]
+
+    def fingerprint(self) -> str:
+        members = [judge.fingerprint() for judge in self.judges]
+        return hashlib.sha256(json.dumps(["ensemble", members, self._shares]).encode()).hexdigest()
+
+    def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
+        columns = [[getattr(each, name) for each in questions] for name in ("prompt", "first", "second")]
+        records = [judge.verdicts(*columns) for judge in self.judges]
+        advance(len(questions))
+        return [self._mix(i, records) for i in range(len(questions))]
+
+    def _mix(self, i: int, records: Sequence[Verdicts]) -> Answer:
+        preferences = [float(record.preference[i]) for record in records]
+        return Answer(
+            sum(share * preference for share, preference in zip(self._shares, preferences, strict=True)),
+            next((record.status[i] for record in records if record.status[i] != OK), OK),
+            sum(int(record.input_tokens[i]) for record in records),
+            sum(int(record.output_tokens[i]) for record in records),
+            sum(float(record.latency[i]) for record in records),
+            sum(float(record.cost[i]) for record in records),
+            json.dumps([None if math.isnan(preference) else preference for preference in preferences]),
+            any(bool(record.truncated[i]) for record in records),
+        )
