@@ -122,7 +122,7 @@ class GamePlanner:
         for board in self.boards:
             options = {"preference": self.matrix, "leaderboard": {"name": board.name, "options": dict(board.options)}}
             stage = Stage("gap", options, inputs, title=f"{cell.id}: {board.name}")
-            plan.grades.append(Grade(stage, board.name, "game", self.config.iterations))
+            plan.grades.append(Grade(stage, board.name, "", self.config.iterations))
         return plan
 
 

@@ -337,7 +337,11 @@ FUNCTIONS: dict[str, Callable[[Context], Facts]] = {
 
 
 def text_figures(texts: Sequence[str]) -> dict[str, float]:
-    """Signs of collapse: distinct_2 (share of distinct word pairs), repeated (share of texts seen before), words."""
+    """Signs of collapse in the first 256 texts (shares of distinct things depend on how many there are).
+
+    distinct_2: share of distinct word pairs; repeated: share of texts seen before; words: mean length.
+    """
+    texts = texts[:256]
     words = [text.split() for text in texts]
     bigrams = [pair for w in words for pair in itertools.pairwise(w)]
     return {

@@ -189,7 +189,7 @@ def _graded(cell: CellPlan, grade: Grade, store: Store) -> pd.DataFrame:
 
 def _metrics(plan: Plan) -> dict[str, Any]:
     boards = [make("leaderboards", v.name, v.options) for e in plan.config.leaderboards for v in variants(e)]
-    return {name: dataclasses.asdict(metric) for board in boards for name, metric in board.metrics.items()}
+    return {f"{b.name}/{name}": dataclasses.asdict(metric) for b in boards for name, metric in b.metrics.items()}
 
 
 def cell_states(plan: Plan, store: Store, reasons: Mapping[str, str], running: str | None) -> list[dict[str, Any]]:
