@@ -10,7 +10,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -169,9 +169,15 @@ def encode_response(tokenizer: Any, prompt: Prompt, response: str) -> list[int]:
 
 def defused(tokenizer: Any, text: str) -> str:
     """The text with the tokenizer's special tokens broken apart, so that a response cannot end its own turn."""
+    pattern = _special_tokens(tokenizer)
+    return pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text) if pattern else text
+
+
+@lru_cache(maxsize=8)
+def _special_tokens(tokenizer: Any) -> re.Pattern[str] | None:
     special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    pattern = "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True) if len(token) > 1)
-    return re.sub(pattern, lambda match: f"{match[0][0]} {match[0][1:]}", text) if pattern else text
+    longest_first = sorted((token for token in special if len(token) > 1), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
 
 def batches(lengths: Sequence[int], batch_size: int, *, equal: bool = False) -> Iterator[list[int]]:

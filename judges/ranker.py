@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import AutoConfig, AutoModel
 from judges.models import load_tokenizer
 
 PREFIXES = {"source": "<|source|>", "cand1": "<|candidate1|>", "cand2": "<|candidate2|>", "cand": "<|candidate|>"}
+READ = ("source", "cand1", "cand2")
 
 
 class PairRanker(nn.Module):
@@ -95,9 +97,10 @@ def load_ranker(folder: Path) -> tuple[PairRanker, Any]:
     return ranker.eval(), tokenizer
 
 
+@lru_cache(maxsize=8)
 def prefix_ids(tokenizer: Any) -> list[int]:
     """Ids of the source, candidate-1 and candidate-2 prefixes. Raises ValueError for a tokenizer that lacks them."""
-    tokens = [PREFIXES[name] for name in ("source", "cand1", "cand2")]
+    tokens = [PREFIXES[name] for name in READ]
     ids = [tokenizer.convert_tokens_to_ids(token) for token in tokens]
     if None in ids or tokenizer.unk_token_id in ids:
         raise ValueError(
@@ -119,8 +122,9 @@ def encode_pair(
     positions: list[int] = []
     truncated = False
     room = limits[0]
-    for text, prefix in zip((source, first, second), prefix_ids(tokenizer), strict=True):
-        marked = tokenizer.convert_ids_to_tokens(prefix) + _plain(tokenizer, text)
+    tokens = [PREFIXES[name] for name in READ]
+    for text, token, prefix in zip((source, first, second), tokens, prefix_ids(tokenizer), strict=True):
+        marked = token + _plain(tokenizer, text)
         row = tokenizer(marked, truncation=True, max_length=room)["input_ids"]
         truncated |= len(row) == room < len(tokenizer(marked)["input_ids"])
         positions.append(len(ids) + row.index(prefix))
@@ -131,9 +135,14 @@ def encode_pair(
 
 
 def _plain(tokenizer: Any, text: str) -> str:
-    for token in (*PREFIXES.values(), *tokenizer.all_special_tokens):
+    for token in _reserved(tokenizer):
         text = text.replace(token, " ")
     return text
+
+
+@lru_cache(maxsize=8)
+def _reserved(tokenizer: Any) -> tuple[str, ...]:
+    return (*PREFIXES.values(), *tokenizer.all_special_tokens)
 
 
 def rank(ranker: PairRanker, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]], pad: int) -> Tensor:
