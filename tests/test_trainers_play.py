@@ -135,6 +135,14 @@ def test_a_sampled_refit_leaves_unseen_actions_beside_the_pairs_mean() -> None:
     pytest.fail("every sampled pair held the same action twice")
 
 
+def test_sampled_pairs_that_fall_into_unconnected_groups_still_have_a_small_solution() -> None:
+    """At most three pairs hang together, so no two log-probabilities move apart by more than three targets of eta/2."""
+    games = np.full((500, 6, 6), 0.5)
+    run = play(OMD(eta=1.2), games, 1, exact=False, pairs_per_iteration=3, seed=4)
+    change = np.log(run.policies[1]) - np.log(run.policies[0])
+    assert (change.max(-1) - change.min(-1)).max() <= 3 * 0.6 + 1e-9
+
+
 def test_sampled_pairs_estimate_the_gradient_without_bias() -> None:
     start = [0.5, 0.3, 0.2]
     exact = play(IPOMD(tau=1.0), CYCLE, 1, init=start, step_size=1e-3).policies[1]

@@ -20,7 +20,7 @@ class PairLaw:
         won: how often y meets y' and wins, divided by how often y occurs, [games, y, y'].
         lost: how often y meets y' and loses, likewise.
         log_occurrence: log of how often each action occurs in a pair's first place, [games, n].
-        complete: every action occurs, so that a strictly convex loss has one minimiser.
+        complete: every pair of actions occurs, so that a strictly convex loss has one minimiser.
     """
 
     won: Tensor
@@ -78,8 +78,7 @@ class Sampled:
         wins_over = counts.reshape(self.preference.shape)
         occurrence = (wins_over.sum(-1) + wins_over.sum(-2)) / 2
         seen = torch.where(occurrence > 0, occurrence, 1.0).unsqueeze(-1)
-        complete = bool((occurrence > 0).all())
-        return PairLaw(wins_over / seen, wins_over.transpose(-1, -2) / seen, seen.squeeze(-1).log(), complete)
+        return PairLaw(wins_over / seen, wins_over.transpose(-1, -2) / seen, seen.squeeze(-1).log(), False)
 
     def rewards(self, log_law: Tensor, log_opponent: Tensor, reward: Reward) -> Tensor:
         own, opponent = self._draw(log_law), self._draw(log_opponent)

@@ -143,7 +143,7 @@ class Newton:
         """The normalised log-policy [games, n] of least expected loss.
 
         A squared loss of margins takes one step, a linear solve; any other smooth one stops when its gradient is 1e-13
-        of its own terms. Where some action never occurs in the pairs, the solution nearest to `start`.
+        of its own terms. Where sampled pairs leave several solutions, the one nearest to `start`.
 
         Raises:
             ValueError: there is no finite minimiser (a logistic loss on a game with entries 0 or 1).
