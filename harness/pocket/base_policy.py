@@ -19,6 +19,8 @@ CHAT_TEMPLATE = (
     "{% if message['role'] == 'assistant' %} {{ eos_token }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %} <assistant>{% endif %}"
 )
+JUDGE_WORDS = ("first", "second", "better")
+"""Words of the judges' template (`judges.py` beside this file), so that a judge can start from these weights."""
 CONTEXT = 128
 PAIRS, BATCH_SIZE, LEARNING_RATE, WARMUP = 27_200, 64, 5e-3, 0.05
 
@@ -57,7 +59,7 @@ def build_tokenizer() -> "PreTrainedTokenizerFast":
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = {word: index for index, word in enumerate([*SPECIAL, *vocabulary()])}
+    words = {word: index for index, word in enumerate([*SPECIAL, *vocabulary(), *JUDGE_WORDS])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -77,7 +79,7 @@ def build_tokenizer() -> "PreTrainedTokenizerFast":
 
 
 def build_model(tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":
-    """An untrained Llama drawn from torch's global generator: 2 layers, hidden size 128, about 430 thousand parameters."""
+    """An untrained Llama from torch's global generator: 2 layers, hidden size 128, about 430 thousand parameters."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
