@@ -14,6 +14,9 @@ import pytest
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 if TYPE_CHECKING:
+    from harness.executors.local import Listener
+    from harness.stage import Stage
+    from harness.store import Store
     from trainers.policies.causal_lm import CausalLM
 
 WORDS = (
@@ -136,7 +139,7 @@ class Workspace:
     folder: Path
     model: Path
 
-    def config(self, name: str = "sweep.yaml", **changes: Any) -> Path:
+    def config(self, file: str = "sweep.yaml", /, **changes: Any) -> Path:
         """A small sweep of one trainer under the panel, with these top-level keys changed (None takes a key out)."""
         import yaml
 
@@ -151,7 +154,7 @@ class Workspace:
             "training": {"lr": 0.001, "batch_size": 4, "precision": "fp32", "max_length": 40},
             "leaderboards": ["head-to-head"],
         } | changes
-        path = self.folder / name
+        path = self.folder / file
         path.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}), encoding="utf-8")
         return path
 
@@ -188,6 +191,44 @@ def nashbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         return Ended(code, said.out, said.err)
 
     return call
+
+
+class InlineExecutor:
+    """Runs stages in this process, to spare a worker's start; how a worker behaves is tested with a real one."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def __enter__(self) -> InlineExecutor:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def execute(self, stages: Sequence[Stage], listener: Listener) -> None:
+        from harness.stages import ModelCache, run_stage
+
+        failed: dict[str, str] = {}
+        models = ModelCache()
+        for stage in stages:
+            reason = next((failed[source.key] for source in stage.inputs.values() if source.key in failed), None)
+            computed = not self.store.has(stage)
+            if reason is None:
+                listener.started(stage)
+                try:
+                    run_stage(stage, self.store, models, lambda done, total: None)
+                    listener.finished(stage, computed)
+                    continue
+                except (ValueError, FloatingPointError) as error:
+                    reason = f"{stage.title}: {error}"
+            failed[stage.key] = reason
+            listener.failed(stage, reason, "")
+
+
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps of this test run in this process."""
+    monkeypatch.setattr("harness.sweep.LocalExecutor", InlineExecutor)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,172 @@
+"""The store: artifacts appear whole or not at all, and a verdict is kept once, under everything that determines it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from harness import stage as stage_module
+from harness.stage import Stage
+from harness.store import MANIFEST, Store, content_hash, verdict_key
+from judges.judge import Question
+from judges.verdicts import Answer
+
+STAGE = Stage("play", {"iterations": 3}, title="a game")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def files(store: Store) -> list[str]:
+    return sorted(str(p.relative_to(store.root)) for p in store.root.rglob("*") if p.is_file())
+
+
+def test_an_artifact_appears_whole_with_its_manifest_when_the_block_ends(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    with store.writing(STAGE) as (folder, facts):
+        (folder / "part").mkdir()
+        (folder / "part" / "data.txt").write_text("three")
+        facts["work"] = {"steps": 3}
+        assert not store.has(STAGE)
+        assert not store.path(STAGE).exists()
+        assert not (folder / MANIFEST).exists()
+    assert store.has(STAGE)
+    manifest = store.manifest(STAGE)
+    assert manifest["files"] == {"part/data.txt": content_hash(store.path(STAGE) / "part" / "data.txt")}
+    assert (manifest["key"], manifest["kind"], manifest["work"]) == (STAGE.key, "play", {"steps": 3})
+    assert list((store.root / "tmp").iterdir()) == []
+
+
+def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(ZeroDivisionError), store.writing(STAGE) as (folder, _):
+        (folder / "data.txt").write_text("half")
+        raise ZeroDivisionError
+    assert not store.has(STAGE)
+    assert files(store) == []
+
+
+def test_a_writer_killed_half_way_leaves_no_visible_artifact_and_does_not_stop_the_next(tmp_path: Path) -> None:
+    script = f"""
+        import os, signal
+        from pathlib import Path
+        from harness.stage import Stage
+        from harness.store import Store
+        with Store(Path({str(tmp_path)!r})).writing(Stage("play", {{"iterations": 3}})) as (folder, _):
+            (folder / "data.txt").write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    store = Store(tmp_path)
+    assert [Path(name).name for name in files(store)] == ["data.txt"]  # in tmp/, where nobody looks
+    assert not store.has(STAGE)
+    assert not store.path(STAGE).exists()
+    with store.writing(STAGE) as (folder, _):
+        (folder / "data.txt").write_text("whole")
+    assert (store.path(STAGE) / "data.txt").read_text() == "whole"
+
+
+def test_of_two_writers_of_one_stage_the_quicker_ones_artifact_stands(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.writing(STAGE) as (slow, _):
+        (slow / "data.txt").write_text("slow")
+        with store.writing(STAGE) as (quick, _):
+            (quick / "data.txt").write_text("quick")
+    assert (store.path(STAGE) / "data.txt").read_text() == "quick"
+    assert list((store.root / "tmp").iterdir()) == []
+
+
+def test_a_folder_without_a_manifest_is_no_artifact(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.path(STAGE).mkdir(parents=True)
+    (store.path(STAGE) / "data.txt").write_text("half")
+    assert not store.has(STAGE)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ValueError, match="cannot be written"):
+        Store(tmp_path / "store")
+
+
+# --- keys --------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_depends_on_kind_options_inputs_and_machine_and_not_on_titles_and_places(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def key(kind: str = "play", options: object = 1, source: int = 1, name: str = "run", **more: object) -> str:
+        return Stage(kind, {"a": options}, {name: Stage("play", {"x": source})}, **more).key  # type: ignore[arg-type]
+
+    usual = key()
+    assert key(title="another", where={"path": "/elsewhere"}) == usual
+    assert len({usual, key(kind="gap"), key(options=2), key(options="1"), key(source=2), key(name="other")}) == 6
+    monkeypatch.setattr(stage_module, "machine", lambda: {"device": "cpu", "threads": 77})
+    assert key() != usual
+    monkeypatch.undo()
+    monkeypatch.setitem(stage_module.VERSIONS, "play", stage_module.VERSIONS["play"] + 1)
+    assert key() != usual
+
+
+def test_the_order_of_options_does_not_matter_and_the_seed_comes_from_the_key() -> None:
+    one, two = Stage("play", {"a": 1, "b": 2}), Stage("play", {"b": 2, "a": 1})
+    assert (one.key, one.seed) == (two.key, two.seed)
+    assert one.seed == int(one.key[:15], 16)
+    assert one.seed < 2**63  # numpy and torch both take it
+
+
+def test_content_hashes_follow_names_and_contents_but_not_hidden_files_or_times(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("abc")
+    before = content_hash(tmp_path / "model")
+    (tmp_path / "model" / ".cache").write_text("noise")
+    os.utime(tmp_path / "model" / "weights", (1, 1))
+    assert content_hash(tmp_path / "model") == before
+    (tmp_path / "model" / "weights").rename(tmp_path / "model" / "renamed")
+    assert content_hash(tmp_path / "model") != before
+
+
+# --- verdicts ----------------------------------------------------------------------------------------------------
+
+
+def test_verdicts_are_found_again_in_full_and_failures_are_not_kept(tmp_path: Path) -> None:
+    good = Answer(0.25, "ok", 12, 3, 0.5, 0.01, "B is better")
+    Store(tmp_path).verdicts.add({"good": good, "bad": Answer.failure("timeout")})
+    assert Store(tmp_path).verdicts.find(["good", "bad", "unknown"]) == {"good": good}
+
+
+def test_the_first_answer_to_a_question_stands(tmp_path: Path) -> None:
+    table = Store(tmp_path).verdicts
+    table.add({"key": Answer(0.25)})
+    table.add({"key": Answer(0.75)})
+    assert table.find(["key"])["key"].preference == 0.25
+
+
+def test_thousands_of_keys_are_found_at_once(tmp_path: Path) -> None:
+    table = Store(tmp_path).verdicts
+    table.add({str(i): Answer(i / 3000) for i in range(3000)})
+    found = table.find([str(i) for i in range(3000)])
+    assert all(math.isclose(found[str(i)].preference, i / 3000) for i in range(3000))
+
+
+def test_a_verdicts_key_tells_judge_prompt_first_second_and_order_apart() -> None:
+    question = Question("p", "a", "b")
+    chat = Question([{"role": "user", "content": "p"}], "a", "b")
+    others = [Question("q", "a", "b"), Question("p", "b", "a"), Question("p", "a", "c"), Question("pa", "", "b"), chat]
+    assert len({verdict_key("judge", q) for q in [question, *others]} | {verdict_key("other", question)}) == 7
+
+
+def test_a_manifest_is_readable_json_with_the_keys_of_the_inputs(tmp_path: Path) -> None:
+    store, source = Store(tmp_path), Stage("play", {"x": 1})
+    with store.writing(Stage("gap", {}, {"run": source})):
+        pass
+    (path,) = tmp_path.rglob(MANIFEST)
+    assert json.loads(path.read_text())["inputs"] == {"run": source.key}
