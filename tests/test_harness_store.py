@@ -45,9 +45,14 @@ def test_an_artifact_appears_whole_with_its_manifest_when_the_block_ends(tmp_pat
 
 def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    with pytest.raises(ZeroDivisionError), store.writing(STAGE) as (folder, _):
-        (folder / "data.txt").write_text("half")
-        raise ZeroDivisionError
+
+    def write_half() -> None:
+        with store.writing(STAGE) as (folder, _):
+            (folder / "data.txt").write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_half()
     assert not store.has(STAGE)
     assert files(store) == []
 
