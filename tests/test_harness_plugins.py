@@ -1,0 +1,246 @@
+"""Third-party packages, and the worker process: real command lines in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import packages_distributions
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from conftest import Ended, Workspace
+
+from harness import registry
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULE = '''
+"""A third-party package of trainers and a judge."""
+
+import os, signal, time
+from dataclasses import dataclass
+from pathlib import Path
+
+from judges import Judge
+from judges.verdicts import Answer
+from trainers import OMD
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gentle(OMD):
+    """Half a mirror step."""
+
+    name = "gentle"
+
+    def loss(self, pair):
+        return (pair.log_ratio("previous") - self.eta / 4).square()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deadly(OMD):
+    """Kills its process, as the kernel does when memory is out."""
+
+    name = "deadly"
+
+    def loss(self, pair):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slow(OMD):
+    """Waits as long as a file called `wait` is there, and says that it does in `waiting`."""
+
+    folder: str = "."
+    name = "slow"
+
+    def loss(self, pair):
+        while (Path(self.folder) / "wait").exists():
+            (Path(self.folder) / "waiting").touch()
+            time.sleep(0.02)
+        return super().loss(pair)
+
+
+@dataclass(eq=False)
+class LongestText(Judge):
+    """Prefers the longer text."""
+
+    margin: int = 0
+
+    def answer(self, questions, advance):
+        advance(len(questions))
+        return [Answer(1.0 if len(q.first) > len(q.second) + self.margin else 0.0) for q in questions]
+
+
+class NoJudge:
+    pass
+'''
+ENTRIES = """\
+[nashbench.trainers]
+gentle = kind_plugin:Gentle
+deadly = kind_plugin:Deadly
+slow = kind_plugin:Slow
+
+[nashbench.judges]
+longest-text = kind_plugin:LongestText
+absent = plugin_that_is_absent:Judge
+no-judge = kind_plugin:NoJudge
+"""
+
+
+def install(folder: Path, name: str, entries: str, module: str = "") -> Path:
+    """A package as `pip install --target` leaves it: the module and its metadata."""
+    metadata = folder / f"{name.replace('-', '_')}-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(entries)
+    if module:
+        (folder / f"{name.replace('-', '_')}.py").write_text(module)
+    return folder
+
+
+@pytest.fixture
+def plugins(tmp_path: Path) -> Path:
+    return install(tmp_path / "site", "kind-plugin", ENTRIES, MODULE)
+
+
+@pytest.fixture
+def installed(plugins: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The package on this process's own path."""
+    monkeypatch.syspath_prepend(str(plugins))
+    for cached in (registry._entries, registry.names):
+        cached.cache_clear()
+    yield plugins
+    for cached in (registry._entries, registry.names):
+        cached.cache_clear()
+    sys.modules.pop("kind_plugin", None)
+
+
+def start(workspace: Workspace, plugins: Path, config: Path, store: Path | None = None) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness", *workspace.arguments(config, store=store)],
+        env=os.environ | {"PYTHONPATH": str(plugins), "OMP_NUM_THREADS": "1"},
+        cwd=workspace.folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def states(workspace: Workspace) -> dict[str, tuple[str, str]]:
+    cells = json.loads((workspace.out / "cells.json").read_text())
+    return {c["trainer"]: (c["state"], c["reason"]) for c in cells}
+
+
+def game(workspace: Workspace, *trainers: object) -> Path:
+    return workspace.config(
+        policy={"game": "cyc3"},
+        prompts=None,
+        matrix={"trainer": list(trainers), "judge": ["game"]},
+        leaderboards=["duality-gap"],
+        iterations=8,
+    )
+
+
+# --- third-party packages ----------------------------------------------------------------------------------------
+
+
+def test_a_third_party_trainer_and_judge_run_in_a_sweep_like_the_built_in_ones(
+    workspace: Workspace, plugins: Path
+) -> None:
+    matrix = {"trainer": [{"name": "gentle", "eta": [0.5, 1.0]}, "dpo"], "judge": [{"name": "longest-text"}]}
+    running = start(workspace, plugins, workspace.config(matrix=matrix))
+    out, err = running.communicate(timeout=300)
+    assert running.returncode == 0, err
+    assert states(workspace) == dict.fromkeys(("sft", "gentle(eta=0.5)", "gentle(eta=1.0)", "dpo"), ("done", ""))
+    assert Path(out.strip()).is_file()
+
+
+@pytest.mark.usefixtures("installed")
+def test_list_shows_third_party_names_and_a_broken_one_with_its_fault(nashbench: Callable[..., Ended]) -> None:
+    judges = {item["name"]: item for item in json.loads(nashbench("list", "judges", "--json").out)}
+    assert judges["longest-text"]["options"] == {"margin": 0}
+    assert "panel" in judges
+    fault = judges["absent"]["summary"]
+    for part in ("broken", "'absent'", "plugin_that_is_absent:Judge", "kind-plugin", "ModuleNotFoundError"):
+        assert part in fault
+    assert "not a dataclass derived from Judge" in judges["no-judge"]["summary"]
+    trainers = {item["name"]: item for item in json.loads(nashbench("list", "trainers", "--json").out)}
+    assert trainers["gentle"]["summary"] == "Half a mirror step."
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_broken_plug_in_stops_only_the_sweep_that_asks_for_it(
+    workspace: Workspace, nashbench: Callable[..., Ended]
+) -> None:
+    asked = workspace.config(matrix={"trainer": ["dpo"], "judge": ["absent"]})
+    ended = nashbench("sweep", str(asked))
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "'absent' (plugin_that_is_absent:Judge of kind-plugin) fails to import" in ended.err
+    assert nashbench("plan", str(workspace.config()), "--store", str(workspace.store)).code == 0
+
+
+def test_a_name_that_two_packages_claim_is_refused_with_both(
+    workspace: Workspace, nashbench: Callable[..., Ended], installed: Path
+) -> None:
+    install(installed, "rival-plugin", "[nashbench.trainers]\ndpo = kind_plugin:Gentle\n")
+    for cached in (registry._entries, registry.names):
+        cached.cache_clear()
+    ended = nashbench("sweep", str(workspace.config()))
+    assert ended.code == 2
+    for part in ("'dpo' is claimed by", "trainers.dpo:DPO of nashbench", "kind_plugin:Gentle of rival-plugin"):
+        assert part in ended.err
+
+
+@pytest.mark.parametrize("room", ["harness", "trainers", "judges", "leaderboards", "reports"])
+def test_the_rooms_are_this_distributions_own_and_no_other_package_shadows_them(room: str) -> None:
+    spec = find_spec(room)
+    assert spec is not None
+    assert spec.origin is not None
+    assert Path(spec.origin).resolve().is_relative_to(ROOT / room)
+    assert set(packages_distributions().get(room, ["nashbench"])) == {"nashbench"}
+
+
+# --- the worker --------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_killed_fails_its_cell_with_the_signal_and_the_others_go_on(
+    workspace: Workspace, plugins: Path
+) -> None:
+    running = start(workspace, plugins, game(workspace, "deadly", "omd"))
+    _, err = running.communicate(timeout=300)
+    assert running.returncode == 1, err
+    found = states(workspace)
+    state, reason = found.pop("deadly")
+    assert state == "failed"
+    assert "the worker process died (signal 9); out of memory?" in reason
+    assert found == dict.fromkeys(("sft", "omd"), ("done", ""))
+    assert (workspace.out / "results.csv").is_file()
+
+
+def test_ctrl_c_ends_with_130_and_the_same_command_goes_on_from_there(workspace: Workspace, plugins: Path) -> None:
+    (workspace.folder / "wait").touch()
+    config = game(workspace, "omd", {"name": "slow", "folder": str(workspace.folder)})
+    running = start(workspace, plugins, config)
+    deadline = time.monotonic() + 120
+    while not (workspace.folder / "waiting").exists():
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert [state for state, _ in states(workspace).values()] == ["done", "done", "running"]
+    os.killpg(running.pid, signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 130, err
+    assert "the same command goes on from here" in err
+    assert "Traceback" not in err
+    assert [state for state, _ in states(workspace).values()] == ["done", "done", "missing"]
+    (workspace.folder / "wait").unlink()
+    again = start(workspace, plugins, config)
+    _, err = again.communicate(timeout=300)
+    assert again.returncode == 0, err
+    assert "2 stages executed; cells: 3 done" in err
