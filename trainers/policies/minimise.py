@@ -7,7 +7,7 @@ accurate where probabilities underflow.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import torch
@@ -72,7 +72,7 @@ class ExpectedLoss:
     def at(self, log_policy: Tensor) -> Point:
         """The slope of the loss at a log-policy, which is normalised first."""
         log_policy = torch.log_softmax(log_policy, -1)
-        slopes = self._slopes(log_policy)
+        _, slopes = self._slopes(log_policy)
         rows = self._rows(slopes.chosen, slopes.rejected)
         residual, terms = rows.sum(-1), rows.abs().sum(-1).amax(-1)
         if not (slopes.chosen + slopes.rejected).any():
@@ -82,16 +82,9 @@ class ExpectedLoss:
 
     def curvature(self, log_policy: Tensor) -> Curvature:
         """The loss's second derivatives, pair by pair."""
-
-        def slopes(chosen: Tensor, rejected: Tensor) -> tuple[Tensor, Tensor]:
-            total = torch.func.grad(lambda c, r: self._loss(PairValues(c, r)).sum(), argnums=(0, 1))
-            return total(chosen, rejected)
-
-        pair = all_pairs(log_policy)
-        at = (pair.chosen.clone(), pair.rejected.clone())
-        one, zero = torch.ones_like(at[0]), torch.zeros_like(at[0])
-        chosen, cross = torch.func.jvp(slopes, at, (one, zero))[1]
-        _, rejected = torch.func.jvp(slopes, at, (zero, one))[1]
+        pair, slopes = self._slopes(log_policy, create_graph=True)
+        chosen, cross = _derivatives(slopes.chosen, pair)
+        _, rejected = _derivatives(slopes.rejected, pair)
         return Curvature(chosen, cross, rejected)
 
     def newton_matrix(self, point: Point, curvature: Curvature) -> tuple[Tensor, Tensor]:
@@ -122,48 +115,75 @@ class ExpectedLoss:
     def _reward_pairs(self) -> Mapping[str, PairValues]:
         return {name: all_pairs(values) for name, values in self.rewards.items()}
 
-    def _slopes(self, log_policy: Tensor) -> PairValues:
-        """d loss / d log pi(chosen) and d log pi(rejected) of each ordered pair, [games, n, n]."""
+    def _slopes(self, log_policy: Tensor, create_graph: bool = False) -> tuple[PairValues, PairValues]:
+        """Every ordered pair, and d loss / d log pi(chosen) and d log pi(rejected) of each, [games, n, n]."""
         pair = all_pairs(log_policy)
         inputs = (pair.chosen.requires_grad_(), pair.rejected.requires_grad_())
-        return PairValues(*torch.autograd.grad(self._loss(pair).sum(), inputs))
+        slopes = torch.autograd.grad(self._loss(pair).sum(), inputs, create_graph=create_graph)
+        return pair, PairValues(*slopes)
 
     def _rows(self, as_chosen: Tensor, as_rejected: Tensor) -> Tensor:
         """What each pair contributes to its first action, [games, y, y']."""
         return self.pairs.won * as_chosen + self.pairs.lost * as_rejected.transpose(-1, -2)
 
 
+def _derivatives(slope: Tensor, pair: PairValues) -> tuple[Tensor, ...]:
+    """d slope / d log pi(chosen) and d log pi(rejected), pair by pair; zero where the loss is linear."""
+    if not slope.requires_grad:
+        return torch.zeros_like(slope), torch.zeros_like(slope)
+    inputs = (pair.chosen, pair.rejected)
+    return torch.autograd.grad(slope.sum(), inputs, retain_graph=True, materialize_grads=True)
+
+
 class Newton:
-    """Newton's method for exact refits; remembers the curvature of a loss as long as it stays the same."""
+    """Newton's method for exact refits; remembers the last algorithm whose curvature turned out to be a constant."""
 
     def __init__(self) -> None:
-        self.curvature: Curvature | None = None
+        self.algorithm: Algorithm | None = None
+        self.constant: Curvature | None = None
 
     def minimise(self, loss: ExpectedLoss, start: Tensor) -> Tensor:
         """The normalised log-policy [games, n] of least expected loss.
 
-        A squared loss of margins takes one step, a linear solve; any other smooth one stops when its gradient is 1e-13
-        of its own terms. Where sampled pairs leave several solutions, the one nearest to `start`.
+        A squared loss of margins is one linear solve; any other smooth one stops when its gradient is 1e-13 of its own
+        terms. Where sampled pairs leave several solutions, the one nearest to `start`.
 
         Raises:
             ValueError: there is no finite minimiser (a logistic loss on a game with entries 0 or 1).
         """
+        if loss.algorithm != self.algorithm:
+            self.algorithm, self.constant = loss.algorithm, _constant_curvature(loss, start)
         point = loss.at(start)
-        for count in range(MAX_STEPS):
-            curvature = self.curvature or loss.curvature(point.log_policy)
-            matrix, scale = loss.newton_matrix(point, curvature)
-            step = _solve(matrix, -point.residual, loss.pairs.complete)
-            moved = loss.at(point.log_policy + step)
-            done = bool((moved.size <= TOLERANCE * scale).all())
-            self.curvature = curvature if done and count == 0 else None
-            if done:
-                return moved.log_policy
-            point = _damped(loss, point, moved, step, scale)
+        if self.constant is not None and point.pull is None:
+            matrix, _ = loss.newton_matrix(point, self.constant)
+            return torch.log_softmax(point.log_policy + _solve(matrix, -point.residual, loss.pairs.complete), -1)
+        for _ in range(MAX_STEPS):
+            matrix, scale = loss.newton_matrix(point, loss.curvature(point.log_policy))
+            point = _damped(loss, point, _solve(matrix, -point.residual, loss.pairs.complete), scale)
+            if (point.size <= TOLERANCE * scale).all():
+                return point.log_policy
         raise ValueError(
             f"{loss.algorithm.name} has no finite minimiser here: after {MAX_STEPS} Newton steps the policy still "
             "moves. A preference matrix with entries 0 or 1, or few sampled pairs, do this to a logistic loss; move "
             "the entries inside (0, 1) or draw more pairs"
         )
+
+
+def _constant_curvature(loss: ExpectedLoss, start: Tensor) -> Curvature | None:
+    """The loss's curvature where it depends neither on the policy nor on what the loss is measured against."""
+    generator = torch.Generator().manual_seed(0)
+
+    def wild(values: Tensor) -> Tensor:
+        return values + 1e3 * torch.randn(values.shape, generator=generator, dtype=values.dtype)
+
+    elsewhere = replace(
+        loss,
+        frozen={name: wild(values) for name, values in loss.frozen.items()},
+        rewards={name: wild(values) for name, values in loss.rewards.items()},
+    )
+    here, there = loss.curvature(start), elsewhere.curvature(wild(start))
+    same = (torch.equal(getattr(here, f.name), getattr(there, f.name)) for f in fields(Curvature))
+    return here if all(same) else None
 
 
 def _solve(matrix: Tensor, right: Tensor, complete: bool) -> Tensor:
@@ -173,15 +193,15 @@ def _solve(matrix: Tensor, right: Tensor, complete: bool) -> Tensor:
     return torch.linalg.lstsq(matrix, right.unsqueeze(-1), driver="gelsd").solution.squeeze(-1)
 
 
-def _damped(loss: ExpectedLoss, point: Point, moved: Point, step: Tensor, scale: Tensor) -> Point:
+def _damped(loss: ExpectedLoss, point: Point, step: Tensor, scale: Tensor) -> Point:
     """The point after the step, halved game by game until the gradient does not grow."""
     bound, share = point.size + TOLERANCE * scale, torch.ones_like(scale)
     for _ in range(MAX_HALVINGS):
+        moved = loss.at(point.log_policy + share.unsqueeze(-1) * step)
         grown = ~(moved.size <= bound)
         if not grown.any():
             break
         share = torch.where(grown, share / 2, share)
-        moved = loss.at(point.log_policy + share.unsqueeze(-1) * step)
     return moved
 
 
