@@ -6,8 +6,26 @@ from dataclasses import replace
 import pytest
 import torch
 
-from trainers import DPO, INPO, IPOMD, OMD, ONPO, Algorithm, SLiC
-from trainers.algorithm import PairBatch, PairValues, labelled_loss
+from trainers import (
+    DPO,
+    EGPO,
+    INPO,
+    IPO,
+    IPOMD,
+    OMD,
+    OMWU,
+    ONPO,
+    RL,
+    SFT,
+    SPPO,
+    Algorithm,
+    NashMD,
+    SelfPlay,
+    SimPO,
+    SLiC,
+    SLiCHF,
+)
+from trainers.algorithm import PairBatch, PairValues, Player, Schedule, labelled_loss
 
 CHOSEN, REJECTED = [-3.0, -7.0], [-4.5, -2.0]
 
@@ -23,7 +41,13 @@ BATCH = PairBatch(
         "previous": values([-2.0, -7.5], [-5.0, -1.0]),
         "auxiliary": values([-2.5, -6.5], [-4.0, -3.0]),
     },
-    rewards={},
+    rewards={
+        "policy": values([0.8, 0.3], [0.4, 0.5]),
+        "previous": values([0.7, 0.2], [0.1, 0.6]),
+        "earlier": values([0.6, 0.6], [0.3, 0.9]),
+        "mixture": values([0.9, 0.1], [0.2, 0.4]),
+        "reference": values([1.5, -0.5], [-2.0, 0.25]),
+    },
     lengths=values([3.0, 7.0], [5.0, 2.0]),
 )
 MARGIN, REFERENCE, PREVIOUS, AUXILIARY = (1.5, -5.0), (0.5, -3.5), (3.0, -6.5), (1.5, -3.5)
@@ -49,12 +73,97 @@ def sigmoid(x: float) -> float:
         (INPO(eta=0.5, tau=0.1), lambda m, r, p, a: (m - 0.2 * r - 0.8 * p - 1) ** 2),
         (IPOMD(tau=0.25), lambda m, r, p, a: (m - r - 2) ** 2),
         (DPO(beta=0.7), lambda m, r, p, a: -math.log(sigmoid(0.7 * (m - p)))),
+        (DPO(beta=0.7, regime="online"), lambda m, r, p, a: -math.log(sigmoid(0.7 * (m - r)))),
         (SLiC(beta=0.7), lambda m, r, p, a: max(0.0, 1 - 0.7 * (m - p))),
+        (SLiC(beta=0.7, regime="offline"), lambda m, r, p, a: max(0.0, 1 - 0.7 * (m - r))),
+        (IPO(tau=0.25), lambda m, r, p, a: (m - r - 2) ** 2),
+        (IPO(tau=0.25, regime="iterative"), lambda m, r, p, a: (m - p - 2) ** 2),
+        (SimPO(beta=2.0, gamma=0.5, log_prob="sum"), lambda m, r, p, a: -math.log(sigmoid(2 * m - 0.5))),
+        (SFT(), lambda m, r, p, a: 0.0),
     ],
     ids=lambda value: value.name if isinstance(value, Algorithm) else "",
 )
 def test_a_loss_is_its_formula(algorithm: Algorithm, formula: object) -> None:
     assert algorithm.loss(BATCH).tolist() == pytest.approx(by_hand(formula))
+
+
+def two(first: float, second: float) -> object:
+    """Both pairs' values, as approximately equal."""
+    return pytest.approx([first, second])
+
+
+def test_the_loss_of_sppo_fits_each_response_to_its_own_win_rate() -> None:
+    expected = [(-1.0 - 3 * 0.2) ** 2 + (0.5 + 3 * 0.4) ** 2, (0.5 + 3 * 0.3) ** 2 + (-1.0 - 3 * 0.1) ** 2]
+    assert SPPO(eta=3.0).loss(BATCH).tolist() == two(*expected)
+
+
+def test_the_loss_of_egpo_and_omwu_fits_differences_of_win_rates() -> None:
+    for opponent, gains in (("policy", (0.4, -0.2)), ("previous", (0.6, -0.4))):
+        phase = replace(BATCH, rewards={opponent: BATCH.rewards[opponent]})
+        expected = [(1.0 - gains[0] / 0.5) ** 2, (-1.5 - gains[1] / 0.5) ** 2]
+        assert EGPO(tau=0.5).loss(phase).tolist() == two(*expected)
+    optimistic = [(-1.5 - 2 * (2 * 0.6 - 0.3)) ** 2, (1.5 - 2 * (2 * -0.4 + 0.3)) ** 2]
+    assert OMWU(eta=2.0).loss(BATCH).tolist() == two(*optimistic)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "baseline", "opponent"),
+    [(SelfPlay(tau=0.2), 0.5, "policy"), (NashMD(tau=0.2), 0.5, "mixture"), (RL(tau=0.2), 0.0, "reference")],
+)
+def test_a_policy_gradient_weighs_each_response_by_reward_less_its_log_ratio(
+    algorithm: Algorithm, baseline: float, opponent: str
+) -> None:
+    policy = replace(BATCH.policy, chosen=BATCH.policy.chosen.clone().requires_grad_())
+    loss = algorithm.loss(replace(BATCH, policy=policy))
+    (slope,) = torch.autograd.grad(loss.sum(), policy.chosen)
+    ratios, rewards = (0.5, -1.0), BATCH.rewards[opponent].chosen.tolist()
+    expected = [-(reward - baseline - 0.2 * ratio) / 2 for reward, ratio in zip(rewards, ratios, strict=True)]
+    assert slope.tolist() == two(*expected)
+
+
+def test_slic_hf_adds_the_likelihood_of_the_references_own_responses() -> None:
+    expected = [max(0.0, 2 - 1.5) - 0.5 * (-3.75), max(0.0, 2 + 5.0) - 0.5 * (-4.5)]
+    assert SLiCHF(delta=2.0, sft_weight=0.5).loss(BATCH).tolist() == two(*expected)
+
+
+def test_simpo_and_mean_ipo_divide_by_length() -> None:
+    mean = (-1.0 + 0.9, -1.0 + 1.0)
+    expected = [-math.log(sigmoid(2 * m - 0.5)) for m in mean]
+    assert SimPO(beta=2.0, gamma=0.5).loss(BATCH).tolist() == two(*expected)
+    reference = (-3.5 / 3 + 4.0 / 5, -6.0 / 7 + 2.5 / 2)
+    ipo = [(m - r - 2) ** 2 for m, r in zip(mean, reference, strict=True)]
+    assert IPO(tau=0.25, log_prob="mean").loss(BATCH).tolist() == two(*ipo)
+
+
+@pytest.mark.parametrize("algorithm", [SPPO(eta=2.0), EGPO(), OMWU(), SelfPlay(), NashMD(), RL(), SFT()])
+def test_a_loss_that_asks_for_no_label_does_not_depend_on_it(algorithm: Algorithm) -> None:
+    assert algorithm.pairing.label == "none"
+    names = algorithm.phases[0].opponents if algorithm.phases else ()
+    batch = replace(BATCH, rewards={name: BATCH.rewards[name] for name in names})
+    assert algorithm.loss(batch).tolist() == pytest.approx(algorithm.loss(batch.swapped()).tolist())
+
+
+@pytest.mark.parametrize("make", [DPO, IPO, SLiC, SimPO])
+def test_a_regime_says_who_plays_when_and_against_what(make: type[DPO]) -> None:
+    offline, iterative, online = (make(regime=word) for word in ("offline", "iterative", "online"))
+    assert (offline.schedule, offline.player) == (Schedule.REFIT, Player.REFERENCE)
+    assert (iterative.schedule, iterative.player) == (Schedule.REFIT, Player.POLICY)
+    assert (online.schedule, online.player) == (Schedule.STREAM, Player.POLICY)
+    assert online.pairing.label == "soft"
+    if make is not SimPO:
+        assert [a.phases[0].frozen for a in (offline, iterative, online)] == [
+            ("reference",),
+            ("previous",),
+            ("reference",),
+        ]
+
+
+def test_the_reward_of_rl_is_the_log_odds_and_under_bradley_terry_the_score_difference() -> None:
+    scores = torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64)
+    wins = torch.sigmoid(scores[:, None] - scores[None, :])
+    torch.testing.assert_close(RL().reward(wins), scores[:, None] - scores[None, :])
+    cut = RL(reward_limit=1.0).reward(torch.tensor([0.0, 0.5, 1.0]))
+    assert cut.tolist() == [-1.0, 0.0, 1.0]
 
 
 def test_dpo_starts_at_log_two_and_a_hinge_at_one() -> None:
@@ -67,7 +176,7 @@ def test_the_margin_of_ipo_is_zero_where_the_policy_equals_the_reference() -> No
     assert IPOMD(tau=0.5).loss(SAME).tolist() == [1.0, 1.0]
 
 
-@pytest.mark.parametrize("algorithm", [ONPO(eta=3.0), OMD(), INPO(), IPOMD(), SLiC(beta=0.5)])
+@pytest.mark.parametrize("algorithm", [ONPO(eta=3.0), OMD(), INPO(), IPOMD(), IPO(tau=0.3), SLiC(beta=0.5)])
 def test_a_loss_is_least_at_the_target(algorithm: Algorithm) -> None:
     target = algorithm.target_nats()
     assert target is not None
@@ -117,6 +226,15 @@ def test_means_divide_each_response_by_its_own_length() -> None:
         (lambda: DPO(beta=0), "dpo: beta is 0; it must be greater than 0"),
         (lambda: SLiC(beta=-2), "slic: beta is -2; it must be greater than 0"),
         (lambda: OMD(eta=None), "omd: eta is None; it must be a number"),
+        (lambda: DPO(regime="on-line"), "dpo: regime is 'on-line'; it must be one of iterative, offline, online"),
+        (lambda: IPO(log_prob="average"), "ipo: log_prob is 'average'; it must be one of sum, mean"),
+        (lambda: ONPO(start="reference"), "onpo: start is 'reference'; it must be one of auxiliary, policy"),
+        (lambda: SLiCHF(sft_weight=-1), "slic-hf: sft_weight is -1; it must be at least 0"),
+        (lambda: SimPO(gamma=-0.1), "simpo: gamma is -0.1; it must be at least 0"),
+        (lambda: SPPO(eta=0), "sppo: eta is 0; it must be greater than 0"),
+        (lambda: EGPO(temperature=0), "egpo: temperature is 0; it must be greater than 0"),
+        (lambda: NashMD(mixture=-0.5), "nash-md: mixture is -0.5; it must be at least 0"),
+        (lambda: RL(reward_limit=0), "rl: reward_limit is 0; it must be greater than 0"),
         (lambda: ONPO(eta=lambda t: -1.0).at(3), "onpo: eta is -1.0; it must be greater than 0"),
     ],
 )

@@ -4,8 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
-from trainers import DPO, INPO, IPOMD, OMD, ONPO, SLiC
+from trainers import DPO, INPO, IPOMD, OMD, OMWU, ONPO, SLiC
+from trainers.algorithm import PairBatch
+from trainers.policies.feedback import Exact
+from trainers.policies.minimise import ExpectedLoss, Newton
 from trainers.policies.tabular import play
 
 CYCLE = np.array([[0.5, 0.7, 0.35], [0.3, 0.5, 0.8], [0.65, 0.2, 0.5]])
@@ -150,3 +155,23 @@ def test_sampled_pairs_estimate_the_gradient_without_bias() -> None:
     sampled = play(IPOMD(tau=1.0), games, 1, init=start, step_size=1e-3, exact=False, pairs_per_iteration=4).policies[1]
     error = sampled.std(0) / np.sqrt(len(sampled))
     assert (np.abs(sampled.mean(0) - exact) < 4 * error).all()
+
+
+def test_a_curvature_that_depends_on_the_policy_or_on_rewards_is_not_taken_for_a_constant() -> None:
+    """Only where the curvature is a constant may one linear solve replace Newton's method."""
+
+    class Weighted(OMWU):
+        def loss(self, pair: PairBatch) -> Tensor:
+            return (1 + pair.rewards["previous"].margin.square()) * super().loss(pair)
+
+    preference = torch.from_numpy(CYCLE[None])
+    start = torch.log(torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64))
+    law, rewards = (
+        Exact(preference).pairs(start),
+        {name: (preference @ start.exp()[0]) for name in ("previous", "earlier")},
+    )
+    for algorithm, constant in ((OMWU(), True), (Weighted(), False), (DPO(), False)):
+        loss, newton = ExpectedLoss(algorithm, law, {"previous": start}, rewards), Newton()
+        solution = newton.minimise(loss, start)
+        assert (newton.constant is not None) == constant
+        assert loss.at(solution).size.max() < 1e-13
