@@ -43,10 +43,10 @@ class ModelCache:
         from trainers.policies.causal_lm import CausalLM
 
         key = f"{path} {precision}"
-        if key not in self.models:
-            if len(self.models) >= 2:
-                self.models.pop(next(iter(self.models)))
-            self.models[key] = CausalLM.load(path, precision)
+        model = self.models.pop(key, None)
+        if model is None and len(self.models) >= 2:
+            self.models.pop(next(iter(self.models)))
+        self.models[key] = model or CausalLM.load(path, precision)  # last in, so that the least used is dropped
         return self.models[key]
 
 

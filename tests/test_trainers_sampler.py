@@ -172,6 +172,13 @@ def test_the_end_tokens_are_those_of_the_generation_config_and_of_the_tokenizer(
     assert policy.end_tokens == {1, 3, 4}
 
 
+def test_a_policy_whose_weights_diverged_is_not_sampled_from(policy: CausalLM) -> None:
+    with torch.no_grad():
+        next(iter(policy.parameters())).fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match=r"not a number.* lower training\.lr"):
+        policy.sample(PROMPTS, 2, Sampling(k=2), generator())
+
+
 # --- rendering ---------------------------------------------------------------------------------------------------
 
 

@@ -34,6 +34,9 @@ def sample_tokens(
 
     Prompts are decoded in batches of similar length, so what is drawn depends on the generator, on the prompts given
     together and on `batch_size`; its distribution does not.
+
+    Raises:
+        FloatingPointError: a model's next-token law is not a number.
     """
     out: list[list[list[int]]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -62,6 +65,8 @@ def _decode(
     """Rows of tokens, k a prompt in order."""
     states = [_ModelState(model, prompts, k) for model, _ in models]
     logits = [state.logits for state in states]
+    if any(bool(raw.isnan().any()) for raw in logits):
+        raise FloatingPointError("the policy's next-token law is not a number: its weights diverged; lower training.lr")
     out: list[list[int]] = [[] for _ in range(len(prompts) * k)]
     alive = torch.arange(len(out), device=logits[0].device)
     ends = torch.tensor(sorted(decoding.end_tokens), device=alive.device)

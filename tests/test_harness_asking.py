@@ -1,0 +1,146 @@
+"""A judge with a memory, prompts and how they are dealt out, and the registry's checks."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.asking import RememberingJudge, compare_with
+from harness.prompts import iteration_rows, read_prompts
+from harness.registry import load, make, nearest
+from harness.stages import ModelCache, text_figures
+from harness.store import Store
+from judges.judge import Judge, Question
+from judges.verdicts import Answer
+from trainers import DPO
+
+
+@dataclass(eq=False)
+class Flaky(Judge):
+    """Prefers the longer text by length; fails on the first question about each text in `fails_once`."""
+
+    fails_once: set[str] = field(default_factory=set)
+    asked: list[Question] = field(default_factory=list, init=False)
+
+    def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
+        self.asked += questions
+        answers = []
+        for question in questions:
+            advance(1)
+            if question.first in self.fails_once:
+                self.fails_once.remove(question.first)
+                answers.append(Answer.failure("timeout"))
+            else:
+                answers.append(Answer(1 / (1 + math.exp(len(question.second) - len(question.first))), raw="because"))
+        return answers
+
+    def fingerprint(self) -> str:
+        return "flaky"
+
+
+def test_a_known_question_is_not_asked_again_by_another_judge_of_the_same_fingerprint(tmp_path: Path) -> None:
+    first, second = Flaky(), Flaky()
+    asked = (["p"] * 3, ["a", "bb", "a"], ["ccc", "a", "ccc"])
+    before = RememberingJudge(first, Store(tmp_path).verdicts).verdicts(*asked, both_orders=True)
+    assert len(first.asked) == 4  # two distinct pairs, two orders each
+    after = RememberingJudge(second, Store(tmp_path).verdicts).verdicts(*asked, both_orders=True)
+    assert second.asked == []
+    np.testing.assert_array_equal(before.preference, after.preference)
+    assert list(after.raw) == ["because"] * 6
+
+
+def test_a_failed_question_is_asked_again_the_next_time(tmp_path: Path) -> None:
+    inner = Flaky(fails_once={"a"})
+    judge = RememberingJudge(inner, Store(tmp_path).verdicts)
+    assert np.isnan(judge.compare(["p", "p"], ["a", "bb"], ["c", "c"])).tolist() == [True, False]
+    assert np.isnan(judge.compare(["p", "p"], ["a", "bb"], ["c", "c"])).tolist() == [False, False]
+    assert [q.first for q in inner.asked] == ["a", "bb", "a"]
+
+
+def test_progress_counts_every_question_known_or_not(tmp_path: Path) -> None:
+    judge = RememberingJudge(Flaky(), Store(tmp_path).verdicts)
+    judge.compare(["p"], ["a"], ["b"])
+    heard: list[tuple[int, int]] = []
+    judge.verdicts(["p"] * 3, ["a", "b", "c"], ["b", "c", "d"], progress=lambda *at: heard.append(at))
+    assert heard[-1] == (3, 3)
+    assert [done for done, _ in heard] == sorted(done for done, _ in heard)
+
+
+def test_compare_with_looks_prompts_up_by_number(tmp_path: Path) -> None:
+    inner = Flaky()
+    compare = compare_with(inner, ["zero", "one", "two"])
+    compare([2, 0], ["a", "b"], ["c", "d"])
+    assert [q.prompt for q in inner.asked] == ["two", "zero"]
+
+
+# --- prompts -----------------------------------------------------------------------------------------------------
+
+
+def test_iterations_deal_out_shuffled_passes_without_a_gap_or_a_repeat() -> None:
+    dealt = [row for t in range(1, 8) for row in iteration_rows(10, 4, t, seed=3)]
+    assert len(dealt) == 28
+    assert all(sorted(dealt[i : i + 10]) == list(range(10)) for i in (0, 10))
+    assert dealt[:10] != dealt[10:20]
+    assert dealt[:10] != sorted(dealt[:10])
+    assert iteration_rows(10, 4, 1, seed=4) != dealt[:4]
+
+
+def test_an_iteration_may_ask_for_more_prompts_than_there_are() -> None:
+    assert set(Counter(iteration_rows(3, 9, 2, seed=0)).values()) == {3}
+
+
+def test_a_fifth_is_held_out_by_content_so_that_new_lines_move_no_old_prompt(tmp_path: Path) -> None:
+    def split(texts: list[str]) -> dict[str, str]:
+        path = tmp_path / "p.jsonl"
+        path.write_text("".join(json.dumps({"prompt": t}) + "\n" for t in texts))
+        return {str(r.prompt): r.split for r in read_prompts(str(path), 0)}
+
+    texts = [f"prompt {i}" for i in range(50)]
+    before = split(texts)
+    assert Counter(before.values()) == {"train": 40, "heldout": 10}
+    assert split(texts[::-1]) == before
+
+
+def test_marked_splits_are_kept_and_ids_default_to_line_numbers(tmp_path: Path) -> None:
+    lines = [{"prompt": "a", "split": "heldout"}, {"prompt": "b", "split": "train", "id": "x"}]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    records = read_prompts(str(tmp_path / "p.jsonl"), 0)
+    assert [(r.id, r.prompt, r.split) for r in records] == [("1", "a", "heldout"), ("x", "b", "train")]
+
+
+# --- small parts -------------------------------------------------------------------------------------------------
+
+
+def test_nearest_suggests_a_close_word_and_lists_all_where_none_is_close() -> None:
+    assert nearest("iteratons", ["iterations", "seed"]) == "; did you mean 'iterations'?"
+    assert nearest("zzz", ["seed", "name"]) == "; there is name, seed"
+
+
+def test_make_builds_what_load_finds() -> None:
+    assert load("trainers", "dpo") is DPO
+    assert make("trainers", "dpo", {"beta": 0.5}) == DPO(beta=0.5)
+
+
+def test_figures_of_collapse_are_word_pairs_repeats_and_words() -> None:
+    figures = text_figures(["a b a b", "a b a b", "c"])
+    assert figures["distinct_2"] == pytest.approx(2 / 6)  # ab, ba among three and three
+    assert figures["repeated"] == pytest.approx(1 / 3)
+    assert figures["words"] == pytest.approx(3)
+
+
+def test_the_model_cache_keeps_the_two_used_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(
+        "trainers.policies.causal_lm.CausalLM.load", lambda path, precision: loaded.append(path) or object()
+    )
+    cache = ModelCache()
+    for path in ("a", "b", "a", "c", "a", "b"):
+        cache.get(path, "fp32")
+    assert loaded == ["a", "b", "c", "b"]
