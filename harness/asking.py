@@ -33,19 +33,7 @@ class RememberingJudge(Judge):
         advance(len(questions) - len(missing))
         if missing:
             record = self.inner.verdicts(*_columns(list(missing.values())), progress=_Deltas(advance))
-            answers = [
-                Answer(
-                    float(record.preference[i]),
-                    record.status[i],
-                    int(record.input_tokens[i]),
-                    int(record.output_tokens[i]),
-                    float(record.latency[i]),
-                    float(record.cost[i]),
-                    record.raw[i],
-                )
-                for i in range(len(record))
-            ]
-            fresh = dict(zip(missing, answers, strict=True))
+            fresh = dict(zip(missing, record.answers(), strict=True))
             self.table.add(fresh)
             known |= fresh
         return [known[key] for key in keys]

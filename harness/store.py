@@ -93,7 +93,8 @@ class VerdictTable:
         self.connection.execute("PRAGMA journal_mode=WAL")
         self.connection.execute(
             "CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, preference REAL NOT NULL, "
-            "input_tokens INTEGER, output_tokens INTEGER, latency REAL, cost REAL, raw TEXT) WITHOUT ROWID"
+            "input_tokens INTEGER, output_tokens INTEGER, latency REAL, cost REAL, raw TEXT, truncated INTEGER) "
+            "WITHOUT ROWID"
         )
 
     def find(self, keys: Sequence[str]) -> dict[str, Answer]:
@@ -103,18 +104,18 @@ class VerdictTable:
             part = keys[start : start + 500]
             marks = ",".join("?" * len(part))
             rows = self.connection.execute(f"SELECT * FROM verdicts WHERE key IN ({marks})", part)
-            found |= {key: Answer(preference, "ok", *rest) for key, preference, *rest in rows}
+            found |= {key: Answer(preference, "ok", *rest, truncated=bool(cut)) for key, preference, *rest, cut in rows}
         return found
 
     def add(self, answers: Mapping[str, Answer]) -> None:
         """Keep the answers that did not fail."""
         rows = [
-            (key, a.preference, a.input_tokens, a.output_tokens, a.latency, a.cost, a.raw)
+            (key, a.preference, a.input_tokens, a.output_tokens, a.latency, a.cost, a.raw, a.truncated)
             for key, a in answers.items()
             if a.status == "ok"
         ]
         with self.connection:
-            self.connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?,?,?,?,?,?,?)", rows)
+            self.connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?,?,?,?,?,?,?,?)", rows)
 
 
 def verdict_key(judge: str, question: Question) -> str:

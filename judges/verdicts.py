@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,6 +102,11 @@ class Verdicts:
     def __len__(self) -> int:
         return len(self.question)
 
+    def answers(self) -> list[Answer]:
+        """The rows as answers, with preferences in the pair's own naming: what `of` was given, for original orders."""
+        columns = [getattr(self, field.name) for field in fields(Answer)]
+        return [Answer(*row) for row in zip(*(_plain(column) for column in columns), strict=True)]
+
     def mean(self) -> NDArray[np.float64]:
         """P(first beats second) of each pair: float64 [pairs], the mean over answered orders; NaN where none was."""
         answered = ~np.isnan(self.preference)
@@ -129,6 +134,10 @@ class Verdicts:
         import pandas as pd
 
         return pd.DataFrame({field.name: getattr(self, field.name) for field in fields(self) if field.name != "pairs"})
+
+
+def _plain(column: Sequence[Any] | NDArray[Any]) -> list[Any]:
+    return column.tolist() if isinstance(column, np.ndarray) else list(column)
 
 
 def _checked(answer: Answer) -> Answer:
