@@ -30,7 +30,7 @@ leaderboards: [head-to-head]
 """
 
 
-def refused(ended: Ended, *parts: str) -> None:
+def check_refused(ended: Ended, *parts: str) -> None:
     """Exit 2, nothing on stdout, one line on stderr that holds these parts."""
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith("error: ")
@@ -58,7 +58,7 @@ def sweep(workspace: Workspace, nashbench: Command) -> Callable[..., Ended]:
 
 
 def test_a_missing_config_is_named(nashbench: Command, tmp_path: Path) -> None:
-    refused(nashbench("sweep", str(tmp_path / "none.yaml")), "none.yaml", "No such file")
+    check_refused(nashbench("sweep", str(tmp_path / "none.yaml")), "none.yaml", "No such file")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_config_that_is_no_yaml_mapping_is_refused_in_one_line(
     nashbench: Command, tmp_path: Path, content: bytes, fact: str
 ) -> None:
     (tmp_path / "bad.yaml").write_bytes(content)
-    refused(nashbench("sweep", str(tmp_path / "bad.yaml")), "bad.yaml", fact)
+    check_refused(nashbench("sweep", str(tmp_path / "bad.yaml")), "bad.yaml", fact)
 
 
 # --- keys and values ---------------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def test_a_config_that_is_no_yaml_mapping_is_refused_in_one_line(
 def test_a_wrong_key_or_value_names_its_line_and_the_way_out(
     sweep: Callable[..., Ended], line: str, parts: list[str]
 ) -> None:
-    refused(sweep(add=line + "\n"), *parts)
+    check_refused(sweep(add=line + "\n"), *parts)
 
 
 @pytest.mark.parametrize(
@@ -120,17 +120,17 @@ def test_a_wrong_key_or_value_names_its_line_and_the_way_out(
 def test_a_wrong_trainer_names_its_line_and_the_nearest_word(
     sweep: Callable[..., Ended], trainer: str, parts: list[str]
 ) -> None:
-    refused(sweep(replace=("[dpo]", f"[{trainer}]")), "sweep.yaml:5", *parts)
+    check_refused(sweep(replace=("[dpo]", f"[{trainer}]")), "sweep.yaml:5", *parts)
 
 
 @pytest.mark.parametrize("trainers", ["[dpo, dpo]", "[{name: dpo, beta: [0.5, 0.5]}]"])
 def test_duplicate_cells_are_refused_by_name(sweep: Callable[..., Ended], trainers: str) -> None:
-    refused(sweep(replace=("[dpo]", trainers)), "tiny~dpo", "twice")
+    check_refused(sweep(replace=("[dpo]", trainers)), "tiny~dpo", "twice")
 
 
 @pytest.mark.parametrize("key", ["name", "matrix", "leaderboards"])
 def test_a_missing_key_is_named(workspace: Workspace, nashbench: Command, key: str) -> None:
-    refused(nashbench("sweep", str(workspace.config(**{key: None}))), f"the key '{key}' is missing")
+    check_refused(nashbench("sweep", str(workspace.config(**{key: None}))), f"the key '{key}' is missing")
 
 
 # --- --set -------------------------------------------------------------------------------------------------------
@@ -175,15 +175,15 @@ def test_a_missing_key_is_named(workspace: Workspace, nashbench: Command, key: s
     ],
 )
 def test_a_wrong_override_is_named_as_such(sweep: Callable[..., Ended], setting: str, parts: list[str]) -> None:
-    refused(sweep(setting), *parts)
+    check_refused(sweep(setting), *parts)
 
 
 # --- the command line --------------------------------------------------------------------------------------------
 
 
 def test_what_is_not_built_yet_is_refused_by_name(workspace: Workspace, nashbench: Command) -> None:
-    refused(nashbench("sweep", str(workspace.config()), "--executor", "ray"), "--executor ray", "use local")
-    refused(nashbench("sweep", str(workspace.config()), "--jobs", "4"), "--jobs 4", "--jobs 1")
+    check_refused(nashbench("sweep", str(workspace.config()), "--executor", "ray"), "--executor ray", "use local")
+    check_refused(nashbench("sweep", str(workspace.config()), "--jobs", "4"), "--jobs 4", "--jobs 1")
 
 
 @pytest.mark.parametrize("place", ["--out", "--store"])
@@ -191,7 +191,7 @@ def test_a_folder_that_cannot_be_written_is_named(workspace: Workspace, nashbenc
     blocked = workspace.write("a-file", "")
     folders = {"--out": str(workspace.out), "--store": str(workspace.store)} | {place: str(blocked)}
     arguments = [part for pair in folders.items() for part in pair]
-    refused(nashbench("sweep", str(workspace.config()), *arguments), "a-file", "cannot be written")
+    check_refused(nashbench("sweep", str(workspace.config()), *arguments), "a-file", "cannot be written")
 
 
 @pytest.mark.parametrize("arguments", [["sweep"], ["swep"], ["sweep", "x.yaml", "--foo"], ["list"]])
@@ -202,8 +202,8 @@ def test_wrong_usage_is_exit_2_with_the_usage_on_stderr(nashbench: Command, argu
 
 
 def test_a_folder_without_a_sweep_has_no_status_and_no_report(nashbench: Command, tmp_path: Path) -> None:
-    refused(nashbench("status", str(tmp_path)), "no cells.json")
-    refused(nashbench("report", str(tmp_path)), "no cells.json")
+    check_refused(nashbench("status", str(tmp_path)), "no cells.json")
+    check_refused(nashbench("report", str(tmp_path)), "no cells.json")
 
 
 # --- games -------------------------------------------------------------------------------------------------------
@@ -231,12 +231,12 @@ def test_a_matrix_that_is_no_preference_matrix_is_refused(
         leaderboards=["duality-gap"],
         prompts=None,
     )
-    refused(nashbench("sweep", str(config)), "game.csv", fact)
+    check_refused(nashbench("sweep", str(config)), "game.csv", fact)
 
 
 def test_a_game_is_judged_by_itself_only(workspace: Workspace, nashbench: Command) -> None:
     config = workspace.config(policy={"game": "cyc3"}, leaderboards=["duality-gap"], prompts=None)
-    refused(nashbench("sweep", str(config)), "a game judges itself", "'game'")
+    check_refused(nashbench("sweep", str(config)), "a game judges itself", "'game'")
 
 
 # --- prompts -----------------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def test_a_wrong_prompts_file_is_refused_with_its_line(
     workspace: Workspace, sweep: Callable[..., Ended], content: bytes, parts: list[str]
 ) -> None:
     (workspace.folder / "other.jsonl").write_bytes(content)
-    refused(sweep(replace=("prompts.jsonl", "other.jsonl")), "other.jsonl", *parts)
+    check_refused(sweep(replace=("prompts.jsonl", "other.jsonl")), "other.jsonl", *parts)
 
 
 def look_at_prompts(config: Path, store: Path) -> dict[str, Any]:
@@ -298,7 +298,7 @@ def test_the_look_at_the_prompts_ends_a_sweep_with_exit_2_and_one_line(
 ) -> None:
     write_prompts(workspace.folder / "long.jsonl", ["the cat", "the dog", "cat " * 42])
     ended = nashbench(*workspace.arguments(workspace.config(prompts="long.jsonl")))
-    refused(ended, "prompt '3' has 43 tokens", "Shorten the prompt or lower sampling.max_tokens")
+    check_refused(ended, "prompt '3' has 43 tokens", "Shorten the prompt or lower sampling.max_tokens")
     assert [p.name for p in workspace.store.iterdir() if p.is_dir()] == ["tmp"]
 
 
@@ -320,7 +320,7 @@ def test_a_model_folder_that_lacks_a_part_is_refused_by_that_part(
     shutil.copytree(workspace.model, broken)
     for file in broken.glob(gone):
         file.unlink()
-    refused(nashbench("sweep", str(workspace.config(policy="broken"))), "broken", fact)
+    check_refused(nashbench("sweep", str(workspace.config(policy="broken"))), "broken", fact)
 
 
 def test_weights_of_another_format_are_named(workspace: Workspace, nashbench: Command) -> None:
@@ -328,7 +328,7 @@ def test_weights_of_another_format_are_named(workspace: Workspace, nashbench: Co
     shutil.copytree(workspace.model, broken)
     (broken / "model.safetensors").rename(broken / "pytorch_model.bin")
     ended = nashbench("sweep", str(workspace.config(policy="broken")))
-    refused(ended, "pytorch_model.bin", "convert it to safetensors")
+    check_refused(ended, "pytorch_model.bin", "convert it to safetensors")
 
 
 # --- paths -------------------------------------------------------------------------------------------------------

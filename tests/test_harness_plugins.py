@@ -238,6 +238,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on_from_there(workspace:
     assert running.returncode == 130, err
     assert "the same command goes on from here" in err
     assert "Traceback" not in err
+    assert list((workspace.store / "tmp").iterdir()) == []
     assert [state for state, _ in states(workspace).values()] == ["done", "done", "missing"]
     (workspace.folder / "wait").unlink()
     again = start(workspace, plugins, config)
