@@ -107,7 +107,7 @@ class PairBatch:
         policy: log-probabilities under the policy being trained, with gradients.
         frozen: the same under each frozen policy of the phase.
         rewards: for each opponent of the phase, each response's mean reward against it, [pairs].
-        lengths: tokens of each response; None in a game, whose responses are one action.
+        lengths: tokens of each response (1 in a game); None where the loop was not asked for them.
     """
 
     policy: PairLogProbs
@@ -134,9 +134,13 @@ class PairBatch:
         )
 
     def per_token(self) -> PairBatch:
-        """The same pairs with every log-probability divided by its response's length: means, not sums."""
+        """The same pairs with every log-probability divided by its response's length: means, not sums.
+
+        Raises:
+            ValueError: the batch has no lengths.
+        """
         if self.lengths is None:
-            return self
+            raise ValueError("mean log-probabilities need PairBatch.lengths, and this batch has none")
         over = {name: _divided(values, self.lengths) for name, values in self.frozen.items()}
         return dataclasses.replace(self, policy=_divided(self.policy, self.lengths), frozen=over)
 

@@ -19,6 +19,8 @@ from trainers.policies.feedback import PairLaw
 MAX_STEPS = 200
 MAX_HALVINGS = 40
 TOLERANCE = 1e-13
+ONE_TOKEN = PairValues(torch.ones(()), torch.ones(()))
+"""An action is a response of one token."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class ExpectedLoss:
         return (log_policy - self.pairs.log_occurrence).exp()
 
     def _loss(self, policy: PairValues) -> Tensor:
-        return self.algorithm.loss(PairBatch(policy, self._frozen_pairs, self._reward_pairs))
+        return self.algorithm.loss(PairBatch(policy, self._frozen_pairs, self._reward_pairs, ONE_TOKEN))
 
     @cached_property
     def _frozen_pairs(self) -> Mapping[str, PairValues]:
