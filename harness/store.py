@@ -104,7 +104,7 @@ class VerdictTable:
             part = keys[start : start + 500]
             marks = ",".join("?" * len(part))
             rows = self.connection.execute(f"SELECT * FROM verdicts WHERE key IN ({marks})", part)
-            found |= {key: Answer(preference, "ok", *rest, truncated=bool(cut)) for key, preference, *rest, cut in rows}
+            found |= {row[0]: Answer(row[1], "ok", *row[2:7], bool(row[7])) for row in rows}
         return found
 
     def add(self, answers: Mapping[str, Answer]) -> None:
