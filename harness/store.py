@@ -104,7 +104,7 @@ class VerdictTable:
             part = keys[start : start + 500]
             marks = ",".join("?" * len(part))
             rows = self.connection.execute(f"SELECT * FROM verdicts WHERE key IN ({marks})", part)
-            found |= {row[0]: Answer(row[1], "ok", *row[2:7], bool(row[7])) for row in rows}
+            found |= {key: Answer(p, "ok", i, o, t, cost, raw, bool(cut)) for key, p, i, o, t, cost, raw, cut in rows}
         return found
 
     def add(self, answers: Mapping[str, Answer]) -> None:
