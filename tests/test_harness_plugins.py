@@ -245,3 +245,18 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on_from_there(workspace:
     _, err = again.communicate(timeout=300)
     assert again.returncode == 0, err
     assert "2 stages executed; cells: 3 done" in err
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_worker_starts_is_as_quiet(workspace: Workspace, plugins: Path) -> None:
+    for seconds in (0.0, 0.03, 0.1, 0.3):
+        running = start(workspace, plugins, game(workspace, "omd"))
+        while not (workspace.out / "cells.json").exists():
+            assert running.poll() is None, running.communicate()
+            time.sleep(0.005)
+        time.sleep(seconds)
+        os.killpg(running.pid, signal.SIGINT)
+        _, err = running.communicate(timeout=60)
+        assert running.returncode == 130, err
+        assert "Traceback" not in err
+        (workspace.out / "cells.json").unlink()

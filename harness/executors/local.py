@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,7 +99,7 @@ class LocalExecutor:
             context = multiprocessing.get_context("spawn")
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, str(self.store.root)), daemon=True)
-            process.start()
+            _start_deaf_to_ctrl_c(process)
             theirs.close()
             self._worker = (process, ours)
         return self._worker[1]
@@ -112,9 +113,18 @@ class LocalExecutor:
             self._worker = None
 
 
+def _start_deaf_to_ctrl_c(process: Any) -> None:
+    """Start a process that inherits a blocked SIGINT: the parent alone decides what Ctrl-C means."""
+    resource_tracker.ensure_running()  # or the start below would do it, and unblock
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 def _serve(pipe: Connection, store_root: str) -> None:
     """The worker: stages in, progress and outcomes out, until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as an exception, so that half an artifact is cleared away
     # Asked of the environment, so that a sweep of games never waits for the import of transformers.
     os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -128,6 +138,7 @@ def _serve(pipe: Connection, store_root: str) -> None:
         try:
             stage = pipe.recv()
         except EOFError:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is half done, and an exception now would be heard
             return
         try:
             run_stage(stage, store, models, lambda done, total: pipe.send(("progress", done, total)))
