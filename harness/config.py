@@ -67,7 +67,7 @@ class Game(Options):
 class PairOptions(Options):
     """How responses become labelled pairs; None is each algorithm's own way."""
 
-    protocol: Literal["tournament", "iid"] | None = None
+    protocol: Literal["tournament", "iid", "best-worst"] | None = None
     label: Literal["argmax", "sampled", "soft"] | None = None
     orders: Literal["one", "both"] | None = None
 

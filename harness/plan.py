@@ -96,6 +96,15 @@ def _boards(config: Config, plays: str) -> list[Variant]:
     return boards
 
 
+def _trainer(cell: Cell, plays: str) -> Algorithm:
+    """The cell's algorithm, checked against the kind of policy."""
+    algorithm: Algorithm = made("trainers", cell.trainer)
+    if algorithm.needs not in (None, plays):
+        wanted = "an exact game" if algorithm.needs == "game" else "a language model"
+        raise ValueError(f"trainer {cell.trainer.name!r} plays only {wanted}; this policy is none")
+    return algorithm
+
+
 class GamePlanner:
     """Cells of an exact game: play, then the gap of every policy."""
 
@@ -108,7 +117,7 @@ class GamePlanner:
         plan = CellPlan(cell, None)
         inputs: dict[str, Stage] = {}
         if cell.trainer.name != CONTROL:
-            plan.algorithm = made("trainers", cell.trainer)
+            plan.algorithm = _trainer(cell, "game")
             if cell.judge is None or cell.judge.name != "game":
                 raise ValueError(f"a game judges itself: the judge of {cell.id!r} must be 'game'")
             options = {
@@ -149,7 +158,7 @@ class TextPlanner:
             plan = CellPlan(cell, None)
             self._evaluate(plan, 0, self.base)
             return plan
-        plan = CellPlan(cell, made("trainers", cell.trainer))
+        plan = CellPlan(cell, _trainer(cell, "text"))
         assert plan.algorithm is not None
         step = {Schedule.REFIT: self._refit, Schedule.STREAM: self._stream}[plan.algorithm.schedule]
         slots = dict.fromkeys(("policy", "auxiliary", "reference", "previous"), self.base)
@@ -177,7 +186,11 @@ class TextPlanner:
         for number, phase in enumerate(algorithm.phases, 1):
             of = f", fit {number} of {len(algorithm.phases)}" if len(algorithm.phases) > 1 else ", fit"
             scores = {name: self._score(slots[name], pair, f"{title}, score {name}") for name in phase.frozen}
-            options = self._training(plan) | {"frozen": list(phase.frozen), "max_length": self._max_length}
+            options = self._training(plan) | {
+                "frozen": list(phase.frozen),
+                "opponents": list(phase.opponents),
+                "max_length": self._max_length,
+            }
             inputs: dict[str, Stage | Checkpoint] = {f"score:{name}": stage for name, stage in scores.items()}
             inputs |= {"start": slots[phase.start], "pairs": pair}
             fit = self._stage("fit", options, inputs, title=title + of)
@@ -190,9 +203,9 @@ class TextPlanner:
         algorithm = _algorithm(plan)
         judge, training = self._judge(plan.cell), self.config.training
         steps = training.steps_per_iteration or math.ceil(self.config.prompts_per_iteration / training.batch_size)
-        (phase,) = algorithm.phases
+        frozen = _needed(algorithm)
         options = self._training(plan) | {
-            "frozen": list(phase.frozen),
+            "frozen": frozen,
             "judge": judge.fingerprint,
             "pairing": dataclasses.asdict(self._pairing(algorithm)),
             "sampling": self._sampling(),
@@ -200,7 +213,7 @@ class TextPlanner:
             "total_steps": steps * self.config.iterations,
             **self._slice(plan.cell, iteration),
         }
-        inputs: dict[str, Stage | Checkpoint] = {name: slots[name] for name in (*phase.frozen, "reference")}
+        inputs: dict[str, Stage | Checkpoint] = {name: slots[name] for name in frozen}
         inputs |= {"start": slots["policy"], "prompts": self.prompts}
         where = {"judge": {"name": judge.name, "options": judge.options}}
         stage = self._stage("stream", options, inputs, where, f"{plan.cell.id}: iteration {iteration}, stream")
@@ -219,7 +232,7 @@ class TextPlanner:
         return self._stage("sample", options, inputs, title=f"{title}, sample")
 
     def _score(self, frozen: Checkpoint, pair: Stage, title: str) -> Stage:
-        options = {"batch_size": self.config.training.batch_size, "max_length": self._max_length}
+        options = {"batch_size": self.config.training.batch_size, "max_length": self._max_length, "opponents": []}
         return self._stage("score", options, {"policy": frozen, "pairs": pair}, title=title)
 
     def _evaluate(self, plan: CellPlan, iteration: int, policy: Checkpoint) -> None:
@@ -278,6 +291,11 @@ class TextPlanner:
             raise ValueError(
                 f"sampling.k is {k}; a tournament needs a power of two (2, 4, 8, 16), or pairs.protocol: iid"
             )
+        refits = algorithm.schedule is Schedule.REFIT
+        if refits and any(phase.opponents for phase in algorithm.phases) and pairing.protocol != "best-worst":
+            raise ValueError(
+                f"pairs.protocol is {pairing.protocol}; {algorithm.name} needs best-worst, for its win rates"
+            )
         return pairing
 
     @property
@@ -315,6 +333,16 @@ def _judges(variants: Sequence[Variant], policy: str) -> dict[str, JudgeRef]:
                 f"{dict(judge.options)}; give their files different names"
             )
     return judges
+
+
+def _needed(algorithm: Algorithm) -> list[str]:
+    """The frozen policies a stream must hold: those that losses, players and opponents name and no phase writes."""
+    named = {name for phase in algorithm.phases for name in (*phase.frozen, *phase.opponents)} | {
+        algorithm.player.value
+    }
+    if Player.MIXTURE in named:
+        named.add(Player.REFERENCE.value)
+    return sorted(named - {Player.MIXTURE, Player.POLICY, *(phase.writes for phase in algorithm.phases)})
 
 
 def in_order(stages: Sequence[Stage]) -> list[Stage]:

@@ -159,9 +159,9 @@ def pair(context: Context) -> Facts:
     """Labelled pairs from the responses of an iteration."""
     import pandas as pd
 
-    from judges.tournament import iid, tournament
+    from judges.tournament import best_worst, iid, tournament
 
-    protocols = {"tournament": tournament, "iid": iid}
+    protocols = {"tournament": tournament, "iid": iid, "best-worst": best_worst}
     responses = pd.read_parquet(context.input("responses") / "responses.parquet")
     groups = list(responses.groupby("draw").indices.values())
     texts = [[responses["text"].iloc[i] for i in rows] for rows in groups]
@@ -186,6 +186,8 @@ def pair(context: Context) -> Facts:
             "preference": made.preference,
         }
     )
+    if made.win_rates is not None:
+        frame[["reward_chosen", "reward_rejected"]] = made.win_rates
     frame.to_parquet(context.out / "pairs.parquet")
     counts = {name: getattr(made, name) for name in ("failed", "dropped", "ties")}
     return {"work": {"queries": made.queries}, "pairs": len(made), **counts}
@@ -394,7 +396,9 @@ def _pairs(context: Context) -> tuple[Pairs, int]:
     prompts, chosen, rejected = (
         [list(map(int, tokens)) for tokens in frame[name]] for name in ("prompt_tokens", "chosen", "rejected")
     )
-    pairs = Pairs(prompts, chosen, rejected, frame["preference"].to_numpy())
+    # Where all responses met all others, the win rates are the rewards against whoever sampled them.
+    rewards = {name: frame[["reward_chosen", "reward_rejected"]].to_numpy() for name in context.options["opponents"]}
+    pairs = Pairs(prompts, chosen, rejected, frame["preference"].to_numpy(), rewards)
     return pairs.truncated(context.options["max_length"])
 
 

@@ -35,6 +35,8 @@ class Pairs:
         failed: pairs lost because a comparison failed.
         dropped: pairs left out because the tournament's loser beat its winner in the last comparison.
         ties: comparisons at exactly 1/2, equal texts among them.
+        win_rates: float64 [m, 2], mean preference of chosen and rejected over the prompt's other responses, where a
+            protocol compares all with all.
     """
 
     prompt: Ints
@@ -45,6 +47,7 @@ class Pairs:
     failed: int
     dropped: int
     ties: int
+    win_rates: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.prompt)
@@ -132,6 +135,45 @@ def iid(
         failed=int((~answered).sum()),
         dropped=0,
         ties=int((preference == 0.5).sum()),
+    )
+
+
+def best_worst(
+    compare: Compare,
+    responses: Responses,
+    generator: np.random.Generator,
+    *,
+    label: Label = "argmax",
+    orders: Orders = "one",
+) -> Pairs:
+    """One pair a prompt: the response with the highest mean win rate over the others, and the one with the lowest.
+
+    All K (K - 1) / 2 pairs are compared (SPPO, arXiv 2405.00675, section 4). Among equals the first sampled is best and
+    the last is worst. A prompt with a failed comparison is left out. The label is hard whatever `label` says.
+
+    Args and errors: as `tournament`, for any K of at least 2.
+    """
+    n, k = _shape(responses)
+    one, other = np.triu_indices(k, 1)
+    prompt = np.repeat(np.arange(n), len(one))
+    firsts = [texts[i] for texts in responses for i in one]
+    seconds = [texts[i] for texts in responses for i in other]
+    asked, queries = ask(compare, prompt, firsts, seconds, generator, orders=orders)
+    table = np.zeros((n, k, k))
+    table[:, one, other], table[:, other, one] = asked.reshape(n, -1), 1 - asked.reshape(n, -1)
+    rates = table.sum(axis=2) / (k - 1)
+    kept = np.flatnonzero(~np.isnan(rates).any(axis=1))
+    best, worst = rates[kept].argmax(axis=1), k - 1 - rates[kept][:, ::-1].argmin(axis=1)
+    return Pairs(
+        prompt=kept,
+        chosen=best,
+        rejected=worst,
+        preference=np.ones(len(kept)),
+        queries=queries,
+        failed=n - len(kept),
+        dropped=0,
+        ties=int((asked == 0.5).sum()),
+        win_rates=np.stack([rates[kept, best], rates[kept, worst]], axis=1),
     )
 
 

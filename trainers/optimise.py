@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainers.algorithm import Algorithm, PairBatch, labelled_loss
 from trainers.options import Training
-from trainers.pairs import FrozenLogProbs, Pairs, frozen_pair, pair_log_probs
+from trainers.pairs import FrozenLogProbs, Pairs, pair_log_probs, pair_values, token_counts
 
 if TYPE_CHECKING:
     from trainers.policies.policy import Policy
@@ -65,9 +65,9 @@ class Optimiser:
         return figures
 
     def state(self) -> dict[str, Tensor]:
-        """Moments and step counts as named tensors, for safetensors."""
+        """Moments and step counts as named tensors of their own, for safetensors or for a copy of the policy."""
         state = self.adamw.state_dict()["state"]
-        named = {f"{i}.{name}": value for i, slots in state.items() for name, value in slots.items()}
+        named = {f"{i}.{name}": value.clone() for i, slots in state.items() for name, value in slots.items()}
         return named | {"schedule_step": torch.tensor(self.schedule.last_epoch)}
 
 
@@ -96,7 +96,12 @@ def _schedule(adamw: torch.optim.AdamW, training: Training, steps: int, done: in
 def _backward(policy: Policy, algorithm: Algorithm, pairs: Pairs, frozen: FrozenLogProbs, total: int) -> Figures:
     """Add a micro-batch's share of the gradient; its share of the batch's mean figures."""
     own = pair_log_probs(policy, pairs)
-    batch = PairBatch(own, {name: frozen_pair(values, own.chosen) for name, values in frozen.items()})
+    batch = PairBatch(
+        own,
+        {name: pair_values(values, own.chosen) for name, values in frozen.items()},
+        {name: pair_values(values, own.chosen) for name, values in pairs.rewards.items()},
+        pair_values(token_counts(pairs), own.chosen),
+    )
     preference = own.chosen.new_tensor(pairs.preference)
     loss = labelled_loss(algorithm, batch, preference).sum() / total
     loss.backward()

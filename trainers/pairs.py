@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.algorithm import PairLogProbs
+from trainers.algorithm import PairLogProbs, PairValues
 from trainers.policies.policy import Policy, Tokens
 
 if TYPE_CHECKING:
@@ -18,12 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Token lists of prompts and of the two responses, and P(chosen beats rejected) of each pair (1 = hard label)."""
+    """Labelled pairs.
+
+    Attributes:
+        prompts, chosen, rejected: token lists.
+        preference: P(chosen beats rejected) of each pair, [pairs]; 1 for a hard label.
+        rewards: for each opponent of the phase, what chosen and rejected earned against it, [pairs, 2].
+    """
 
     prompts: list[Tokens]
     chosen: list[Tokens]
     rejected: list[Tokens]
     preference: NDArray[np.float64]
+    rewards: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -35,6 +42,7 @@ class Pairs:
             [self.chosen[i] for i in rows],
             [self.rejected[i] for i in rows],
             self.preference[list(rows)],
+            {name: values[list(rows)] for name, values in self.rewards.items()},
         )
 
     def truncated(self, max_length: int) -> tuple[Pairs, int]:
@@ -63,10 +71,15 @@ def pair_log_probs(policy: Policy, pairs: Pairs) -> PairLogProbs:
     return PairLogProbs(both[: len(pairs)], both[len(pairs) :])
 
 
-def frozen_pair(values: NDArray[np.float32], like: Tensor) -> PairLogProbs:
-    """Stored log-probabilities [pairs, 2] as tensors beside the policy's."""
+def token_counts(pairs: Pairs) -> NDArray[np.float32]:
+    """Tokens of chosen and rejected, [pairs, 2]."""
+    return np.array([[len(c), len(r)] for c, r in zip(pairs.chosen, pairs.rejected, strict=True)], dtype=np.float32)
+
+
+def pair_values(values: NDArray[Any], like: Tensor) -> PairValues:
+    """Stored numbers [pairs, 2] as tensors beside the policy's."""
     tensor = like.new_tensor(values)
-    return PairLogProbs(tensor[:, 0], tensor[:, 1])
+    return PairValues(tensor[:, 0], tensor[:, 1])
 
 
 def score(policy: Policy, pairs: Pairs, batch_size: int) -> NDArray[np.float32]:

@@ -7,14 +7,14 @@ travel in `StreamState` to the next.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainers.algorithm import Algorithm, Player
+from trainers.algorithm import Algorithm, Phase, Player
 from trainers.fit import Report
 from trainers.optimise import Figures, Optimiser
 from trainers.options import Sampling, Training
@@ -62,13 +62,14 @@ def stream(
 ) -> StreamResult:
     """Train `policy` in place for `steps` optimiser steps on pairs it has just sampled.
 
-    A step draws `training.batch_size` prompts (passes over all of them, shuffled), two responses each from the
-    algorithm's player, one preference a pair, and scores the frozen policies as the samples come. A failed comparison
-    drops its pair from the step and is counted.
+    A step draws `training.batch_size` prompts (passes over all of them, shuffled) and goes through the algorithm's
+    phases: two responses each from the player, one preference a pair, fresh responses of the opponents where rewards
+    are earned against some, the frozen policies' scores, one optimiser step. A failed comparison drops its pair from
+    the step and is counted.
 
     Args:
         frozen: the policies the loss is measured against, `reference` among them where the player is a mixture.
-        label: what a preference becomes: `soft` (kept), `sampled` (Bernoulli) or `argmax`.
+        label: what a preference becomes: `soft` (kept), `sampled` (Bernoulli) or `argmax`; `none` asks for none.
         total_steps: steps of all iterations together, for the learning-rate schedule.
 
     Raises:
@@ -80,51 +81,90 @@ def stream(
     if state is not None:
         assert state.sampler is not None
         sampler.set_state(state.sampler)
-    labeller = np.random.default_rng(seed)
+    table = _Table(
+        {**frozen, "policy": policy}, compare, algorithm, sampling, label, sampler, np.random.default_rng(seed)
+    )
     order = _passes(len(prompts), steps * training.batch_size, seed)
     dynamics: list[Figures] = []
-    samples = failed = truncated = 0
+    truncated = 0
     for step in range(steps):
         rows = order[step * training.batch_size : (step + 1) * training.batch_size]
-        chosen = [prompts[i] for i in rows]
-        responses = _play(policy, frozen, chosen, algorithm, sampling, sampler)
-        pairs, lost = _compared(rows, chosen, responses, compare)
-        pairs = replace(pairs, preference=_label(pairs.preference, label, labeller))
-        pairs, cut = pairs.truncated(training.max_length)
-        scores = {name: score(frozen[name], pairs, training.batch_size) for name in algorithm.phases[0].frozen}
-        dynamics.append(optimiser.step(policy, algorithm, pairs, scores) | _describe(responses))
-        samples, failed, truncated = samples + 2 * len(rows), failed + lost, truncated + cut
+        for phase in algorithm.phases:
+            pairs, cut = table.pairs(phase, rows, [prompts[i] for i in rows]).truncated(training.max_length)
+            scores = {name: score(frozen[name], pairs, training.batch_size) for name in phase.frozen}
+            learner, with_optimiser = policy, optimiser
+            if phase.writes != "policy":  # a look-ahead: a step of a copy, which later phases may play against
+                learner = policy.copy()
+                with_optimiser = Optimiser(learner, training, total_steps, optimiser.state())
+            figures = with_optimiser.step(learner, algorithm, pairs, scores)
+            table.slots[phase.writes] = learner
+            truncated += cut
+        dynamics.append(figures | table.described)
         if report is not None:
             report(step + 1, steps)
-    return StreamResult(dynamics, samples, failed, truncated, StreamState(optimiser.state(), sampler.get_state()))
+    ahead = StreamState(optimiser.state(), sampler.get_state())
+    return StreamResult(dynamics, table.samples, table.failed, truncated, ahead)
 
 
-def _play(
-    policy: Policy,
-    frozen: Mapping[str, Policy],
-    prompts: Sequence[Tokens],
-    algorithm: Algorithm,
-    sampling: Sampling,
-    generator: torch.Generator,
-) -> list[list[Response]]:
-    """Two responses a prompt from the algorithm's player."""
-    if algorithm.player is Player.POLICY:
-        return policy.sample(prompts, 2, sampling, generator)
-    share = 1.0 if algorithm.player is Player.REFERENCE else algorithm.mixture  # type: ignore[attr-defined]
-    return policy.sample(prompts, 2, sampling, generator, mix=(frozen["reference"], share))
+@dataclass
+class _Table:
+    """Where policies meet: samples of a step's players and opponents, compared, labelled and counted."""
 
+    slots: dict[str, Policy]
+    compare: Compare
+    algorithm: Algorithm
+    sampling: Sampling
+    label: str
+    sampler: torch.Generator
+    labeller: np.random.Generator
+    samples: int = 0
+    failed: int = 0
+    described: Figures = field(default_factory=dict)
 
-def _compared(
-    rows: Sequence[int], prompts: Sequence[Tokens], responses: Sequence[Sequence[Response]], compare: Compare
-) -> tuple[Pairs, int]:
-    """One soft-labelled pair a prompt, less those whose comparison failed, and how many failed."""
-    first, second = [r[0] for r in responses], [r[1] for r in responses]
-    preference = compare(rows, [r.text for r in first], [r.text for r in second])
-    kept = np.flatnonzero(~np.isnan(preference)).tolist()
-    if not kept:
-        raise ValueError(f"all {len(rows)} comparisons of a step failed; look at the judge's failures")
-    pairs = Pairs(list(prompts), [r.tokens for r in first], [r.tokens for r in second], preference)
-    return pairs.select(kept), len(rows) - len(kept)
+    def pairs(self, phase: Phase, rows: Sequence[int], prompts: Sequence[Tokens]) -> Pairs:
+        """A pair of the player's responses to each prompt, with its label and its rewards against each opponent.
+
+        Raises:
+            ValueError: a comparison failed for every prompt.
+        """
+        temperature = self.algorithm.temperature or self.sampling.temperature
+        drawn = self._sample(self.algorithm.player.value, prompts, temperature)
+        self.described = _describe(drawn)
+        first, second = [r[0] for r in drawn], [r[1] for r in drawn]
+        preference = np.ones(len(rows))
+        if self.label != "none":
+            preference = _label(self.compare(rows, _texts(first), _texts(second)), self.label, self.labeller)
+        rewards = {name: self._rewards(name, rows, prompts, first, second) for name in phase.opponents}
+        pairs = Pairs(list(prompts), [r.tokens for r in first], [r.tokens for r in second], preference, rewards)
+        answered = np.logical_and.reduce([~np.isnan(preference), *(~np.isnan(r).any(1) for r in rewards.values())])
+        if not answered.any():
+            raise ValueError(f"all {len(rows)} comparisons of a step failed; look at the judge's failures")
+        self.failed += int((~answered).sum())
+        return pairs.select(np.flatnonzero(answered).tolist())
+
+    def _rewards(
+        self,
+        opponent: str,
+        rows: Sequence[int],
+        prompts: Sequence[Tokens],
+        first: Sequence[Response],
+        second: Sequence[Response],
+    ) -> NDArray[np.float64]:
+        """What each response of a pair earns against a fresh response of the opponent, [pairs, 2]."""
+        met = self._sample(opponent, prompts, self.sampling.temperature)
+        won = [
+            self.compare(rows, _texts(own), _texts([r[side] for r in met])) for side, own in enumerate((first, second))
+        ]
+        return self.algorithm.reward(torch.from_numpy(np.stack(won, -1))).numpy()
+
+    def _sample(self, law: str, prompts: Sequence[Tokens], temperature: float) -> list[list[Response]]:
+        """Two responses a prompt from a slot, or from the mixture of policy and reference."""
+        options = self.sampling.model_copy(update={"temperature": temperature})
+        self.samples += 2 * len(prompts)
+        if law != Player.MIXTURE:
+            return self.slots[law].sample(prompts, 2, options, self.sampler)
+        mix = (self.slots["reference"], self.algorithm.mixture)  # type: ignore[attr-defined]
+        return self.slots["policy"].sample(prompts, 2, options, self.sampler, mix=mix)
 
 
 def _label(preference: NDArray[np.float64], label: str, generator: np.random.Generator) -> NDArray[np.float64]:
@@ -132,7 +172,11 @@ def _label(preference: NDArray[np.float64], label: str, generator: np.random.Gen
     if label == "soft":
         return preference
     threshold = generator.random(len(preference)) if label == "sampled" else np.full(len(preference), 0.5)
-    return (preference >= threshold).astype(np.float64)
+    return np.where(np.isnan(preference), np.nan, preference >= threshold)
+
+
+def _texts(responses: Sequence[Response]) -> list[str]:
+    return [response.text for response in responses]
 
 
 def _passes(count: int, draws: int, seed: int) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +44,9 @@ class Policy(Protocol):
 
     def log_probs(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
         """Summed log-probability of each response given its prompt, nats, float32 or wider, [n], differentiable."""
+
+    def copy(self) -> Self:
+        """An independent copy, to train."""
 
     def parameters(self) -> Iterable[torch.nn.Parameter]:
         """The trainable weights."""

@@ -22,6 +22,9 @@ class SoftmaxTable(nn.Module):
         super().__init__()
         self.logits = nn.Parameter(logits.detach().clone().double())
 
+    def copy(self) -> SoftmaxTable:
+        return SoftmaxTable(self.logits)
+
     def encode(self, prompt: Prompt) -> Tokens:
         return []
 
