@@ -89,7 +89,7 @@ def test_a_config_that_is_no_yaml_mapping_is_refused_in_one_line(
         ("prompts_per_iteration: -4", ["prompts_per_iteration", "-4"]),
         ("training: {lr: 0}", ["training.lr", "greater than 0"]),
         ("training: {precision: int4}", ["training.precision", "'bf16' or 'fp32'", "int4"]),
-        ("pairs: {protocol: league}", ["pairs.protocol", "'tournament' or 'iid'", "league"]),
+        ("pairs: {protocol: league}", ["pairs.protocol", "'tournament', 'iid' or 'best-worst'", "league"]),
         ("training: 3", ["sweep.yaml:9", "training", "group of keys"]),
         ("exclude: [{trainer: slic}]", ["exclude", "slic", "matches no cell"]),
         ("exclude: [{trainr: dpo}]", ["exclude", "did you mean 'trainer'?"]),
