@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from harness.executors.local import Listener
