@@ -85,10 +85,10 @@ class ProgressListener:
     def _remaining(self) -> str:
         """Time left, from the mean seconds of each kind of stage so far."""
         known = {kind: sum(s) / len(s) for kind, s in self.seconds.items()}
-        if not known or not self.left:
-            return ""
-        typical = sum(known.values()) / len(known)
-        seconds = sum(known.get(stage.kind, typical) for stage in self.left.values())
+        unknown = sum(stage.kind not in known for stage in self.left.values())
+        if not self.left or unknown > len(self.left) / 10:
+            return ""  # too little has been seen to say
+        seconds = sum(known.get(stage.kind, 0.0) for stage in self.left.values())
         return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
 
     def _line(self, stage: Stage, took: str) -> None:
