@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ import yaml
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from harness.registry import nearest
+from trainers.algorithm import Pairing
 from trainers.options import Options, Positive, Sampling, Training
 
 WORLDS = ("pocket",)
@@ -70,6 +72,10 @@ class PairOptions(Options):
     protocol: Literal["tournament", "iid", "best-worst"] | None = None
     label: Literal["argmax", "sampled", "soft"] | None = None
     orders: Literal["one", "both"] | None = None
+
+    def over(self, own: Pairing) -> Pairing:
+        """An algorithm's own pairing with what is given here."""
+        return dataclasses.replace(own, **{k: v for k, v in self.model_dump().items() if v is not None})
 
 
 class Matrix(Options):

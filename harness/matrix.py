@@ -110,6 +110,10 @@ def _matches(cell: Cell, pattern: Mapping[str, Any]) -> bool:
     for axis in pattern:
         if axis not in AXES:
             raise ConfigError(f"exclude: unknown key {axis!r}{nearest(str(axis), AXES)}")
+        if not isinstance(pattern[axis], str | int):
+            raise ConfigError(
+                f"exclude: {axis} is {pattern[axis]!r}; give one name as the report shows it, or one seed"
+            )
     return all(value in values[axis] for axis, value in pattern.items())
 
 
@@ -120,7 +124,7 @@ def _included(config: Config, pattern: Mapping[str, Any]) -> Cell:
             raise ConfigError(f"include: unknown key {axis!r}{nearest(str(axis), AXES)}")
     policies = {Cell(policy, Variant(CONTROL, {}), None, None).policy_label: policy for policy in config.policy}
     policy = pattern.get("policy", next(iter(policies)))
-    if policy not in policies:
+    if not isinstance(policy, str) or policy not in policies:
         raise ConfigError(f"include: {policy!r} is none of the policies{nearest(str(policy), policies)}")
     seed = pattern.get("seed", config.matrix.seed[0])
     if not isinstance(seed, int) or seed < 0:

@@ -118,6 +118,7 @@ class GamePlanner:
         inputs: dict[str, Stage] = {}
         if cell.trainer.name != CONTROL:
             plan.algorithm = _trainer(cell, "game")
+            self._check_step(plan.algorithm)
             if cell.judge is None or cell.judge.name != "game":
                 raise ValueError(f"a game judges itself: the judge of {cell.id!r} must be 'game'")
             options = {
@@ -134,6 +135,12 @@ class GamePlanner:
             plan.grades.append(Grade(stage, board.name, "", self.config.iterations))
         return plan
 
+    def _check_step(self, algorithm: Algorithm) -> None:
+        """A default made for language models would leave a game's logits where they are."""
+        streams = algorithm.schedule is Schedule.STREAM or not algorithm.unique_minimiser
+        if streams and "lr" not in self.config.training.model_fields_set:
+            raise ValueError(f"{algorithm.name} takes gradient steps on a game: give training.lr, for example 0.2")
+
 
 class TextPlanner:
     """Cells of a language model: train by either schedule, answer every leaderboard after every iteration, grade."""
@@ -144,7 +151,8 @@ class TextPlanner:
         self.boards = _boards(config, "text")
         judges = [v for entry in config.matrix.judge for v in variants(entry)]
         graders = judges if config.graders is None else [v for entry in config.graders for v in variants(entry)]
-        self.judges = _judges([*judges, *graders], policy)
+        included = [cell.judge for cell in expand(config) if cell.policy == policy and cell.judge is not None]
+        self.judges = _judges([*judges, *graders, *included], policy)
         self.graders = [self.judges[v.label] for v in graders]
         self.precision = config.training.precision
         source = prompts_source(config, policy)
@@ -284,8 +292,7 @@ class TextPlanner:
 
     def _pairing(self, algorithm: Algorithm) -> Pairing:
         """The algorithm's own way of pairing, with what the config overrides."""
-        given = {k: v for k, v in self.config.pairs.model_dump().items() if v is not None}
-        pairing = dataclasses.replace(algorithm.pairing, **given)
+        pairing = self.config.pairs.over(algorithm.pairing)
         k = self.config.sampling.k
         if algorithm.schedule is Schedule.REFIT and pairing.protocol == "tournament" and k & (k - 1):
             raise ValueError(

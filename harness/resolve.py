@@ -40,7 +40,7 @@ def base_policy(policy: str) -> Checkpoint:
         ValueError: a local folder without config or without safetensors weights, or a text that is neither.
     """
     if policy == "pocket":
-        return Checkpoint(stage=Stage("pocket", {"seed": 0}, title="the pocket world's base policy"))
+        return Checkpoint(stage=Stage("pocket", {"seed": 0, "world": _world()}, title="the pocket world's base policy"))
     folder = Path(policy)
     if folder.is_dir():
         return Checkpoint(location=str(folder), fingerprint=_checked_folder(folder))
@@ -74,7 +74,7 @@ def prompts_fingerprint(source: str) -> str:
     from harness.prompts import read_prompts
 
     read_prompts(source, seed=0)
-    return source if source == "pocket" else content_hash(Path(source))
+    return _world() if source == "pocket" else content_hash(Path(source))
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,12 @@ def made(kind: Kind, variant: Variant) -> Any:
         return make(kind, variant.name, variant.options)
     except ValueError as error:
         raise ValueError(f"{variant.place}: {error}" if variant.place else str(error)) from error
+
+
+def _world() -> str:
+    """Changes with whatever makes the pocket world's prompts and base policy."""
+    folder = Path(__file__).parent / "pocket"
+    return " ".join(content_hash(folder / name)[:16] for name in ("grammar.py", "base_policy.py", "panel.yaml"))
 
 
 def _checked_folder(folder: Path) -> str:

@@ -281,6 +281,9 @@ def grade(context: Context) -> Facts:
     board = make("leaderboards", **context.options["leaderboard"])
     answers, baseline = (_answers(context.input(name)) for name in ("answers", "baseline"))
     verdicts = board.grade(_requests(context), answers, baseline, context.judge())
+    if verdicts and all(v["preference"] is None for v in verdicts):
+        kinds = ", ".join(sorted({v["status"] for v in verdicts}))
+        raise ValueError(f"the grader failed on all {len(verdicts)} answers ({kinds}); no score can be given")
     scores = board.rate(verdicts, context.stage.seed)
     frame = pd.DataFrame([v | {"prompt": json.dumps(v["prompt"])} for v in verdicts])
     frame.astype({"preference": "float64"}).to_parquet(context.out / "verdicts.parquet")

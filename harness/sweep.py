@@ -66,7 +66,13 @@ def run_sweep(config: Config, out: Path, store: Store, *, command: str, console:
         executor.execute(comparison_stages(plan, store.has), listener)
     write_cells()
     _write_failures(listener, out)
-    return Outcome(_count_states(out), listener.executed, _finish(plan, store, out, command))
+    try:
+        report = _finish(plan, store, out, command)
+    except ValueError as error:  # the input was accepted long ago: this is no error of the user's
+        raise RuntimeError(
+            f"the tables or the report of {out} could not be written; what was computed is kept"
+        ) from error
+    return Outcome(_count_states(out), listener.executed, report)
 
 
 def _finish(plan: Plan, store: Store, out: Path, command: str) -> Path:

@@ -242,9 +242,9 @@ def trained_losses(plan: Plan) -> dict[str, Any]:
             "conventions": {
                 "schedule": algorithm.schedule.value,
                 "player": algorithm.player.value,
-                "pairing": dataclasses.asdict(algorithm.pairing),
+                "pairing": dataclasses.asdict(plan.config.pairs.over(algorithm.pairing)),
                 "options": dataclasses.asdict(algorithm),
-                "log_probs": "summed over the response's tokens",
+                "log_probs": f"{getattr(algorithm, 'log_prob', 'sum')} over the response's tokens",
             },
         }
     return out

@@ -2,58 +2,84 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from leaderboards.leaderboard import Leaderboard, Metric, Score
-from trainers.games import duality_gap
+from trainers.games import (
+    duality_gap,
+    entropy,
+    kl_divergence,
+    log_log_slope,
+    nash_policy,
+    regularised_gap,
+    reward_change,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DualityGap(Leaderboard):
-    """The unregularised duality gap of the last and of the average policy (arXiv 2502.16852, section 2); 0 is Nash.
+    """How far each policy of a game is from the Nash policy (arXiv 2502.16852, section 2); the game is exact, so no
+    number has an interval.
 
-    Exact, so it has no interval. It rates games only.
+    Args:
+        tau: where above 0, the gap of the game regularised towards the uniform policy is reported too.
     """
+
+    tau: float = 0.0
 
     name = "duality-gap"
     plays = "game"
     metrics = {  # noqa: RUF012
-        "duality_gap": Metric(
-            unit="probability",
-            better="lower",
-            estimates="gap of the last policy; 0 at Nash",
-            null_value=0.0,
-            axis="log",
-        ),
+        "duality_gap": Metric(unit="probability", better="lower", estimates="gap of the last policy", axis="log"),
         "average_duality_gap": Metric(
+            unit="probability", better="lower", estimates="gap of the mean of all policies so far", axis="log"
+        ),
+        "regularised_gap": Metric(
+            unit="probability", better="lower", estimates="gap of the last policy in the regularised game", axis="log"
+        ),
+        "kl_to_nash": Metric(
+            unit="nats", better="lower", estimates="KL(maximum-entropy Nash policy || last policy)", axis="log"
+        ),
+        "reward_change": Metric(
             unit="probability",
             better="lower",
-            estimates="gap of the mean of all policies so far",
-            null_value=0.0,
+            estimates="largest change of a win rate in the last iteration",
             axis="log",
         ),
         "entropy": Metric(unit="nats", better="neither", estimates="entropy of the last policy"),
+        "average_gap_slope": Metric(
+            unit="exponent", better="lower", estimates="fitted slope of the average gap, log against log of iterations"
+        ),
     }
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tau < math.inf:
+            raise ValueError(f"duality-gap: tau is {self.tau}; it must be a number from 0")
 
     def rate(self, preference: ArrayLike, policies: ArrayLike) -> list[tuple[int, Score]]:
         """(iteration, score) at log-spaced iterations of policies [iterations + 1, n]; policies[0] is the start."""
         path = np.asarray(policies, np.float64)
-        means = path.cumsum(0) / np.arange(1, len(path) + 1)[:, None]
-        shown = log_spaced(len(path) - 1)
-        entropy = -(path * np.log(np.where(path > 0, path, 1.0))).sum(-1)
+        last = len(path) - 1
+        averages = duality_gap(preference, path.cumsum(0) / np.arange(1, last + 2)[:, None])
         figures = {
-            "duality_gap": duality_gap(preference, path[shown]),
-            "average_duality_gap": duality_gap(preference, means[shown]),
-            "entropy": entropy[shown],
+            "duality_gap": duality_gap(preference, path),
+            "average_duality_gap": averages,
+            "kl_to_nash": kl_divergence(nash_policy(preference), path),
+            "entropy": entropy(path),
         }
-        return [
-            (int(t), Score(metric=name, value=float(value), n=1))
-            for name, values in figures.items()
-            for t, value in zip(shown, values, strict=True)
-        ]
+        if self.tau > 0:
+            uniform = np.full(path.shape[-1], 1 / path.shape[-1])
+            figures["regularised_gap"] = regularised_gap(preference, path, uniform, self.tau)
+        curves = [(t, name, values[t]) for name, values in figures.items() for t in log_spaced(last)]
+        if last > 0:
+            changes = reward_change(preference, path)
+            curves += [(t, "reward_change", changes[t - 1]) for t in log_spaced(last)[1:]]
+            curves.append((last, "average_gap_slope", float(log_log_slope(averages))))
+        return [(t, Score(metric=name, value=float(value), n=1)) for t, name, value in curves if np.isfinite(value)]
 
 
 def log_spaced(last: int, per_decade: int = 12) -> list[int]:

@@ -63,7 +63,7 @@ Answers = Mapping[str, Sequence[str]]
 """Request id -> the answers' texts."""
 
 Verdict = dict[str, Any]
-"""One graded item: id, prompt, response, baseline, preference (None where it failed), status."""
+"""One graded item: id, prompt, response, before (the baseline's), preference (None where it failed), status."""
 
 
 class Leaderboard(ABC):

@@ -315,7 +315,7 @@ def test_cells_whose_judge_always_fails_fail_with_the_reason_and_the_others_go_o
 ) -> None:
     hopeless = {"name": "counting", "fails": ""}
     config = workspace.config(
-        matrix={"trainer": ["dpo", "ipo-md"], "judge": [hopeless, PANEL_ENTRY]}, graders=[PANEL_ENTRY, hopeless]
+        matrix={"trainer": ["dpo", "ipo-md"], "judge": [hopeless, PANEL_ENTRY]}, graders=[PANEL_ENTRY]
     )
     ended = nashbench(*workspace.arguments(config))
     assert ended.code == 1
@@ -328,11 +328,18 @@ def test_cells_whose_judge_always_fails_fail_with_the_reason_and_the_others_go_o
     assert all("comparison" in reason and "failed" in reason for reason in reasons.values()), reasons
     status = nashbench("status", str(workspace.out), "--json")
     assert {c["cell"]: c["state"] for c in json.loads(status.out)} == {n: c["state"] for n, c in cells.items()}
+
+
+@pytest.mark.usefixtures("inline", "counting")
+def test_a_grader_that_always_fails_gives_no_score_and_says_why(workspace: Workspace, nashbench: Command) -> None:
+    config = workspace.config(graders=[PANEL_ENTRY, {"name": "counting", "fails": ""}])
+    ended = nashbench(*workspace.arguments(config))
+    assert ended.code == 1
+    cells = json.loads((workspace.out / "cells.json").read_text())
+    assert all(c["state"] == "failed" and "not-a-number" in c["reason"] for c in cells)
     results = pd.read_csv(workspace.out / "results.csv")
-    blind = results[(results["grader"].str.startswith("counting")) & (results["metric"] == "win_rate")]
-    assert len(blind) == 3
-    assert blind["value"].isna().all()
-    assert (blind["coverage"] == 0).all()
+    assert set(results["grader"]) == {"panel"}
+    assert results["value"].notna().all()
     assert (workspace.out / "report" / "index.html").is_file()
 
 

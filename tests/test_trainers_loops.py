@@ -146,7 +146,7 @@ def test_the_learning_rate_rises_over_the_warmup_and_falls_to_zero_as_a_cosine(p
     pairs = random_pairs(policy, 10)
     training = TRAINING.model_copy(update={"batch_size": 1, "warmup": 0.2, "lr": 1e-6})
     rates = [step["lr"] for step in fit(policy, pairs, {"previous": score(policy, pairs, 5)}, DPO(), training, seed=0)]
-    expected = [1e-6 * t / 2 if t < 2 else 1e-6 * (1 + math.cos(math.pi * (t - 2) / 8)) / 2 for t in range(10)]
+    expected = [1e-6 * (t + 1) / 3 if t < 2 else 1e-6 * (1 + math.cos(math.pi * (t - 2) / 8)) / 2 for t in range(10)]
     assert rates == pytest.approx(expected, abs=1e-15)
 
 

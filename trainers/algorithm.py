@@ -8,6 +8,7 @@ hyperparameters plus `loss`.
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -239,7 +240,7 @@ def _check_range(algorithm: Algorithm, field: dataclasses.Field[Any]) -> None:
     if callable(value) or "above" not in limits or (value is None and field.default is None):
         return
     fact = f"{algorithm.name}: {field.name} is {value!r}"
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{fact}; it must be a number")
     if limits["above"] is not None and not value > limits["above"]:
         raise ValueError(f"{fact}; it must be greater than {limits['above']}")

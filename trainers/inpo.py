@@ -26,6 +26,13 @@ class INPO(Algorithm):
     eta: Scalar = number(0.005, above=0)
     tau: Scalar | None = number(None, at_least=0)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.tau, int | float) and isinstance(self.eta, int | float) and self.tau > self.eta:
+            raise ValueError(
+                f"inpo: tau is {self.tau} and eta {self.eta}; tau must be at most eta: their ratio is a share"
+            )
+
     name = "inpo"
     schedule = Schedule.REFIT
     phases = (Phase(start="policy", frozen=("previous", "reference"), writes="policy"),)

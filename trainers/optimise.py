@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -82,15 +83,20 @@ def _slots(state: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
 
 
 def _schedule(adamw: torch.optim.AdamW, training: Training, steps: int, done: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """Warm-up, then the named decay to zero at `steps`."""
-    import transformers
+    """Warm-up, then the named decay towards zero at `steps`.
 
+    The first step already moves: on schedules of a few steps, a first rate of zero would waste a good part of the work.
+    """
     warmup = round(training.warmup * steps)
-    if training.schedule == "constant":
-        return transformers.get_constant_schedule_with_warmup(adamw, warmup, last_epoch=done - 1)
-    if training.schedule == "linear":
-        return transformers.get_linear_schedule_with_warmup(adamw, warmup, steps, last_epoch=done - 1)
-    return transformers.get_cosine_schedule_with_warmup(adamw, warmup, steps, last_epoch=done - 1)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        left = 1 - (step - warmup) / max(1, steps - warmup)
+        shapes = {"constant": 1.0, "linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}
+        return shapes[training.schedule]
+
+    return torch.optim.lr_scheduler.LambdaLR(adamw, factor, last_epoch=done - 1)
 
 
 def _backward(policy: Policy, algorithm: Algorithm, pairs: Pairs, frozen: FrozenLogProbs, total: int) -> Figures:

@@ -12,7 +12,7 @@ Positive = Annotated[int, Field(ge=1, strict=True)]
 class Options(BaseModel):
     """A frozen group of options."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Sampling(Options):

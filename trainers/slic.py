@@ -19,6 +19,8 @@ class SLiC(Contrastive):
     The exact formula of the IPO-MD paper's comparison was not seen; this is the reference-ratio form. `slic-hf` is
     the original. A hinge has no unique minimiser, so games play it by gradient steps in every regime.
 
+    A hinge has no unique minimiser, so games play it by gradient steps, in every regime against the starting policy.
+
     Args:
         beta: the margin is 1 / beta nats.
     """

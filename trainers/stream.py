@@ -82,7 +82,7 @@ def stream(
         assert state.sampler is not None
         sampler.set_state(state.sampler)
     table = _Table(
-        {**frozen, "policy": policy}, compare, algorithm, sampling, label, sampler, np.random.default_rng(seed)
+        {**frozen, "policy": policy}, compare, algorithm, sampling, label, sampler, np.random.default_rng([seed, 1])
     )
     order = _passes(len(prompts), steps * training.batch_size, seed)
     dynamics: list[Figures] = []
@@ -155,7 +155,13 @@ class _Table:
         won = [
             self.compare(rows, _texts(own), _texts([r[side] for r in met])) for side, own in enumerate((first, second))
         ]
-        return self.algorithm.reward(torch.from_numpy(np.stack(won, -1))).numpy()
+        rewards = self.algorithm.reward(torch.from_numpy(np.stack(won, -1))).numpy()
+        if np.isinf(rewards).any():
+            raise ValueError(
+                f"{self.algorithm.name}: the judge is certain (0 or 1) of a comparison, which has no finite reward; "
+                "set the trainer's reward_limit, or take a judge whose preferences lie inside (0, 1)"
+            )
+        return rewards
 
     def _sample(self, law: str, prompts: Sequence[Tokens], temperature: float) -> list[list[Response]]:
         """Two responses a prompt from a slot, or from the mixture of policy and reference."""
@@ -181,7 +187,7 @@ def _texts(responses: Sequence[Response]) -> list[str]:
 
 def _passes(count: int, draws: int, seed: int) -> list[int]:
     """Row numbers 0..count-1 in shuffled passes, as many as `draws`."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng([seed, 2])
     passes = [generator.permutation(count) for _ in range(-(-draws // count))]
     return [int(i) for i in np.concatenate(passes)[:draws]]
 

@@ -59,8 +59,8 @@ class Exact:
 
 @dataclass(frozen=True)
 class Sampled:
-    """`count` iid pairs with Bernoulli labels; a response's reward is the probability that it beats one sampled
-    opponent, averaged over the responses with the same action."""
+    """`count` iid pairs with Bernoulli labels; rewards are each action's mean reward against `count` sampled
+    opponents."""
 
     preference: Tensor
     count: int
@@ -81,10 +81,10 @@ class Sampled:
         return PairLaw(wins_over / seen, wins_over.transpose(-1, -2) / seen, seen.squeeze(-1).log(), False)
 
     def rewards(self, log_law: Tensor, log_opponent: Tensor, reward: Reward) -> Tensor:
-        own, opponent = self._draw(log_law), self._draw(log_opponent)
-        earned = finite_rewards(reward, self._beats(own, opponent))
-        empty = torch.zeros_like(log_law)
-        return empty.scatter_reduce(1, own, earned, "mean", include_self=False)
+        met = torch.zeros_like(log_opponent)
+        drawn = self._draw(log_opponent)
+        met.scatter_add_(1, drawn, torch.full(drawn.shape, 1 / self.count, dtype=met.dtype))
+        return (finite_rewards(reward, self.preference) @ met.unsqueeze(-1)).squeeze(-1)
 
     def _draw(self, log_law: Tensor) -> Tensor:
         return torch.multinomial(log_law.exp(), self.count, replacement=True, generator=self.generator)
