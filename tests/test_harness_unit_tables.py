@@ -1,0 +1,351 @@
+"""The tables from a store filled by hand, so that every number in them is known beforehand."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.comparing import Graded, comparison_stages
+from harness.config import Config
+from harness.matrix import Cell, Variant
+from harness.plan import CellPlan, Grade, Plan, make_plan
+from harness.registry import make
+from harness.stage import Stage
+from harness.store import Store
+from harness.tables import COMPARISONS, DYNAMICS, RESULTS, cell_states, trained_losses, write_tables
+
+CONFIG = Config.model_validate(
+    {
+        "name": "byhand",
+        "policy": ["pocket"],
+        "matrix": {"trainer": ["omd"], "judge": ["panel"]},
+        "leaderboards": ["head-to-head"],
+        "iterations": 2,
+    }
+)
+WORK = {
+    1: {"sample": (100, 0, 0), "pair": (0, 60, 0), "fit": (0, 0, 7)},
+    2: {"sample": (90, 0, 0), "pair": (0, 50, 0), "fit": (0, 0, 5)},
+}
+"""Samples, queries and steps of the stages of each iteration."""
+
+
+def graded(cell: str, iteration: int, answer: Stage, grader: str = "panel", board: str = "head-to-head") -> Grade:
+    options = {"cell": cell, "iteration": iteration, "judge": grader, "leaderboard": {"name": board, "options": {}}}
+    return Grade(Stage("grade", options, {"answers": answer}), board, grader, iteration)
+
+
+def control() -> CellPlan:
+    plan = CellPlan(Cell("pocket", Variant("sft", {}), None, None), None)
+    plan.answers[0] = Stage("answer", {"cell": "control"})
+    plan.grades = [graded("control", 0, plan.answers[0])]
+    return plan
+
+
+def trained(seed: int = 0, graders: tuple[str, ...] = ("panel",)) -> CellPlan:
+    algorithm = make("trainers", "omd", {"eta": 0.5})
+    plan = CellPlan(Cell("pocket", Variant("omd", {"eta": 0.5}), Variant("panel", {}), seed), algorithm)
+    policy: dict[str, Stage] = {}
+    for t in WORK:
+        sample = Stage("sample", {"t": t, "seed": seed}, policy)
+        pair = Stage("pair", {"t": t, "seed": seed}, {"responses": sample})
+        fit = Stage("fit", {"t": t, "seed": seed}, {"pairs": pair}, title=f"fit {t}")
+        policy = {"policy": fit}
+        plan.training[t] = [sample, pair, fit]
+        plan.answers[t] = Stage("answer", {"t": t, "seed": seed}, policy)
+        plan.grades += [graded(plan.cell.id, t, plan.answers[t], grader) for grader in graders]
+    return plan
+
+
+def keep(store: Store, stage: Stage, **facts: Any) -> None:
+    with store.writing(stage) as (_, known):
+        known.update(facts)
+
+
+def keep_grade(store: Store, grade: Grade, value: float) -> None:
+    with store.writing(grade.stage) as (folder, _):
+        score = {"metric": "win_rate", "category": "", "value": value, "n": 3, "coverage": 1.0}
+        (folder / "scores.json").write_text(json.dumps([score]))
+        verdicts = pd.DataFrame({"id": ["p", "q"], "response": ["a", "b"], "preference": [value, None]})
+        verdicts.to_parquet(folder / "verdicts.parquet", index=False)
+
+
+def keep_cell(store: Store, plan: CellPlan, upto: int = 2) -> None:
+    for t, stages in plan.training.items():
+        if t > upto:
+            return
+        for stage in stages[:2]:
+            work = dict(zip(("samples", "queries", "steps"), WORK[t][stage.kind], strict=True))
+            facts = {"truncated": t} if stage.kind == "sample" else {"pairs": 30, "failed": t, "dropped": 0, "ties": 4}
+            keep(store, stage, work=work, **facts)
+        with store.writing(stages[2]) as (folder, known):
+            known["work"] = {"steps": WORK[t]["fit"][2]}
+            losses = pd.DataFrame({"loss": [1.0 / t, 0.5 / t], "margin": [0.0, float(t)]})
+            losses.to_parquet(folder / "dynamics.parquet", index=False)
+        keep(store, plan.answers[t], figures={"words": 10.0 * t})
+        for number, grade in enumerate(g for g in plan.grades if g.iteration == t):
+            keep_grade(store, grade, 0.5 + t / 10 + number / 100)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+# --- results and dynamics ----------------------------------------------------------------------------------------
+
+
+def test_a_score_costs_the_work_of_all_iterations_up_to_its_own(store: Store, out: Path) -> None:
+    plan = Plan(CONFIG, [trained()])
+    keep_cell(store, plan.cells[0])
+    results = write_tables(plan, store, out)["results"].set_index("iteration")
+    for t in WORK:
+        sums = [sum(w[i] for s in range(1, t + 1) for w in WORK[s].values()) for i in range(3)]
+        assert results.loc[t, ["samples", "queries", "steps"]].tolist() == sums
+    assert results["value"].to_dict() == pytest.approx({1: 0.6, 2: 0.7})
+    assert set(results["options"].map(json.loads).map(lambda o: o["eta"])) == {0.5}
+    assert results["trainer"].unique().tolist() == ["omd(eta=0.5)"]
+
+
+def test_a_control_costs_nothing_and_has_neither_judge_nor_seed(store: Store, out: Path) -> None:
+    plan = Plan(CONFIG, [control()])
+    keep_grade(store, plan.cells[0].grades[0], 0.5)
+    (row,) = write_tables(plan, store, out)["results"].to_dict("records")
+    assert (row["cell"], row["judge"], row["options"]) == ("pocket~sft", "", "{}")
+    assert pd.isna(row["seed"])
+    assert [row[name] for name in ("samples", "queries", "steps", "iteration")] == [0, 0, 0, 0]
+
+
+def test_a_game_costs_as_many_steps_as_iterations_so_far(store: Store, out: Path) -> None:
+    game = Config.model_validate(
+        {
+            "name": "g",
+            "policy": {"game": "cyc3"},
+            "matrix": {"trainer": ["omd"], "judge": ["game"]},
+            "leaderboards": ["duality-gap"],
+            "iterations": 10,
+        }
+    )
+    plan = make_plan(game)
+    (omd,) = [cell for cell in plan.cells if cell.algorithm]
+    shown = [0, 1, 4, 10]
+    with store.writing(omd.grades[0].stage) as (folder, _):
+        scores = [{"metric": "duality_gap", "value": 1 / (t + 1), "n": 1, "iteration": t} for t in shown]
+        (folder / "scores.json").write_text(json.dumps(scores))
+    results = write_tables(plan, store, out)["results"]
+    assert results["iteration"].tolist() == results["steps"].tolist() == shown
+    assert set(results["samples"]) == set(results["queries"]) == {0}
+
+
+def test_dynamics_number_every_step_from_one_and_count_what_was_lost(store: Store, out: Path) -> None:
+    plan = Plan(CONFIG, [trained()])
+    keep_cell(store, plan.cells[0])
+    dynamics = write_tables(plan, store, out)["dynamics"]
+    value = dynamics.set_index(["iteration", "phase", "step", "metric"])["value"]
+    for t in (1, 2):
+        assert [value[t, 1, step, "loss"] for step in (1, 2)] == [1.0 / t, 0.5 / t]
+        assert [value[t, 1, step, "margin"] for step in (1, 2)] == [0.0, t]
+        assert [value[t, 0, 0, f"pair/{m}"] for m in ("pairs", "failed", "dropped", "ties")] == [30, t, 0, 4]
+        assert value[t, 0, 0, "sample/truncated"] == t
+        assert value[t, 0, 0, "answers/words"] == 10.0 * t
+    assert len(dynamics) == 2 * (2 * 2 + 4 + 1 + 1)
+
+
+def test_of_a_half_finished_cell_the_tables_have_what_is_there(store: Store, out: Path) -> None:
+    plan = Plan(CONFIG, [control(), trained()])
+    keep_cell(store, plan.cells[1], upto=1)
+    tables = write_tables(plan, store, out)
+    assert tables["results"]["iteration"].tolist() == [1]
+    assert set(tables["dynamics"]["iteration"]) == {1}
+    assert pd.read_parquet(out / "samples" / "pocket~omd(eta=0.5)~panel~s0.parquet")["iteration"].unique() == [1]
+    assert [f.name for f in (out / "samples").iterdir()] == ["pocket~omd(eta=0.5)~panel~s0.parquet"]
+
+
+def test_tables_of_an_empty_store_have_all_their_columns_and_no_row(store: Store, out: Path) -> None:
+    tables = write_tables(Plan(CONFIG, [control(), trained()]), store, out)
+    for name, columns in (("results", RESULTS), ("dynamics", DYNAMICS), ("comparisons", COMPARISONS)):
+        assert tables[name].empty
+        assert list(tables[name].columns) == columns
+        assert pd.read_csv(out / f"{name}.csv").columns.tolist() == columns
+        assert list(pd.read_parquet(out / f"{name}.parquet").columns) == columns
+
+
+def test_csv_and_parquet_say_the_same(store: Store, out: Path) -> None:
+    plan = Plan(CONFIG, [control(), trained()])
+    keep_grade(store, plan.cells[0].grades[0], 0.5)
+    keep_cell(store, plan.cells[1])
+    write_tables(plan, store, out)
+    for name in ("results", "dynamics"):
+        one, other = pd.read_parquet(out / f"{name}.parquet"), pd.read_csv(out / f"{name}.csv")
+        assert len(one) == len(other) > 0
+        assert one["value"].tolist() == pytest.approx(other["value"].tolist())
+        assert one["seed"].isna().tolist() == other["seed"].isna().tolist()
+
+
+# --- samples, metrics --------------------------------------------------------------------------------------------
+
+
+def test_samples_are_the_last_iterations_with_every_graders_verdict(store: Store, out: Path) -> None:
+    plan = Plan(CONFIG, [trained(graders=("panel", "other"))])
+    keep_cell(store, plan.cells[0])
+    write_tables(plan, store, out)
+    samples = pd.read_parquet(out / "samples" / f"{plan.cells[0].cell.id}.parquet")
+    assert samples["prompt_id"].tolist() == ["p", "q", "p", "q"]
+    assert samples["grader"].tolist() == ["panel", "panel", "other", "other"]
+    assert set(samples["iteration"]) == {2}
+    assert samples["preference"].tolist()[::2] == pytest.approx([0.7, 0.71])
+    assert all(math.isnan(p) for p in samples["preference"].tolist()[1::2])
+
+
+def test_metrics_are_keyed_by_leaderboard_and_metric_and_listed_once_whatever_the_options(
+    store: Store, out: Path
+) -> None:
+    boards = [{"name": "head-to-head", "limit": [8, 16]}, "duality-gap"]
+    matrix = {"trainer": ["omd"], "judge": ["panel"]}
+    config = Config.model_validate({"name": "x", "policy": "pocket", "matrix": matrix, "leaderboards": boards})
+    write_tables(Plan(config, []), store, out)
+    metrics = json.loads((out / "metrics.json").read_text())
+    expected = {f"{n}/{m}" for n in ("head-to-head", "duality-gap") for m in make("leaderboards", n, {}).metrics}
+    assert set(metrics) == expected
+    assert metrics["head-to-head/win_rate"]["null_value"] == 0.5
+    assert metrics["duality-gap/duality_gap"]["better"] == "lower"
+
+
+# --- states ------------------------------------------------------------------------------------------------------
+
+
+def state_of(plan: Plan, store: Store, reasons: dict[str, str] | None = None, running: str | None = None) -> Any:
+    (state,) = cell_states(plan, store, reasons or {}, running)
+    return state
+
+
+def test_a_cell_is_missing_then_running_then_done(store: Store) -> None:
+    plan = Plan(CONFIG, [trained()])
+    sample, pair, fit = plan.cells[0].training[1]
+    assert state_of(plan, store)["state"] == "missing"
+    assert state_of(plan, store, running=sample.key)["state"] == "running"
+    keep(store, sample)
+    state = state_of(plan, store, running=pair.key)
+    found = {s["key"]: s["state"] for s in state["stages"]}
+    assert [found[s.key] for s in (sample, pair, fit)] == ["done", "running", "missing"]
+    for stage in plan.cells[0].stages:
+        if not store.has(stage):
+            keep(store, stage)
+    state = state_of(plan, store)
+    assert (state["state"], state["reason"]) == ("done", "")
+    assert len(state["stages"]) == 10  # two iterations of sample, pair, fit, answer, grade
+
+
+def test_a_failure_outweighs_what_runs_and_gives_its_reason_and_a_later_artifact_heals_it(store: Store) -> None:
+    plan = Plan(CONFIG, [trained()])
+    sample, pair, _ = plan.cells[0].training[1]
+    state = state_of(plan, store, {pair.key: "no judge"}, running=sample.key)
+    assert (state["state"], state["reason"]) == ("failed", "no judge")
+    keep(store, pair)
+    assert {s["key"]: s["state"] for s in state_of(plan, store, {pair.key: "no judge"})["stages"]}[pair.key] == "done"
+
+
+def test_another_cells_failure_is_not_ones_own(store: Store) -> None:
+    plan = Plan(CONFIG, [trained(seed=0), trained(seed=1)])
+    first = plan.cells[0].training[1][0]
+    states = cell_states(plan, store, {first.key: "gone"}, None)
+    assert [(s["state"], s["reason"], s["seed"]) for s in states] == [("failed", "gone", 0), ("missing", "", 1)]
+
+
+def test_a_state_names_the_cell_and_its_stages_by_title_or_kind(store: Store) -> None:
+    state = state_of(Plan(CONFIG, [trained()]), store)
+    assert [state[k] for k in ("cell", "policy", "trainer", "judge")] == [
+        "pocket~omd(eta=0.5)~panel~s0",
+        "pocket",
+        "omd(eta=0.5)",
+        "panel",
+    ]
+    assert state["options"] == {"eta": 0.5}
+    assert {s["name"] for s in state["stages"]} == {"sample", "pair", "fit 1", "fit 2", "answer", "grade"}
+
+
+# --- losses of the provenance ------------------------------------------------------------------------------------
+
+
+def losses_of(*variants: Variant) -> dict[str, Any]:
+    cells = [CellPlan(Cell("p", v, Variant("panel", {}), 0), make("trainers", v.name, v.options)) for v in variants]
+    return trained_losses(Plan(CONFIG, [control(), *cells]))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "target"),
+    [
+        ("omd", {"eta": 0.5}, 0.25),
+        ("onpo", {"eta": 30.0}, 15.0),
+        ("sppo", {"eta": 8.0}, 4.0),
+        ("ipo", {"tau": 0.25}, 2.0),
+        ("inpo", {"eta": 0.01}, 50.0),
+        ("dpo", {}, None),
+    ],
+)
+def test_a_loss_is_recorded_with_the_target_of_its_options(
+    name: str, options: dict[str, Any], target: float | None
+) -> None:
+    variant = Variant(name, options)
+    found = losses_of(variant)
+    assert list(found) == [variant.label]  # and not the control
+    assert found[variant.label]["target_nats"] == (target if target is None else pytest.approx(target))
+    assert options.items() <= found[variant.label]["conventions"]["options"].items()
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_every_variant_has_its_own_entry_and_seeds_share_one() -> None:
+    found = losses_of(*(Variant("omd", {"eta": e}) for e in (0.2, 0.4, 0.4)))
+    assert {label: loss["target_nats"] for label, loss in found.items()} == pytest.approx(
+        {"omd(eta=0.2)": 0.1, "omd(eta=0.4)": 0.2}
+    )
+
+
+# --- which grades are compared -----------------------------------------------------------------------------------
+
+
+def test_the_last_grades_of_all_cells_are_compared_board_by_board_and_grader_by_grader() -> None:
+    cells = [trained(seed, ("panel", "other")) for seed in (0, 1)]
+    plan = Plan(CONFIG, [control(), *cells])
+    by_panel, by_other = comparison_stages(plan, lambda stage: True)
+    assert list(by_panel.inputs) == ["pocket~sft", *(c.cell.id for c in cells)]
+    assert list(by_other.inputs) == [c.cell.id for c in cells]
+    last = {g.stage.key for c in cells for g in c.grades if g.iteration == 2}
+    assert {s.key for s in by_other.inputs.values()} < last
+    described = by_panel.options["cells"]
+    assert [(c["group"], c["trainer"], c["seed"]) for c in described] == [
+        ("pocket~", "sft", None),
+        ("pocket~panel", "omd", 0),
+        ("pocket~panel", "omd", 1),
+    ]
+
+
+def test_a_grade_that_is_not_there_is_left_out_and_one_alone_is_compared_with_nothing() -> None:
+    cells = [trained(seed) for seed in (0, 1, 2)]
+    plan = Plan(CONFIG, cells)
+    gone = cells[1].grades[-1].stage.key
+    (stage,) = comparison_stages(plan, lambda s: s.key != gone)
+    assert list(stage.inputs) == [cells[0].cell.id, cells[2].cell.id]
+    assert comparison_stages(plan, lambda s: s.key == gone) == []
+    (whole,) = comparison_stages(plan, lambda s: True)
+    assert whole.key != stage.key
+
+
+@pytest.mark.parametrize(
+    ("cell", "seed", "algorithm"), [("p~sft", None, "p~sft"), ("p~dpo(beta=1)~panel~s3", 3, "p~dpo(beta=1)~panel")]
+)
+def test_an_algorithm_is_a_cell_without_its_seed(cell: str, seed: int | None, algorithm: str) -> None:
+    assert Graded(cell, "p~", "x", seed, np.zeros(2)).algorithm == algorithm
