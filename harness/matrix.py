@@ -91,13 +91,13 @@ def expand(config: Config) -> list[Cell]:
     cells += [_included(config, pattern) for pattern in config.include]
     if not cells:
         raise ConfigError("the matrix has no cell; list a trainer other than 'sft', or exclude less")
+    cells = [*(Cell(policy, Variant(CONTROL, {}), None, None) for policy in config.policy), *cells]
     repeated = [name for name, count in Counter(cell.id for cell in cells).items() if count > 1]
     if repeated:
         raise ConfigError(
             f"the matrix has the cell {repeated[0]!r} twice; every cell must differ in a name or an option"
         )
-    controls = [Cell(policy, Variant(CONTROL, {}), None, None) for policy in config.policy]
-    return [*controls, *cells]
+    return cells
 
 
 def _matches(cell: Cell, pattern: Mapping[str, Any]) -> bool:
@@ -127,11 +127,13 @@ def _included(config: Config, pattern: Mapping[str, Any]) -> Cell:
     if not isinstance(policy, str) or policy not in policies:
         raise ConfigError(f"include: {policy!r} is none of the policies{nearest(str(policy), policies)}")
     seed = pattern.get("seed", config.matrix.seed[0])
-    if not isinstance(seed, int) or seed < 0:
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise ConfigError(f"include: the seed is {seed!r}; it must be a whole number from 0")
     trainer, judge = (
         _one_variant(axis, pattern.get(axis, getattr(config.matrix, axis)[0])) for axis in ("trainer", "judge")
     )
+    if trainer.name == CONTROL:
+        raise ConfigError(f"include: name a trainer other than {CONTROL!r}; the control is always there")
     return Cell(policies[policy], trainer, judge, seed)
 
 

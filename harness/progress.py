@@ -56,13 +56,15 @@ class ProgressListener:
 
     def started(self, stage: Stage) -> None:
         self.running, self._began = stage.key, time.monotonic()
-        self.bars.reset(self.one, total=None, description=stage.title or stage.kind, visible=True)
+        self.bars.remove_task(self.one)
+        self.one = self.bars.add_task(stage.title or stage.kind, total=None, left="")
         self.changed()
 
     def progressed(self, stage: Stage, done: int, total: int) -> None:
         self.bars.update(self.one, completed=done, total=total)
 
     def finished(self, stage: Stage, computed: bool) -> None:
+        self.left.pop(stage.key, None)
         if computed:
             self.executed.append(stage.key)
             self.seconds[stage.kind].append(time.monotonic() - self._began)
@@ -93,7 +95,7 @@ class ProgressListener:
 
     def _line(self, stage: Stage, took: str) -> None:
         if not self.console.is_terminal:
-            done = self.total - len(self.left) + 1
+            done = self.total - len(self.left)
             left = self._remaining()
             self.console.print(
                 f"[{done}/{self.total}] {stage.title or stage.kind}: {took}{left and ', ' + left}",
