@@ -52,8 +52,9 @@ class EnsembleJudge(Judge):
 
     def _mix(self, i: int, records: Sequence[Verdicts]) -> Answer:
         preferences = [float(record.preference[i]) for record in records]
+        mixed = sum(share * preference for share, preference in zip(self._shares, preferences, strict=True))
         return Answer(
-            sum(share * preference for share, preference in zip(self._shares, preferences, strict=True)),
+            mixed if math.isnan(mixed) else min(1.0, mixed),  # rounding may pass 1, which would be no probability
             next((record.status[i] for record in records if record.status[i] != OK), OK),
             sum(int(record.input_tokens[i]) for record in records),
             sum(int(record.output_tokens[i]) for record in records),

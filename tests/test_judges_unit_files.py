@@ -354,3 +354,16 @@ def test_votes_are_written_for_the_samples_that_differ_and_read_back_as_labels(t
     columns = [[getattr(each, name) for each in labels] for name in ("prompt", "first", "second")]
     votes = PanelJudge(PANEL).simulate_votes(*columns, votes=9, seed=5)
     np.testing.assert_allclose([each.share for each in labels], votes.mean(axis=1))
+
+
+@dataclass(eq=False)
+class Certain(Judge):
+    """Always sure of the first."""
+
+    def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
+        return [Answer(1.0) for _ in questions]
+
+
+def test_rounding_never_carries_a_unanimous_ensemble_past_certainty() -> None:
+    judge = EnsembleJudge([Certain() for _ in range(4)], weights=[2, 5, 3, 3])
+    assert judge.compare(["p"], ["a"], ["b"]).tolist() == [1.0]
