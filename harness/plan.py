@@ -130,7 +130,8 @@ class GamePlanner:
             inputs["run"] = Stage("play", options, title=f"{cell.id}: play")
             plan.training[self.config.iterations] = [inputs["run"]]
         for board in self.boards:
-            options = {"preference": self.matrix, "leaderboard": {"name": board.name, "options": dict(board.options)}}
+            named = {"name": board.name, "options": dict(board.options)}
+            options = {"preference": self.matrix, "leaderboard": named, "tau": _regularisation(plan.algorithm)}
             stage = Stage("gap", options, inputs, title=f"{cell.id}: {board.name}")
             plan.grades.append(Grade(stage, board.name, "", self.config.iterations))
         return plan
@@ -140,6 +141,12 @@ class GamePlanner:
         streams = algorithm.schedule is Schedule.STREAM or not algorithm.unique_minimiser
         if streams and "lr" not in self.config.training.model_fields_set:
             raise ValueError(f"{algorithm.name} takes gradient steps on a game: give training.lr, for example 0.2")
+
+
+def _regularisation(algorithm: Algorithm | None) -> float:
+    """The tau of the game an algorithm plays; 0 where it does not regularise."""
+    tau = getattr(algorithm, "tau", 0.0)
+    return float(tau) if isinstance(tau, int | float) else 0.0
 
 
 class TextPlanner:

@@ -331,7 +331,7 @@ def gap(context: Context) -> Facts:
     policies = np.full((1, len(matrix)), 1 / len(matrix))
     if "run" in context.stage.inputs:
         policies = np.load(context.input("run") / "policies.npy")
-    rows = [{"iteration": t} | asdict(s) for t, s in board.rate(matrix, policies)]
+    rows = [{"iteration": t} | asdict(s) for t, s in board.rate(matrix, policies, context.options["tau"])]
     (context.out / "scores.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,12 +23,7 @@ from trainers.games import (
 class DualityGap(Leaderboard):
     """How far each policy of a game is from the Nash policy (arXiv 2502.16852, section 2); the game is exact, so no
     number has an interval.
-
-    Args:
-        tau: where above 0, the gap of the game regularised towards the uniform policy is reported too.
     """
-
-    tau: float = 0.0
 
     name = "duality-gap"
     plays = "game"
@@ -56,12 +50,12 @@ class DualityGap(Leaderboard):
         ),
     }
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.tau < math.inf:
-            raise ValueError(f"duality-gap: tau is {self.tau}; it must be a number from 0")
+    def rate(self, preference: ArrayLike, policies: ArrayLike, tau: float = 0.0) -> list[tuple[int, Score]]:
+        """(iteration, score) at log-spaced iterations of policies [iterations + 1, n]; policies[0] is the start.
 
-    def rate(self, preference: ArrayLike, policies: ArrayLike) -> list[tuple[int, Score]]:
-        """(iteration, score) at log-spaced iterations of policies [iterations + 1, n]; policies[0] is the start."""
+        Where the algorithm regularises with a tau above 0, the gap of its own game (towards the uniform policy) is
+        among the scores.
+        """
         path = np.asarray(policies, np.float64)
         last = len(path) - 1
         averages = duality_gap(preference, path.cumsum(0) / np.arange(1, last + 2)[:, None])
@@ -71,9 +65,9 @@ class DualityGap(Leaderboard):
             "kl_to_nash": kl_divergence(nash_policy(preference), path),
             "entropy": entropy(path),
         }
-        if self.tau > 0:
+        if tau > 0:
             uniform = np.full(path.shape[-1], 1 / path.shape[-1])
-            figures["regularised_gap"] = regularised_gap(preference, path, uniform, self.tau)
+            figures["regularised_gap"] = regularised_gap(preference, path, uniform, tau)
         curves = [(t, name, values[t]) for name, values in figures.items() for t in log_spaced(last)]
         if last > 0:
             changes = reward_change(preference, path)
