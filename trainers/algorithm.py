@@ -151,10 +151,16 @@ def _divided(values: PairValues, lengths: PairValues) -> PairValues:
 
 
 def number(
-    default: Scalar | None, *, above: float | None = None, at_least: float | None = None, at_most: float | None = None
+    default: Scalar | None,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    infinite: bool = False,
 ) -> Any:
     """A dataclass field for a hyperparameter that is checked against a range when the algorithm is made."""
-    return dataclasses.field(default=default, metadata={"above": above, "at_least": at_least, "at_most": at_most})
+    limits = {"above": above, "at_least": at_least, "at_most": at_most, "infinite": infinite}
+    return dataclasses.field(default=default, metadata=limits)
 
 
 def choice(default: str, *others: str) -> Any:
@@ -240,8 +246,10 @@ def _check_range(algorithm: Algorithm, field: dataclasses.Field[Any]) -> None:
     if callable(value) or "above" not in limits or (value is None and field.default is None):
         return
     fact = f"{algorithm.name}: {field.name} is {value!r}"
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
         raise ValueError(f"{fact}; it must be a number")
+    if math.isinf(value) and not limits["infinite"]:
+        raise ValueError(f"{fact}; it must be finite")
     if limits["above"] is not None and not value > limits["above"]:
         raise ValueError(f"{fact}; it must be greater than {limits['above']}")
     if limits["at_least"] is not None and not value >= limits["at_least"]:

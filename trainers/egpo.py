@@ -25,7 +25,7 @@ class EGPO(Algorithm):
     """
 
     tau: Scalar = number(0.1, above=0)
-    temperature: Scalar = number(2.0, above=0)
+    temperature: Scalar = number(2.0, above=0, infinite=True)
 
     name = "egpo"
     schedule = Schedule.STREAM
