@@ -116,7 +116,7 @@ def _split(split: str, count: int, rng: Random) -> list[Record]:
     records: dict[str, Record] = {}
     while len(records) < count:
         kind = KINDS[len(records) % len(KINDS)]
-        messages, _ = _draw_prompt(kind, rng)
+        messages, _ = draw_prompt(kind, rng)
         if held_out(messages) == (split == "heldout") and str(messages) not in records:
             records[str(messages)] = {"id": f"{split}-{len(records):05d}", "prompt": messages, "kind": kind}
     return list(records.values())
@@ -130,13 +130,13 @@ def corpus(n: int, seed: int) -> Iterator[tuple[list[Message], str]]:
     """
     rng = Random(f"corpus {seed}")
     while n > 0:
-        messages, topic = _draw_prompt(rng.choice(KINDS), rng)
+        messages, topic = draw_prompt(rng.choice(KINDS), rng)
         if not held_out(messages):
             n -= 1
             yield messages, answer(topic, rng.choice(STYLES), rng.random(), rng)
 
 
-def _draw_prompt(kind: str, rng: Random) -> tuple[list[Message], dict[str, str]]:
+def draw_prompt(kind: str, rng: Random) -> tuple[list[Message], dict[str, str]]:
     """A prompt of a kind and its topic: the true value of every slot, which an answer may get right or wrong."""
     n, m = rng.sample(NOUNS, 2)
     a, b = rng.sample(FACTS[n], 2)
@@ -148,7 +148,7 @@ def _draw_prompt(kind: str, rng: Random) -> tuple[list[Message], dict[str, str]]
     turn = {"role": "user", "content": _fill(rng.choice(PROMPTS[kind]), topic)}
     if kind != "follow-up":
         return [turn], topic
-    first, earlier = _draw_prompt("describe", rng)
+    first, earlier = draw_prompt("describe", rng)
     return [*first, {"role": "assistant", "content": answer(earlier, rng.choice(STYLES), 1.0, rng)}, turn], topic
 
 
