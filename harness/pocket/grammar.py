@@ -137,7 +137,7 @@ def corpus(n: int, seed: int) -> Iterator[tuple[list[Message], str]]:
 
 
 def draw_prompt(kind: str, rng: Random) -> tuple[list[Message], dict[str, str]]:
-    """A prompt of a kind and its topic: the true value of every slot, which an answer may get right or wrong."""
+    """A prompt of a kind, held out or not, and its topic: the true value of every slot, for `answer`."""
     n, m = rng.sample(NOUNS, 2)
     a, b = rng.sample(FACTS[n], 2)
     topic = {"kind": kind, "n": n, "m": m, "a": a, "b": b, "c": rng.choice(FACTS[m])}

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 BASELINE, REFERENCE = "pocket-base", "pocket-truth"
 INSTRUCTIONS, HARD_PROMPTS, QUESTIONS, CHOICES, SUMMARIES = 1600, 250, 80, 200, 64
-OTHERS = 8
+OTHERS = 6
 """Samples beside the baseline's own output, for the gamed baselines and the difficulty."""
 TWO_NOUNS = ("compare", "story", "summary")
 FIRST_TURNS = ("describe", *TWO_NOUNS)
@@ -90,9 +90,7 @@ def _write_alpaca_eval(policy: CausalLM, records: Sequence[Record], out: Path, g
     (out / "model_outputs.json").write_text(json.dumps(outputs, indent=1) + "\n", encoding="utf-8")
     wins = _win_probabilities(asked, others, baseline)
     difficulty = _difficulty(wins)
-    pd.DataFrame({"instruction_difficulty": difficulty}).to_csv(
-        out / "instruction_difficulty.csv", index_label="index"
-    )
+    pd.DataFrame({"instruction_difficulty": difficulty}).to_csv(out / "instruction_difficulty.csv", index_label="index")
     gamed = [
         _gamed(name, picks, others, baseline, wins).assign(instruction_difficulty=difficulty, not_gamed_baseline=False)
         for name, picks in _length_gamers(others).items()
@@ -101,9 +99,7 @@ def _write_alpaca_eval(policy: CausalLM, records: Sequence[Record], out: Path, g
     return len(outputs)
 
 
-def _samples(
-    policy: CausalLM, asked: Sequence[list[Message]], k: int, generator: torch.Generator
-) -> list[list[str]]:
+def _samples(policy: CausalLM, asked: Sequence[list[Message]], k: int, generator: torch.Generator) -> list[list[str]]:
     """Up to k answers to each prompt, in the order drawn; empty ones are left out, so the next takes their place."""
     from trainers.options import Sampling
 
@@ -139,7 +135,7 @@ def _difficulty(wins: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
 def _length_gamers(others: Sequence[Sequence[str]]) -> dict[str, list[int]]:
     """Which sample a baseline takes that is told to be verbose, and one told to be concise."""
     return {
-        f"{BASELINE}_{name}": [choose(range(len(row)), key=lambda i: len(row[i])) for row in others]  # noqa: B023
+        f"{BASELINE}_{name}": [choose(range(len(row)), key=lambda i: len(row[i])) for row in others]
         for name, choose in (("verbose", max), ("concise", min))
     }
 
@@ -194,9 +190,7 @@ def _write_mt_bench(out: Path, rng: Random) -> int:
         questions.append({"question_id": number, "category": topic["kind"], "turns": turns})
         true = [answer(each, rng.choice(STYLES), 1.0, rng) for each in (topic, next_topic)]
         row = {"question_id": number, "answer_id": _digest(f"{REFERENCE} {number} {turns}")[:22]}
-        references.append(
-            row | {"model_id": REFERENCE, "choices": [{"index": 0, "turns": true}], "tstamp": 0.0}
-        )
+        references.append(row | {"model_id": REFERENCE, "choices": [{"index": 0, "turns": true}], "tstamp": 0.0})
     _write_lines(out / "question.jsonl", questions)
     _write_lines(out / "reference_answer" / f"{REFERENCE}.jsonl", references)
     return len(questions)
@@ -211,7 +205,7 @@ def _second_turn(first: Sequence[Message], rng: Random) -> tuple[Message, Topic]
 
 
 def _write_truth(out: Path, rng: Random) -> int:
-    """The multiple-choice task: which noun is what. All choices use adjectives of the two nouns that are asked about."""
+    """The multiple-choice task: which noun is what. All choices use adjectives of the two nouns asked about."""
     asked = _held_out(("compare", "story"), rng)
     told_apart = ((messages, topic) for messages, topic in asked if len(_own(topic["n"], topic["m"])) > 1)
     documents = []
