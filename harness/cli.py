@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from harness.rating import rate
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 ConfigPath = Annotated[Path, typer.Argument(help="The sweep's YAML file.", metavar="CONFIG.yaml")]
@@ -176,6 +178,9 @@ def report(
     for folder in folders:
         _read_cells(folder)
     typer.echo(reports.build(folders, out or folders[0] / "report"))
+
+
+app.command()(rate)
 
 
 @app.command(name="list")

@@ -14,12 +14,6 @@ from typing import Any, Literal
 
 Kind = Literal["trainers", "judges", "leaderboards"]
 
-NOT_BUILT: Mapping[Kind, Mapping[str, str]] = {
-    "trainers": {},
-    "judges": {},
-    "leaderboards": dict.fromkeys(("alpaca-eval", "arena-hard", "mt-bench", "lm-eval"), "it is not built yet"),
-}
-
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """A did-you-mean tail for an error message: '; did you mean X?' or the list of what there is."""
@@ -42,8 +36,6 @@ def load(kind: Kind, name: str) -> type[Any]:
             not of the kind's base class.
     """
     found = [entry for entry in _entries(kind) if entry.name == name]
-    if not found and name in NOT_BUILT[kind]:
-        raise ValueError(f"{kind[:-1]} {name!r} cannot be used: {NOT_BUILT[kind][name]}")
     if not found:
         raise ValueError(f"no {kind[:-1]} is called {name!r}{nearest(name, names(kind))}")
     if len({entry.value for entry in found}) > 1:

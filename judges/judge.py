@@ -16,13 +16,18 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from judges.verdicts import Answer, Order, Verdicts
+from judges.verdicts import OK, Answer, Order, Verdicts
 
 Prompt = str | Sequence[Mapping[str, str]]
 """A text, or chat messages `{"role", "content"}` that end with the user's turn."""
 
+References = Sequence[str] | None
+"""Reference answers to the turns of a conversation so far, the last one to the turn that is rated; None without any."""
+
 Progress = Callable[[int, int], None]
 """Called with (questions answered so far, questions in all)."""
+
+NO_REFERENCE = "no-reference"
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,19 @@ class Question:
     prompt: Prompt
     first: str
     second: str
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """What a judge thinks of single answers.
+
+    Attributes:
+        rating: float64 [n], in 1..10; NaN where it failed.
+        status: [n], "ok" or the kinds of failure.
+    """
+
+    rating: NDArray[np.float64]
+    status: list[str]
 
 
 @dataclass(eq=False)
@@ -94,6 +112,31 @@ class Judge(ABC):
                 f"{type(self).__name__} answered {len(answers)} of {len(questions)} questions: a judge answers each one"
             )
         return Verdicts.of(n, [*range(n)] * (2 if both_orders else 1), order, answers)
+
+    def rate(self, prompts: Sequence[Prompt], answers: Sequence[str], references: Sequence[References]) -> Ratings:
+        """Ratings of single answers in 1..10: here 1 + 9 P(answer beats the reference answer), both orders averaged.
+
+        A judge with a protocol of its own for single answers overrides this. An order that fails leaves the other; an
+        answer without a reference fails as "no-reference". Raises ValueError where the lengths differ.
+        """
+        if not len(prompts) == len(answers) == len(references):
+            raise ValueError(
+                f"one answer and one reference (or None) a prompt: got {len(prompts)} prompts, {len(answers)} answers, "
+                f"{len(references)} references"
+            )
+        known = [(i, reference[-1]) for i, reference in enumerate(references) if reference]
+        rows = [i for i, _ in known]
+        record = self.verdicts(
+            [prompts[i] for i in rows], [answers[i] for i in rows], [text for _, text in known], both_orders=True
+        )
+        kinds = [set[str]() for _ in rows]
+        for question, status in zip(record.question, record.status, strict=True):
+            kinds[question].add(status)
+        rating, said = np.full(len(prompts), np.nan), [NO_REFERENCE] * len(prompts)
+        for i, preference, kind in zip(rows, record.mean(), kinds, strict=True):
+            rating[i] = 1 + 9 * preference
+            said[i] = "+".join(sorted(kind - {OK})) if np.isnan(preference) else OK
+        return Ratings(rating, said)
 
     def options(self) -> dict[str, Any]:
         """The options this judge was built with. Raises TypeError for a judge with a constructor of its own."""

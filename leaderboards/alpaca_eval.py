@@ -1,21 +1,155 @@
 """AlpacaEval 2.0: pairwise verdicts against a baseline's outputs, as the official table rates them.
 
-Follows alpaca-eval 0.6.6, `metrics/winrate.py` and `metrics/helpers.py`. Figures are in 0..100.
+Follows alpaca-eval 0.6.6, `metrics/winrate.py`, `metrics/helpers.py` and `processors.py`. Figures are in 0..100.
 """
 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from leaderboards.length_control import length_controlled_winrate, read_length_control
-from leaderboards.sources import Record, json_interval, json_number, numbers, read_records, texts
+from judges.judge import Judge, Prompt
+from leaderboards.grading import both_orders, lengths, play_games, preferences, verdict_row
+from leaderboards.leaderboard import Answers, Metric, Request, Score, TextLeaderboard, Verdict, data_path
+from leaderboards.length_control import CONTROL_FILES, LengthControl, length_controlled_winrate, read_length_control
+from leaderboards.sources import Record, find_file, json_interval, json_number, numbers, read_records, texts
 from leaderboards.statistics import Estimate, prompt_bootstrap
+
+WHAT = (
+    "the baseline's model_outputs.json[.gz], or a folder that holds one and, for the length-controlled win rate, "
+    "instruction_difficulty.csv and df_gamed*.csv"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlpacaEval(TextLeaderboard):
+    """AlpacaEval 2.0: answers to a set of instructions, each compared with a baseline's output.
+
+    The judge is asked once an instruction, in the order that alpaca-eval itself draws for it. The
+    length-controlled win rate is there where its files are, over all instructions: never before the last iteration or
+    under a `limit`. What upstream's own judge prompt would say is up to the judge.
+
+    Args:
+        data: the baseline's outputs, JSON or JSON lines of {instruction, output, generator, dataset}, plain or gzip; or
+            a folder that holds one such file called *model_outputs.json[.gz] and perhaps the files for length control,
+            at any depth. A row's number is its id.
+        orders: `one`, or `both` and their mean.
+
+    Raises:
+        ValueError: for data that is missing, ambiguous or of another kind.
+    """
+
+    data: str | Path | None = None
+    orders: Literal["one", "both"] = "one"
+
+    name = "alpaca-eval"
+    paths = ("data",)
+    pairwise = True
+    baseline = "own"
+    metrics = {  # noqa: RUF012
+        "length_controlled_winrate": Metric(
+            unit="percent",
+            better="higher",
+            estimates="P(an answer is preferred to the baseline's) if both were equally long, by a logistic regression",
+            official=True,
+            null_value=50,
+        ),
+        "win_rate": Metric(
+            unit="percent",
+            better="higher",
+            estimates="P(an answer is preferred to the baseline's), the mean preference",
+            official=True,
+            null_value=50,
+        ),
+        "discrete_win_rate": Metric(
+            unit="percent",
+            better="higher",
+            estimates="share of answers that win (preference above one half), ties counting one half",
+            official=True,
+            null_value=50,
+        ),
+        "average_length": Metric(
+            unit="characters", better="neither", estimates="mean length of the answers", official=True
+        ),
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.orders not in ("one", "both"):
+            raise ValueError(f"{self.name}: orders is {self.orders!r}; it must be 'one' or 'both'")
+        if self._control and self._control.difficulty.keys() != set(range(len(self._outputs))):
+            raise ValueError(
+                f"{self.data}: {len(self._outputs)} outputs but instruction_difficulty.csv is of "
+                f"{len(self._control.difficulty)} instructions; give files of one set, numbered from 0"
+            )
+
+    def requests(self, heldout: Sequence[tuple[str, Prompt]], temperature: float, *, last: bool) -> list[Request]:
+        asked = self.asked(texts(self._outputs, "instruction"), last=last)
+        return [Request(id=str(i), prompt=text, temperature=temperature) for i, text in enumerate(asked)]
+
+    def grade(
+        self, requests: Sequence[Request], answers: Answers, baseline: Answers | None, judge: Judge
+    ) -> list[Verdict]:
+        rows = [self._outputs[int(request.id)] for request in requests]
+        replies, before = [self.reply(r.id, answers) for r in requests], [output["output"] for output in rows]
+        drawn = np.array([[model_first(output["instruction"]) for output in rows]], bool)
+        placed = drawn if self.orders == "one" else both_orders(len(rows))
+        games = play_games(judge, [r.prompt for r in requests], replies, before, placed)
+        categories = [str(output.get("dataset") or "") for output in rows]
+        each = zip(requests, replies, before, games.mean(), games.status, categories, strict=True)
+        return [verdict_row(*columns) for columns in each]
+
+    def rate(self, verdicts: Sequence[Verdict], seed: int) -> list[Score]:
+        liked = preferences(verdicts)
+        estimates = {**win_rates(liked, seed=seed), "average_length": prompt_bootstrap(lengths(verdicts), seed=seed)}
+        scores = [Score.of(name, estimate) for name, estimate in estimates.items()]
+        if self._control is None or len(verdicts) < len(self._outputs):
+            return scores
+        difference = [len(v["before"]) - len(v["response"]) for v in verdicts]
+        try:
+            rate = length_controlled_winrate(liked, difference, [int(v["id"]) for v in verdicts], self._control, seed)
+        except ValueError:  # too few verdicts, or all lengths alike: no such figure, and no other in its place
+            return [Score(metric="length_controlled_winrate", value=math.nan, coverage=0.0), *scores]
+        return [Score.of("length_controlled_winrate", rate), *scores]
+
+    def by_prompt(self, verdicts: Sequence[Verdict]) -> dict[str, dict[str, float | None]]:
+        liked = {v["id"]: v["preference"] for v in verdicts}
+        return {"win_rate": {id: None if p is None else 100 * p for id, p in liked.items()}}
+
+    @cached_property
+    def _outputs(self) -> list[Record]:
+        """The baseline's outputs."""
+        path = data_path(self.name, self.data, WHAT)
+        found = find_file(path, "model_outputs.json", "*model_outputs.json*") if path.is_dir() else path
+        if found is None:
+            raise ValueError(f"{path} holds no *model_outputs.json; give {WHAT}")
+        records = read_records(found)
+        try:
+            for name in ("instruction", "output", "generator"):
+                texts(records, name)
+        except ValueError as error:
+            raise ValueError(f"{found}: {error}") from error
+        return records
+
+    @cached_property
+    def _control(self) -> LengthControl | None:
+        """What the length-controlled win rate needs, where its files are."""
+        folder = data_path(self.name, self.data, WHAT)
+        there = folder.is_dir() and any(find_file(folder, *names) for names in CONTROL_FILES.items())
+        return read_length_control(folder) if there else None
+
+
+def model_first(instruction: str) -> bool:
+    """Whether the model's output is placed first: alpaca-eval's own draw, seeded by the instruction."""
+    return random.Random(f"is_switched_outputs{instruction}0").choices([False, True])[0]
 
 
 def rate_alpaca_eval(annotations: Path, files: Path | None = None, *, seed: int = 0) -> dict[str, Any]:

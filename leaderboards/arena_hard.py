@@ -9,15 +9,33 @@ about 62%), intervals resample prompts. No style control.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from leaderboards.sources import Record, field, identifiers, json_interval, json_number, read_records, texts
+from judges.judge import Judge, Prompt
+from leaderboards.grading import both_orders, play_games, verdict_row
+from leaderboards.leaderboard import Answers, Metric, Request, Score, TextLeaderboard, Verdict, data_path
+from leaderboards.sources import (
+    Record,
+    distinct,
+    field,
+    find_file,
+    identifiers,
+    json_interval,
+    json_number,
+    one_file,
+    read_records,
+    texts,
+)
 from leaderboards.statistics import Estimate, prompt_bootstrap
+
+WHAT = "a folder with question.jsonl and model_answer/*.jsonl, as in arena-hard-auto"
+DECISIVE, SLIGHT = 0.875, 0.625  # P(A beats B) from which on the verdict is A>>B, A>B: halfway between 1, 3/4 and 1/2
 
 DECISIVE_WEIGHT = 3
 LABELS = {
@@ -46,6 +64,138 @@ class Battle:
     category: str
     scores: tuple[float, ...]
     failed_games: int = 0
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of the set, and the baseline's answer to it."""
+
+    id: str
+    prompt: str
+    category: str
+    answer: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArenaHard(TextLeaderboard):
+    """Arena-Hard: each answer plays the baseline's twice, with the places swapped; five verdicts, decisive ones count 3.
+
+    A verdict is what the judge's P(A beats B) is nearest to: decisive (1 or 0), slight (3/4, 1/4) or a tie (1/2). Where
+    either game fails the prompt is left out. Answers are asked for at temperature 0, as upstream's configs do.
+
+    Args:
+        data: a folder with `question.jsonl` (v0.1: question_id, category, turns; v2.0: uid, category, prompt) and
+            the baseline's answers, `model_answer/NAME.jsonl`; plain or .gz.
+        baseline_model: NAME where there are several; or category -> NAME, as v2.0 has a baseline a category.
+
+    Raises:
+        ValueError: for data that is missing, ambiguous or of another kind, or questions without a baseline's answer.
+    """
+
+    data: str | Path | None = None
+    baseline_model: str | Mapping[str, str] | None = None
+
+    name = "arena-hard"
+    paths = ("data",)
+    pairwise = True
+    baseline = "own"
+    metrics = {  # noqa: RUF012
+        "win_rate": Metric(
+            unit="percent",
+            better="higher",
+            estimates="Bradley-Terry win rate against the baseline: the share of wins, decisive ones counting three",
+            official=True,
+            null_value=50,
+        ),
+        "prompt_win_rate": Metric(
+            unit="percent",
+            better="higher",
+            estimates="the same share within each prompt, every prompt counting once; policies are compared by it, "
+            "since a pooled share has no value a prompt",
+            null_value=50,
+        ),
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self._questions  # read here, so that bad files are found before anything runs
+
+    def requests(self, heldout: Sequence[tuple[str, Prompt]], temperature: float, *, last: bool) -> list[Request]:
+        return [Request(id=q.id, prompt=q.prompt, temperature=0.0) for q in self.asked(self._questions, last=last)]
+
+    def grade(
+        self, requests: Sequence[Request], answers: Answers, baseline: Answers | None, judge: Judge
+    ) -> list[Verdict]:
+        by_id = {question.id: question for question in self._questions}
+        questions, replies = [by_id[r.id] for r in requests], [self.reply(r.id, answers) for r in requests]
+        prompts, before = [r.prompt for r in requests], [question.answer for question in questions]
+        games = play_games(judge, prompts, replies, before, both_orders(len(requests)))
+        # A is the baseline's answer in the first game and the policy's in the second.
+        labels = zip(map(verdict_label, 1 - games.preference[0]), map(verdict_label, games.preference[1]), strict=True)
+        rows = []
+        for request, reply, question, status, (one, two) in zip(
+            requests, replies, questions, games.status, labels, strict=True
+        ):
+            scores = scores_of_games(one, two)
+            share = sum(scores) / len(scores) if scores else np.nan
+            graded = verdict_row(request, reply, question.answer, share, status, question.category)
+            rows.append(graded | {"first_game": one, "second_game": two})
+        return rows
+
+    def rate(self, verdicts: Sequence[Verdict], seed: int) -> list[Score]:
+        battles = [Battle(v["id"], v["category"], scores_of_games(v["first_game"], v["second_game"])) for v in verdicts]
+        pooled = arena_hard_scores(battles, seed=seed)
+        by_prompt = [
+            np.nan if value is None else value for value in self.by_prompt(verdicts)["prompt_win_rate"].values()
+        ]
+        scores = [
+            Score.of("win_rate", pooled.pop("win_rate")),
+            Score.of("prompt_win_rate", prompt_bootstrap(by_prompt, seed=seed)),
+        ]
+        of_categories = [Score.of("win_rate", estimate, category) for category, estimate in pooled.items()]
+        return scores + (of_categories if len(of_categories) > 1 else [])
+
+    def by_prompt(self, verdicts: Sequence[Verdict]) -> dict[str, dict[str, float | None]]:
+        shares = {v["id"]: v["preference"] for v in verdicts}
+        return {"prompt_win_rate": {id: None if share is None else 100 * share for id, share in shares.items()}}
+
+    @cached_property
+    def _questions(self) -> list[Question]:
+        folder = data_path(self.name, self.data, WHAT)
+        path = find_file(folder, "question.jsonl", "question.jsonl.gz")
+        if path is None:
+            raise ValueError(f"{folder} holds no question.jsonl; give {WHAT}")
+        asked = read_records(path)
+        ids = distinct(identifiers(asked, "uid" if "uid" in asked[0] else "question_id"), path)
+        answers: dict[str, dict[str, str]] = {}
+        questions = []
+        for id, record in zip(ids, asked, strict=True):
+            category = str(record.get("category") or "")
+            model = self._baseline_of(category)
+            if model not in answers:
+                answers[model] = _answers(one_file(path.parent / "model_answer", model))
+            if id not in answers[model]:
+                raise ValueError(f"{path.parent}: the baseline {model or 'there'} has no answer to question {id}")
+            questions.append(Question(id, _prompt(record, path), category, answers[model][id]))
+        return questions
+
+    def _baseline_of(self, category: str) -> str:
+        """Name of the file of the baseline's answers; "" is the only one there."""
+        if not isinstance(self.baseline_model, Mapping):
+            return self.baseline_model or ""
+        if category not in self.baseline_model:
+            raise ValueError(f"{self.name}: baseline_model names no baseline for the category {category!r}")
+        return self.baseline_model[category]
+
+
+def verdict_label(preference: float) -> str | None:
+    """The five-way verdict nearest to P(A beats B), a border's being the stronger one; None for NaN."""
+    for least, for_a, for_b in ((DECISIVE, "A>>B", "B>>A"), (SLIGHT, "A>B", "B>A")):
+        if preference >= least:
+            return for_a
+        if preference <= 1 - least:
+            return for_b
+    return None if np.isnan(preference) else "A=B"
 
 
 def rate_arena_hard(judgments: Path, *, seed: int = 0) -> dict[str, dict[str, Any]]:
@@ -96,6 +246,32 @@ def scores_of_games(first: str | None, second: str | None) -> tuple[float, ...]:
     if first not in BASELINE_FIRST or second not in BASELINE_FIRST:
         return ()
     return (*BASELINE_FIRST[first], *(1 - score for score in BASELINE_FIRST[second]))
+
+
+def _prompt(record: Record, path: Path) -> str:
+    """The question's text: `prompt` in v2.0, the first of `turns` in v0.1."""
+    try:
+        text = record["prompt"] if "prompt" in record else record["turns"][0]["content"]
+    except (LookupError, TypeError):
+        text = None
+    if not isinstance(text, str):
+        raise ValueError(f"{path}: a question has neither 'prompt' nor 'turns' with 'content'; is this Arena-Hard's?")
+    return text
+
+
+def _answers(path: Path) -> dict[str, str]:
+    """Question id -> answer: the last of `messages` in newer files, the first choice's first turn in older ones."""
+    records = read_records(path)
+    new = "messages" in records[0]
+    ids = distinct(identifiers(records, "uid" if "uid" in records[0] else "question_id"), path)
+    found = {}
+    for id, record in zip(ids, records, strict=True):
+        try:
+            text = record["messages"][-1]["content"] if new else record["choices"][0]["turns"][0]["content"]
+            found[id] = text["answer"] if isinstance(text, dict) else text
+        except (LookupError, TypeError) as error:
+            raise ValueError(f"{path}: the answer to {id} has neither 'messages' nor 'choices' with 'turns'") from error
+    return found
 
 
 def _pooled(battles: Sequence[Battle], seed: int) -> Estimate:

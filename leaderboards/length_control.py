@@ -25,6 +25,8 @@ Floats = NDArray[np.float64]
 PENALTIES = np.logspace(-4, 4, 10)  # scikit-learn's C: inverse strength
 FOLDS = 5
 GAMED_WEIGHT = 0.1
+CONTROL_FILES = {"instruction_difficulty.csv": "instruction_difficulty.csv", "df_gamed.csv": "df_gamed*.csv"}
+"""File -> pattern of names that will do for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +52,8 @@ def read_length_control(folder: Path) -> LengthControl:
     Raises:
         ValueError: where one is missing, there are several, or a column is no number.
     """
-    names = {"instruction_difficulty.csv": "instruction_difficulty.csv", "df_gamed.csv": "df_gamed*.csv"}
-    found = {name: find_file(folder, name, pattern) for name, pattern in names.items()}
-    missing = [names[name] for name, path in found.items() if path is None]
+    found = {name: find_file(folder, name, pattern) for name, pattern in CONTROL_FILES.items()}
+    missing = [CONTROL_FILES[name] for name, path in found.items() if path is None]
     if missing:
         raise ValueError(f"{folder} holds no {' and no '.join(missing)}; the length-controlled win rate needs them")
     difficulty, gamed = (read_table(path) for path in found.values() if path)

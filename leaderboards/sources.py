@@ -7,6 +7,7 @@ import gzip
 import json
 import math
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,29 @@ def find_file(folder: Path, name: str, pattern: str) -> Path | None:
     if len(found) > 1:
         raise ValueError(f"{folder} holds {len(found)} files for {name}: {', '.join(map(str, found))}; leave one")
     return found[0] if found else None
+
+
+def one_file(folder: Path, stem: str = "") -> Path:
+    """The JSON-lines file `stem` (plain or .gz) directly in `folder`, or the only one there.
+
+    Raises:
+        ValueError: where there is none, or several without a `stem` to choose by.
+    """
+    there = {path.name.removesuffix(".gz").removesuffix(".jsonl"): path for path in sorted(folder.glob("*.jsonl*"))}
+    if stem and stem in there:
+        return there[stem]
+    if stem or len(there) != 1:
+        named = f"no {stem}.jsonl" if stem else f"{len(there)} .jsonl files where one is wanted"
+        raise ValueError(f"{folder} holds {named}; there is {', '.join(there) or 'none'}")
+    return next(iter(there.values()))
+
+
+def distinct(ids: list[str], path: Path) -> list[str]:
+    """The ids as they are. Raises ValueError where one is there twice."""
+    twice = [id for id, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise ValueError(f"{path}: the id {twice[0]!r} is there {ids.count(twice[0])} times; ids name questions")
+    return ids
 
 
 def field(records: Sequence[Record], name: str) -> list[Any]:

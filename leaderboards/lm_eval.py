@@ -1,0 +1,271 @@
+"""lm-eval: tasks of the Language Model Evaluation Harness, run by itself on the checkpoint.
+
+Follows lm-eval 0.4.13, `simple_evaluate`. A figure is the mean over documents, which is checked against lm-eval's own;
+its interval resamples documents.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import yaml
+
+from leaderboards.leaderboard import Leaderboard, Metric, Score, Verdict, data_path
+from leaderboards.statistics import prompt_bootstrap
+
+WHAT = "a folder with lm-eval task files (*.yaml) and the data they name, or name lm-eval's own tasks with tasks"
+MEANS = {
+    "acc": "share of documents whose right choice is the likeliest",
+    "acc_norm": "the same, log-probabilities divided by the choices' lengths in characters",
+    "acc_bytes": "the same, log-probabilities divided by the choices' lengths in bytes",
+    "acc_mutual_info": "the same, less each choice's log-probability without the question",
+    "exact_match": "share of documents whose generated answer is the right one",
+    "em": "share of documents whose generated answer is the right one",
+    "f1": "mean overlap of generated and right answer, in 0..1",
+    "likelihood": "mean probability of the right choice among the choices",
+    "pass@1": "share of documents whose generated program passes its tests",
+    "prompt_level_strict_acc": "share of documents all of whose instructions are followed",
+    "prompt_level_loose_acc": "the same, formatting aside",
+}
+"""lm-eval's metrics that are means over documents of a share; in 0..1, as lm-eval gives them, more is better."""
+
+NO_PROVENANCE: dict[str, Any] = {"add_env_info": lambda results: None, "get_git_commit_hash": lambda: ""}
+"""In place of lm-eval's own record of the environment, which takes a second of `pip` and `git`; the harness keeps one."""
+
+LEADING = ("acc", "exact_match")  # by which policies are compared, where a task has it; else its first metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class LMEval(Leaderboard):
+    """Tasks of lm-eval. It opens the checkpoint itself, and no judge grades.
+
+    No chat template is applied; thinking is not taken out. Only metrics that are means over documents are known.
+
+    Args:
+        data: a folder of task files (*.yaml, at any depth). Files that a task names by a relative path are relative to
+            this folder. Nothing is downloaded for them.
+        tasks: names of tasks, groups or tags; by default every task in `data`. Without `data` they are lm-eval's own, which
+            download what they need.
+        limit: at most this many documents a task, the first ones.
+        batch_size: sequences at once.
+        num_fewshot: examples before each question, in place of the tasks' own number.
+
+    Raises:
+        ValueError: for data that is missing or of another kind, and for tasks or metrics that are unknown.
+    """
+
+    data: str | Path | None = None
+    tasks: Sequence[str] | None = None
+    limit: int | None = None
+    batch_size: int = 64
+    num_fewshot: int | None = None
+
+    name = "lm-eval"
+    paths = ("data",)
+    opens_checkpoint = True
+    metrics = {  # noqa: RUF012
+        name: Metric(unit="share", better="higher", estimates=estimates, official=True)
+        for name, estimates in MEANS.items()
+    }
+
+    def __post_init__(self) -> None:
+        for name, least in (("limit", 2), ("batch_size", 1), ("num_fewshot", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{self.name}: {name} is {value}; it must be at least {least}")
+        if isinstance(self.tasks, str) or (self.tasks is not None and not self.tasks):
+            raise ValueError(f"{self.name}: tasks is {self.tasks!r}; it must be a list of names, such as [arc_easy]")
+        if self.data is not None or self.tasks is None:
+            self._check_tasks()
+
+    def evaluate(self, checkpoint: str | Path) -> list[Verdict]:
+        """Run the tasks on a checkpoint: a folder or hub id that `transformers` loads.
+
+        Returns:
+            One record a task, filter, document and metric: `id` ("task/document"), `prompt` (the text before the
+            answer), `response` (the likeliest choice, or what was generated), `metric`, `value` (None where it is no
+            number), `status`, `category` (the task; "task,filter" where it has several filters).
+
+        Raises:
+            ValueError: for a metric that is unknown or no mean over documents, or a task that lm-eval cannot find.
+        """
+        import lm_eval
+        import torch
+        from lm_eval.models.huggingface import HFLM
+        from lm_eval.tasks import TaskManager
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        local = Path(checkpoint).exists()
+        pretrained = str(Path(checkpoint).resolve()) if local else str(checkpoint)
+        folder = None if self.data is None else Path(self.data).resolve()
+        # A task's relative paths are relative to the working directory.
+        with _quiet(), contextlib.chdir(folder or "."), patch.multiple("lm_eval.evaluator", **NO_PROVENANCE):
+            manager = TaskManager(include_path=folder, include_defaults=folder is None)
+            unknown = sorted(set(self._names) - set(manager.all_tasks))
+            if unknown:
+                raise ValueError(f"{self.name}: lm-eval has no task, group or tag {unknown[0]!r}")
+            found = lm_eval.simple_evaluate(
+                model=HFLM(pretrained=pretrained, device=device, batch_size=self.batch_size),
+                tasks=list(self._names),
+                num_fewshot=self.num_fewshot,
+                limit=self.limit,
+                bootstrap_iters=0,
+                log_samples=True,
+                task_manager=manager,
+            )
+        return [
+            record
+            for task, samples in found["samples"].items()
+            for record in _records(task, samples, found["results"][task])
+        ]
+
+    def rate(self, records: Sequence[Verdict], seed: int) -> list[Score]:
+        """A score for every task, filter and metric; the category is that of the records."""
+        values: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for record in records:
+            value = math.nan if record["value"] is None else record["value"]
+            values[record["category"], record["metric"]].append(value)
+        return [
+            Score.of(metric, prompt_bootstrap(of_documents, seed=seed), category)
+            for (category, metric), of_documents in values.items()
+        ]
+
+    def by_prompt(self, records: Sequence[Verdict]) -> dict[str, dict[str, float | None]]:
+        """Metric -> record id -> value, of one metric (and its first filter) a task: acc, exact_match or the first."""
+        found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for record in records:
+            found[record["id"].rpartition("/")[0]].append((record["metric"], record["category"]))
+        chosen = {task: min(kinds, key=lambda kind: _rank(kind[0])) for task, kinds in found.items()}
+        values: dict[str, dict[str, float | None]] = defaultdict(dict)
+        for record in records:
+            if (record["metric"], record["category"]) == chosen[record["id"].rpartition("/")[0]]:
+                values[record["metric"]][record["id"]] = record["value"]
+        return dict(values)
+
+    @property
+    def _names(self) -> Sequence[str]:
+        return self.tasks or [config["task"] for config in self._configs if isinstance(config.get("task"), str)]
+
+    @cached_property
+    def _configs(self) -> list[dict[str, Any]]:
+        """What the task files say, files included by others and functions left out."""
+        folder = data_path(self.name, self.data, WHAT)
+        found = [_read_task(path) for path in sorted(folder.rglob("*.yaml"))]
+        return [config for config in found if "task" in config or "group" in config]
+
+    def _check_tasks(self) -> None:
+        """As far as the files tell without lm-eval, which takes seconds to import."""
+        named = [str(config[kind]) for config in self._configs for kind in ("group", "task") if _is_name(config, kind)]
+        if not named:
+            raise ValueError(f"{self.data} holds no task file; give {WHAT}")
+        twice = [name for name in named if named.count(name) > 1]
+        if twice:
+            raise ValueError(f"{self.data}: two files define the task {twice[0]!r}; lm-eval would take either")
+        tags = {tag for config in self._configs for tag in _listed(config.get("tag"))}
+        unknown = [name for name in self.tasks or () if name not in tags | set(named)]
+        if unknown:
+            raise ValueError(f"{self.data} has no task {unknown[0]!r}; there is {', '.join(sorted(tags | set(named)))}")
+        for config in self._configs:
+            for metric in config.get("metric_list") or ():
+                _check_metric(str(metric["metric"] if isinstance(metric, dict) else metric), str(config["task"]))
+
+
+def _records(task: str, samples: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> Iterator[Verdict]:
+    """The records of a task, checked: known metrics that are means over documents."""
+    filters = dict.fromkeys(sample["filter"] for sample in samples)
+    kinds = dict.fromkeys((name, sample["filter"]) for sample in samples for name in sample["metrics"])
+    for metric, filter in kinds:
+        _check_metric(metric, task)
+        of = [sample for sample in samples if sample["filter"] == filter and metric in sample]
+        values = [_number(sample[metric]) for sample in of]
+        known = [value for value in values if value is not None]
+        official = results[f"{metric},{filter}"]
+        if len(known) == len(of) and not math.isclose(sum(known) / len(known), official, rel_tol=1e-9, abs_tol=1e-12):
+            raise ValueError(
+                f"lm-eval: {metric} of task {task} is {official}, which is no mean over documents; leave the metric out"
+            )
+        for sample, value in zip(of, values, strict=True):
+            yield {
+                "id": f"{task}/{sample['doc_id']}",
+                "prompt": str(sample["arguments"][0][0]),
+                "response": _response(sample),
+                "metric": metric,
+                "value": value,
+                "status": "ok" if value is not None else "not-a-number",
+                "category": f"{task},{filter}" if len(filters) > 1 else task,
+            }
+
+
+def _response(sample: Mapping[str, Any]) -> str:
+    """What was generated, or the choice with the greatest log-probability."""
+    answers = [response[0] for response in sample["resps"]]
+    if isinstance(answers[0], str):
+        return answers[0]
+    best = max(range(len(answers)), key=lambda i: answers[i][0])
+    return str(sample["arguments"][best][1])
+
+
+def _number(value: Any) -> float | None:
+    """A finite number as it is; a pair, a list or anything else that lm-eval aggregates otherwise is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _rank(metric: str) -> int:
+    return LEADING.index(metric) if metric in LEADING else len(LEADING)
+
+
+def _check_metric(metric: str, task: str) -> None:
+    if metric not in MEANS:
+        raise ValueError(f"lm-eval: metric {metric!r} of task {task} is not known; there is {', '.join(sorted(MEANS))}")
+
+
+def _is_name(config: Mapping[str, Any], kind: str) -> bool:
+    """Whether the file defines a task (or group) of that name: a group lists its tasks under the same key."""
+    return isinstance(config.get(kind), str) and not (kind == "task" and "group" in config)
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads `!function module.name` as nothing: what it names is lm-eval's to import."""
+
+
+_Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
+
+
+def _read_task(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    return config if isinstance(config, dict) else {}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without progress bars, warnings and log lines on the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            with warnings.catch_warnings(action="ignore"):
+                yield
+    finally:
+        logging.disable(before)
