@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from judges.judge import Judge, Prompt
-from leaderboards.grading import both_orders, play_games, verdict_row
+from leaderboards.grading import both_orders, play_games, preferences, verdict_row
 from leaderboards.leaderboard import Answers, Metric, Request, Score, TextLeaderboard, Verdict, data_path
 from leaderboards.sources import (
     Record,
@@ -78,7 +78,7 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class ArenaHard(TextLeaderboard):
-    """Arena-Hard: each answer plays the baseline's twice, with the places swapped; five verdicts, decisive ones count 3.
+    """Arena-Hard: each answer plays the baseline's twice, places swapped; five verdicts, decisive ones count three.
 
     A verdict is what the judge's P(A beats B) is nearest to: decisive (1 or 0), slight (3/4, 1/4) or a tie (1/2). Where
     either game fails the prompt is left out. Answers are asked for at temperature 0, as upstream's configs do.
@@ -145,12 +145,9 @@ class ArenaHard(TextLeaderboard):
     def rate(self, verdicts: Sequence[Verdict], seed: int) -> list[Score]:
         battles = [Battle(v["id"], v["category"], scores_of_games(v["first_game"], v["second_game"])) for v in verdicts]
         pooled = arena_hard_scores(battles, seed=seed)
-        by_prompt = [
-            np.nan if value is None else value for value in self.by_prompt(verdicts)["prompt_win_rate"].values()
-        ]
         scores = [
             Score.of("win_rate", pooled.pop("win_rate")),
-            Score.of("prompt_win_rate", prompt_bootstrap(by_prompt, seed=seed)),
+            Score.of("prompt_win_rate", prompt_bootstrap(100 * preferences(verdicts), seed=seed)),
         ]
         of_categories = [Score.of("win_rate", estimate, category) for category, estimate in pooled.items()]
         return scores + (of_categories if len(of_categories) > 1 else [])

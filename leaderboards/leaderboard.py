@@ -102,8 +102,8 @@ class Reply:
 def conversation(request: Request, requests_by_id: Mapping[str, Request], answers: Answers) -> list[dict[str, str]]:
     """The chat messages that a request asks to be answered.
 
-    In a later turn these are the earlier prompt, the policy's own first answer to it as the assistant's message, and the
-    new message. The earlier answer is taken as it is given.
+    In a later turn these are the earlier prompt, the policy's own first answer to it as the assistant's message, and
+    the new message. The earlier answer is taken as it is given.
 
     Raises:
         ValueError: for a request that follows one that is not there or has no answer yet.

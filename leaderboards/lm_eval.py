@@ -41,7 +41,7 @@ MEANS = {
 """lm-eval's metrics that are means over documents of a share; in 0..1, as lm-eval gives them, more is better."""
 
 NO_PROVENANCE: dict[str, Any] = {"add_env_info": lambda results: None, "get_git_commit_hash": lambda: ""}
-"""In place of lm-eval's own record of the environment, which takes a second of `pip` and `git`; the harness keeps one."""
+"""In place of lm-eval's own record of the environment: it takes a second of `pip` and `git`, and the harness has one."""
 
 LEADING = ("acc", "exact_match")  # by which policies are compared, where a task has it; else its first metric
 
@@ -55,8 +55,8 @@ class LMEval(Leaderboard):
     Args:
         data: a folder of task files (*.yaml, at any depth). Files that a task names by a relative path are relative to
             this folder. Nothing is downloaded for them.
-        tasks: names of tasks, groups or tags; by default every task in `data`. Without `data` they are lm-eval's own, which
-            download what they need.
+        tasks: names of tasks, groups or tags; by default every task in `data`. Without `data` they are lm-eval's own,
+            which download what they need.
         limit: at most this many documents a task, the first ones.
         batch_size: sequences at once.
         num_fewshot: examples before each question, in place of the tasks' own number.
@@ -264,8 +264,12 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            with warnings.catch_warnings(action="ignore"):
-                yield
+        nowhere = io.StringIO()
+        with (
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+            warnings.catch_warnings(action="ignore"),
+        ):
+            yield
     finally:
         logging.disable(before)

@@ -11,8 +11,8 @@ def strip_thinking(text: str) -> str:
     """The answer without its thinking blocks, trimmed; a text without any tag comes back as it is.
 
     A block goes from `<think>` or `<thinking>` to the first closing tag; blocks do not nest. Without a closing tag
-    everything after the opening one is thinking (the answer was cut off). A closing tag alone ends a block that the chat
-    template opened: everything before it is thinking. An answer that quotes these tags is cut in the same way.
+    everything after the opening one is thinking (the answer was cut off). A closing tag alone ends a block that the
+    chat template opened: everything before it is thinking. An answer that quotes these tags is cut in the same way.
     """
     kept: list[str] = []
     thinking, end = False, 0
