@@ -85,9 +85,10 @@ class AlpacaEval(TextLeaderboard):
         super().__post_init__()
         if self.orders not in ("one", "both"):
             raise ValueError(f"{self.name}: orders is {self.orders!r}; it must be 'one' or 'both'")
-        if self._control and self._control.difficulty.keys() != set(range(len(self._outputs))):
+        outputs = len(self._outputs)  # read here, so that bad files are found before anything runs
+        if self._control and self._control.difficulty.keys() != set(range(outputs)):
             raise ValueError(
-                f"{self.data}: {len(self._outputs)} outputs but instruction_difficulty.csv is of "
+                f"{self.data}: {outputs} outputs but instruction_difficulty.csv is of "
                 f"{len(self._control.difficulty)} instructions; give files of one set, numbered from 0"
             )
 

@@ -41,7 +41,9 @@ MEANS = {
 """lm-eval's metrics that are means over documents of a share; in 0..1, as lm-eval gives them, more is better."""
 
 NO_PROVENANCE: dict[str, Any] = {"add_env_info": lambda results: None, "get_git_commit_hash": lambda: ""}
-"""In place of lm-eval's own record of the environment: it takes a second of `pip` and `git`, and the harness has one."""
+"""In place of lm-eval's own record of the environment: it takes a second of `pip` and `git`; the harness has one."""
+
+NO_MEAN = "so it is no mean over documents and has no interval here; leave the metric out"
 
 LEADING = ("acc", "exact_match")  # by which policies are compared, where a task has it; else its first metric
 
@@ -55,8 +57,8 @@ class LMEval(Leaderboard):
     Args:
         data: a folder of task files (*.yaml, at any depth). Files that a task names by a relative path are relative to
             this folder. Nothing is downloaded for them.
-        tasks: names of tasks, groups or tags; by default every task in `data`. Without `data` they are lm-eval's own,
-            which download what they need.
+        tasks: names of tasks, groups or tags, a list or a text with commas; by default every task in `data`. Without
+            `data` they are lm-eval's own, which download what they need.
         limit: at most this many documents a task, the first ones.
         batch_size: sequences at once.
         num_fewshot: examples before each question, in place of the tasks' own number.
@@ -66,7 +68,7 @@ class LMEval(Leaderboard):
     """
 
     data: str | Path | None = None
-    tasks: Sequence[str] | None = None
+    tasks: str | Sequence[str] | None = None
     limit: int | None = None
     batch_size: int = 64
     num_fewshot: int | None = None
@@ -84,8 +86,8 @@ class LMEval(Leaderboard):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{self.name}: {name} is {value}; it must be at least {least}")
-        if isinstance(self.tasks, str) or (self.tasks is not None and not self.tasks):
-            raise ValueError(f"{self.name}: tasks is {self.tasks!r}; it must be a list of names, such as [arc_easy]")
+        if self.tasks is not None and not self._asked:
+            raise ValueError(f"{self.name}: tasks is {self.tasks!r}; name at least one, such as arc_easy")
         if self.data is not None or self.tasks is None:
             self._check_tasks()
 
@@ -117,7 +119,7 @@ class LMEval(Leaderboard):
                 raise ValueError(f"{self.name}: lm-eval has no task, group or tag {unknown[0]!r}")
             found = lm_eval.simple_evaluate(
                 model=HFLM(pretrained=pretrained, device=device, batch_size=self.batch_size),
-                tasks=list(self._names),
+                tasks=self._names,
                 num_fewshot=self.num_fewshot,
                 limit=self.limit,
                 bootstrap_iters=0,
@@ -154,8 +156,15 @@ class LMEval(Leaderboard):
         return dict(values)
 
     @property
-    def _names(self) -> Sequence[str]:
-        return self.tasks or [config["task"] for config in self._configs if isinstance(config.get("task"), str)]
+    def _asked(self) -> list[str]:
+        """The tasks asked for by name."""
+        given = self.tasks.split(",") if isinstance(self.tasks, str) else self.tasks or ()
+        return [name.strip() for name in given if name.strip()]
+
+    @property
+    def _names(self) -> list[str]:
+        """The tasks to run."""
+        return self._asked or [config["task"] for config in self._configs if _is_name(config, "task")]
 
     @cached_property
     def _configs(self) -> list[dict[str, Any]]:
@@ -173,7 +182,7 @@ class LMEval(Leaderboard):
         if twice:
             raise ValueError(f"{self.data}: two files define the task {twice[0]!r}; lm-eval would take either")
         tags = {tag for config in self._configs for tag in _listed(config.get("tag"))}
-        unknown = [name for name in self.tasks or () if name not in tags | set(named)]
+        unknown = [name for name in self._asked if name not in tags | set(named)]
         if unknown:
             raise ValueError(f"{self.data} has no task {unknown[0]!r}; there is {', '.join(sorted(tags | set(named)))}")
         for config in self._configs:
@@ -188,13 +197,13 @@ def _records(task: str, samples: Sequence[Mapping[str, Any]], results: Mapping[s
     for metric, filter in kinds:
         _check_metric(metric, task)
         of = [sample for sample in samples if sample["filter"] == filter and metric in sample]
-        values = [_number(sample[metric]) for sample in of]
+        if any(isinstance(sample[metric], tuple | list | str) for sample in of):
+            raise ValueError(f"lm-eval: {metric} of task {task} has no number a document, {NO_MEAN}")
+        values = [float(sample[metric]) if math.isfinite(sample[metric]) else None for sample in of]
         known = [value for value in values if value is not None]
         official = results[f"{metric},{filter}"]
         if len(known) == len(of) and not math.isclose(sum(known) / len(known), official, rel_tol=1e-9, abs_tol=1e-12):
-            raise ValueError(
-                f"lm-eval: {metric} of task {task} is {official}, which is no mean over documents; leave the metric out"
-            )
+            raise ValueError(f"lm-eval: {metric} of task {task} is {official}, {NO_MEAN}")
         for sample, value in zip(of, values, strict=True):
             yield {
                 "id": f"{task}/{sample['doc_id']}",
@@ -214,15 +223,6 @@ def _response(sample: Mapping[str, Any]) -> str:
         return answers[0]
     best = max(range(len(answers)), key=lambda i: answers[i][0])
     return str(sample["arguments"][best][1])
-
-
-def _number(value: Any) -> float | None:
-    """A finite number as it is; a pair, a list or anything else that lm-eval aggregates otherwise is none."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _rank(metric: str) -> int:

@@ -60,6 +60,25 @@ def test_both_orders_are_separate_questions_recorded_in_the_pairs_own_naming():
     assert not verdicts.flips().any()
 
 
+def test_a_judge_that_compares_rates_against_the_last_reference_in_both_orders():
+    """1 + 9 (.9 + .7)/2 = 8.2; one order failed leaves the other; both failed, and no reference, are failures."""
+    placed = [Answer(0.9), Answer(1.0), Answer.failure("a"), Answer(0.3), Answer.failure("t"), Answer.failure("b")]
+    judge = Scripted(placed)
+    rated = judge.rate(["p", "q", "r", "s"], ["x"] * 4, [("old", "ref"), None, ["ref"], ["ref"]])
+    np.testing.assert_allclose(rated.rating, [8.2, np.nan, 10, np.nan])
+    assert rated.status == ["ok", "no-reference", "ok", "a+b"]
+    assert [(each.prompt, each.first, each.second) for each in judge.asked[:1] + judge.asked[3:4]] == [
+        ("p", "x", "ref"),
+        ("p", "ref", "x"),
+    ]
+
+
+def test_ratings_need_one_answer_and_one_reference_a_prompt():
+    with pytest.raises(ValueError, match="got 1 prompts, 2 answers, 1 references"):
+        Scripted().rate(["p"], ["x", "y"], [None])
+    assert Scripted().rate(["p"], ["x"], [None]).status == ["no-reference"]
+
+
 def test_compare_is_the_original_order_alone():
     judge = Scripted([Answer(0.9)])
     np.testing.assert_array_equal(judge.compare(["p"], ["a"], ["b"]), [0.9])

@@ -1,0 +1,197 @@
+"""Arena-Hard as a board: both official layouts in, two games a prompt, five-way verdicts, win rates by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from boards_world import HOSTILE, Rule, answered, arena, by_worth
+from conftest import PANEL
+from leaderboards_published import SHARED, needs_shared, write
+
+from judges import PanelJudge
+from leaderboards import ArenaHard
+from leaderboards.arena_hard import verdict_label
+
+BEFORE = ["old 0"] * 6
+
+
+def graded(board, judge, texts):
+    requests = board.requests([], 0.7, last=True)
+    return board.grade(requests, answered(requests, texts), None, judge)
+
+
+def scored(board, verdicts):
+    return {(score.metric, score.category): score for score in board.rate(verdicts, seed=0)}
+
+
+@pytest.mark.parametrize(
+    ("preference", "label"),
+    [
+        (1.0, "A>>B"),
+        (0.875, "A>>B"),
+        (0.8749, "A>B"),
+        (0.75, "A>B"),
+        (0.625, "A>B"),
+        (0.6249, "A=B"),
+        (0.5, "A=B"),
+        (0.3751, "A=B"),
+        (0.375, "B>A"),
+        (0.25, "B>A"),
+        (0.1251, "B>A"),
+        (0.125, "B>>A"),
+        (0.0, "B>>A"),
+        (float("nan"), None),
+    ],
+)
+def test_a_preference_is_the_nearest_of_five_verdicts_and_native_ones_come_back(preference, label):
+    assert verdict_label(preference) == label
+
+
+def test_both_official_layouts_say_the_same(tmp_path):
+    new = ArenaHard(data=arena(tmp_path / "new", BEFORE))
+    old = ArenaHard(data=arena(tmp_path / "old", BEFORE, old=True))
+    asked = [[(r.id, r.prompt, r.temperature) for r in board.requests([], 0.7, last=True)] for board in (new, old)]
+    assert asked[0] == asked[1] == [(f"q{i}", f"question {i}", 0.0) for i in range(6)]
+    told = [[v["before"] for v in graded(board, Rule(by_worth), ["new 0"] * 6)] for board in (new, old)]
+    assert told[0] == told[1] == BEFORE
+
+
+def test_two_games_with_the_baseline_first_and_then_second(tmp_path):
+    board, judge = ArenaHard(data=arena(tmp_path, BEFORE[:2])), Rule(lambda a, b: 0.75 if a.startswith("old") else 0.0)
+    verdict = graded(board, judge, ["new 0"] * 2)[0]
+    assert {(q.first, q.second) for q in judge.asked} == {("old 0", "new 0"), ("new 0", "old 0")}
+    assert (verdict["first_game"], verdict["second_game"]) == ("A>B", "B>>A")
+
+
+def test_scores_by_hand(tmp_path):
+    """Decisive (6 of 6 points), slight (2 of 2), a tie (1 of 2), a decisive loss (0 of 6), and two that failed."""
+    board = ArenaHard(data=arena(tmp_path, BEFORE))
+    verdicts = graded(board, Rule(by_worth), ["new 1", "new 0.5", "new 0", "new -1", "new nan", "new nan"])
+    assert [v["preference"] for v in verdicts] == [1.0, 1.0, 0.5, 0.0, None, None]
+    assert [v["status"] for v in verdicts] == ["ok"] * 4 + ["timeout"] * 2
+    scores = scored(board, verdicts)
+    assert scores["win_rate", ""].value == pytest.approx(100 * (6 + 2 + 1) / (6 + 2 + 2 + 6))
+    assert scores["prompt_win_rate", ""].value == pytest.approx(100 * 2.5 / 4)
+    assert scores["win_rate", "hard_prompt"].value == pytest.approx(100 * 7 / 8)
+    assert scores["win_rate", "creative_writing"].value == pytest.approx(100 * 2 / 8)
+    assert all((score.n, score.coverage) == (4, 4 / 6) for key, score in scores.items() if key[1] == "")
+    assert board.by_prompt(verdicts) == {
+        "prompt_win_rate": {"q0": 100, "q1": 100, "q2": 50, "q3": 0, "q4": None, "q5": None}
+    }
+    assert json.loads(json.dumps(verdicts, allow_nan=False)) == verdicts
+
+
+def test_one_failed_game_leaves_the_prompt_out(tmp_path):
+    board = ArenaHard(data=arena(tmp_path, BEFORE))
+    failing = Rule(lambda a, b: float("nan") if a == "new 3" else 1.0)
+    verdicts = graded(board, failing, [f"new {i}" for i in range(6)])
+    assert (verdicts[3]["preference"], verdicts[3]["first_game"], verdicts[3]["second_game"]) == (None, "A>>B", None)
+    assert verdicts[3]["status"] == "timeout"
+    score = scored(board, verdicts)["win_rate", ""]
+    assert (score.value, score.n, score.coverage) == (50, 5, 5 / 6)
+
+
+def test_missing_empty_and_hostile_answers(tmp_path):
+    board, judge = ArenaHard(data=arena(tmp_path, BEFORE), strip_thinking=True), Rule(lambda a, b: 0.5)
+    verdicts = graded(board, judge, ["", "  ", "<think>never ends", HOSTILE, "x</think>y", "z"])
+    assert [v["status"] for v in verdicts] == ["empty-answer"] * 3 + ["ok"] * 3
+    assert [v["response"] for v in verdicts[3:]] == [HOSTILE, "y", "z"]
+    assert [v["stripped"] for v in verdicts] == [False, False, True, False, True, False]
+    assert scored(board, verdicts)["win_rate", ""].coverage == 0.5
+    assert board.grade(board.requests([], 1.0, last=True), {}, None, judge)[0]["status"] == "no-answer"
+
+
+def test_when_every_game_fails_the_win_rate_is_nan(tmp_path):
+    board = ArenaHard(data=arena(tmp_path, BEFORE))
+    scores = scored(board, graded(board, Rule(lambda a, b: float("nan")), ["new"] * 6))
+    assert all(np.isnan(score.value) and score.coverage == 0 for score in scores.values())
+
+
+def test_a_set_of_one_category_has_no_categories_of_its_own(tmp_path):
+    board = ArenaHard(data=arena(tmp_path, BEFORE, old=True))
+    assert {category for _, category in scored(board, graded(board, Rule(by_worth), ["new 0"] * 6))} == {""}
+
+
+def test_the_baseline_is_named_where_there_are_several_one_for_all_or_one_a_category(tmp_path):
+    arena(tmp_path, BEFORE)
+    arena(tmp_path, ["other 0"] * 6, model="other")
+    with pytest.raises(ValueError, match=r"2 \.jsonl files where one is wanted; there is base, other"):
+        ArenaHard(data=tmp_path)
+    with pytest.raises(ValueError, match=r"no nobody\.jsonl; there is base, other"):
+        ArenaHard(data=tmp_path, baseline_model="nobody")
+    with pytest.raises(ValueError, match="no baseline for the category 'creative_writing'"):
+        ArenaHard(data=tmp_path, baseline_model={"hard_prompt": "base"})
+    one = ArenaHard(data=tmp_path, baseline_model="other")
+    each = ArenaHard(data=tmp_path, baseline_model={"hard_prompt": "base", "creative_writing": "other"})
+    assert [v["before"] for v in graded(one, Rule(by_worth), ["new 0"] * 6)] == ["other 0"] * 6
+    assert [v["before"] for v in graded(each, Rule(by_worth), ["new 0"] * 6)] == ["old 0", "other 0"] * 3
+
+
+def test_bad_folders_are_one_clear_message(tmp_path):
+    with pytest.raises(ValueError, match="arena-hard needs the option data"):
+        ArenaHard()
+    with pytest.raises(ValueError, match="is not there"):
+        ArenaHard(data=tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"holds no question\.jsonl"):
+        ArenaHard(data=tmp_path)
+    arena(tmp_path, BEFORE)
+    questions = [{"uid": "q0", "prompt": "a", "category": ""}] * 2
+    write(tmp_path / "question.jsonl", questions, lines=True)
+    with pytest.raises(ValueError, match="the id 'q0' is there 2 times"):
+        ArenaHard(data=tmp_path)
+    write(tmp_path / "question.jsonl", [{"uid": "new", "prompt": "a"}], lines=True)
+    with pytest.raises(ValueError, match="no answer to question new"):
+        ArenaHard(data=tmp_path)
+    write(tmp_path / "question.jsonl", [{"uid": "q0", "turns": ["a"]}], lines=True)
+    with pytest.raises(ValueError, match="neither 'prompt' nor 'turns'"):
+        ArenaHard(data=tmp_path)
+    write(tmp_path / "model_answer" / "base.jsonl", [{"uid": "q0", "choices": []}], lines=True)
+    with pytest.raises(ValueError, match="answer to q0 has neither"):
+        ArenaHard(data=tmp_path)
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("version", "model", "n", "categories"),
+    [
+        ("v0.1", "gpt-4-0314", 500, set()),
+        ("v2.0", "o3-mini-2025-01-31", 750, {"hard_prompt", "creative_writing"}),
+    ],
+)
+def test_the_official_sets_are_read_and_the_baseline_against_itself_is_at_fifty(
+    tmp_path, version, model, n, categories
+):
+    (tmp_path / "panel.yaml").write_text(PANEL)
+    board = ArenaHard(data=SHARED / "arena_hard" / version, baseline_model=model)
+    requests = board.requests([], 0.7, last=True)
+    assert len(requests) == n
+    assert len(board.requests([], 0.7, last=False)) == 256
+    same = answered(requests, [question.answer for question in board._questions])
+    verdicts = board.grade(requests, same, None, PanelJudge(tmp_path / "panel.yaml"))
+    scores = scored(board, verdicts)
+    assert {category for _, category in scores} - {""} == categories
+    assert {score.value for score in scores.values()} == {50}
+    assert sum(score.n for (metric, category), score in scores.items() if metric == "win_rate" and not category) == n
+
+
+@needs_shared
+def test_another_published_model_plays_the_published_baseline(tmp_path):
+    """Against the panel's exact preferences, weights and all, computed here anew."""
+    (tmp_path / "panel.yaml").write_text(PANEL)
+    judge, folder = PanelJudge(tmp_path / "panel.yaml"), tmp_path / "set"
+    shutil.copytree(SHARED / "arena_hard" / "v0.1", folder)
+    board = ArenaHard(data=folder, baseline_model="gpt-4-0314", limit=40)
+    other = ArenaHard(data=folder, baseline_model="gpt-3.5-turbo-0125", limit=40)
+    requests = board.requests([], 0.7, last=True)
+    texts = [question.answer for question in other._questions[:40]]
+    verdicts = board.grade(requests, answered(requests, texts), None, judge)
+    points, weights = 0.0, 0
+    for p in judge.compare([r.prompt for r in requests], texts, [q.answer for q in board._questions[:40]]):
+        distance = abs(p - 0.5)
+        weight = 3 if distance >= 0.375 else 1
+        points += 2 * weight * (0.5 if distance < 0.125 else float(p > 0.5))
+        weights += 2 * weight
+    assert scored(board, verdicts)["win_rate", ""].value == pytest.approx(100 * points / weights)
