@@ -23,6 +23,7 @@ from leaderboards.length_control import CONTROL_FILES, LengthControl, length_con
 from leaderboards.sources import Record, find_file, json_interval, json_number, numbers, read_records, texts
 from leaderboards.statistics import Estimate, prompt_bootstrap
 
+OUTPUTS = "*model_outputs.json*"
 WHAT = (
     "the baseline's model_outputs.json[.gz], or a folder that holds one and, for the length-controlled win rate, "
     "instruction_difficulty.csv and df_gamed*.csv"
@@ -129,7 +130,7 @@ class AlpacaEval(TextLeaderboard):
     def _outputs(self) -> list[Record]:
         """The baseline's outputs."""
         path = data_path(self.name, self.data, WHAT)
-        found = find_file(path, "model_outputs.json", "*model_outputs.json*") if path.is_dir() else path
+        found = find_file(path, OUTPUTS, OUTPUTS) if path.is_dir() else path
         if found is None:
             raise ValueError(f"{path} holds no *model_outputs.json; give {WHAT}")
         records = read_records(found)

@@ -52,7 +52,7 @@ LEADING = ("acc", "exact_match")  # by which policies are compared, where a task
 class LMEval(Leaderboard):
     """Tasks of lm-eval. It opens the checkpoint itself, and no judge grades.
 
-    No chat template is applied; thinking is not taken out. Only metrics that are means over documents are known.
+    Thinking is not taken out of answers. Only metrics that are means over documents are known.
 
     Args:
         data: a folder of task files (*.yaml, at any depth). Files that a task names by a relative path are relative to
@@ -62,6 +62,8 @@ class LMEval(Leaderboard):
         limit: at most this many documents a task, the first ones.
         batch_size: sequences at once.
         num_fewshot: examples before each question, in place of the tasks' own number.
+        apply_chat_template: render questions by the tokenizer's chat template. lm-eval's own default is plain text,
+            which gets a BOS only where the tokenizer writes one by itself.
 
     Raises:
         ValueError: for data that is missing or of another kind, and for tasks or metrics that are unknown.
@@ -72,6 +74,7 @@ class LMEval(Leaderboard):
     limit: int | None = None
     batch_size: int = 64
     num_fewshot: int | None = None
+    apply_chat_template: bool = False
 
     name = "lm-eval"
     paths = ("data",)
@@ -122,6 +125,7 @@ class LMEval(Leaderboard):
                 tasks=self._names,
                 num_fewshot=self.num_fewshot,
                 limit=self.limit,
+                apply_chat_template=self.apply_chat_template,
                 bootstrap_iters=0,
                 log_samples=True,
                 task_manager=manager,

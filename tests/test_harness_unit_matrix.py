@@ -272,7 +272,7 @@ def test_everything_registered_is_listed_with_the_defaults_its_class_has(kind: A
         assert item["class"] == f"{cls.__module__}.{cls.__name__}"
         assert item["summary"]
         assert "\n" not in item["summary"]
-        if not required:
+        if not required and "data" not in item["options"]:  # boards with questions of their own need to be given them
             assert {f.name: getattr(cls(), f.name) for f in dataclasses.fields(cls)} == item["options"]
 
 

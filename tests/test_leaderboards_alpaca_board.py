@@ -152,8 +152,7 @@ def test_a_folder_needs_exactly_one_set_of_outputs_and_bad_files_are_one_clear_m
     with pytest.raises(ValueError, match="limit is 1"):
         AlpacaEval(data=path, limit=1)
     shutil.copy(path, tmp_path / "set" / "other.model_outputs.json.gz")
-    shutil.move(path, path.with_name("first.model_outputs.json.gz"))
-    with pytest.raises(ValueError, match=r"2 files for model_outputs\.json"):
+    with pytest.raises(ValueError, match=r"2 files for \*model_outputs\.json"):
         AlpacaEval(data=tmp_path / "set")
     with pytest.raises(ValueError, match=r"bad.json: record 0 has no 'instruction'"):
         AlpacaEval(data=write(tmp_path / "bad.json", [{"output": "x"}]))

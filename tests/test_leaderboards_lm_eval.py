@@ -148,7 +148,7 @@ def test_several_filters_of_a_task_are_told_apart_and_the_first_is_compared():
     assert board.by_prompt(rows) == {"exact_match": {"t/0": 0.0}}
 
 
-def test_it_runs_quietly_offline_from_any_folder_and_leaves_nothing_behind(
+def test_it_runs_quietly_and_offline_from_any_folder_and_leaves_that_as_it_was(
     data, records, tiny_model, tmp_path, monkeypatch, capfd
 ):
     def refuse(*address):
@@ -164,6 +164,14 @@ def test_it_runs_quietly_offline_from_any_folder_and_leaves_nothing_behind(
     assert again == [r for r in records if r["category"] == "tiny_choice" and int(r["id"].rpartition("/")[2]) < 4]
     assert (os.getcwd(), list(tmp_path.iterdir())) == (str(tmp_path), [])
     assert logging.root.manager.disable == logging.NOTSET
+
+
+def test_a_chat_template_is_applied_where_asked(data, tiny_chat_model):
+    plain, chat = (
+        LMEval(data=data, limit=2, apply_chat_template=asked).evaluate(tiny_chat_model) for asked in (False, True)
+    )
+    assert {r["prompt"] for r in plain} == set(QUESTIONS[:2])
+    assert {r["prompt"] for r in chat} == {f"<s>user {question} assistant " for question in QUESTIONS[:2]}
 
 
 def test_groups_and_tags_run_their_tasks(data, tmp_path, tiny_model):
