@@ -95,7 +95,8 @@ class LMEval(Leaderboard):
             self._check_tasks()
 
     def evaluate(self, checkpoint: str | Path) -> list[Verdict]:
-        """Run the tasks on a checkpoint: a folder or hub id that `transformers` loads.
+        """Run the tasks on a checkpoint: a folder or hub id that `transformers` loads. Not for several threads at once:
+        lm-eval seeds the global random generators, and the working directory changes for the while.
 
         Returns:
             One record a task, filter, document and metric: `id` ("task/document"), `prompt` (the text before the
