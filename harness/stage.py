@@ -21,7 +21,7 @@ VERSIONS = {
     "fit": 2,
     "stream": 2,
     "answer": 1,
-    "grade": 2,
+    "grade": 3,
     "compare": 1,
     "play": 1,
     "gap": 2,

@@ -6,14 +6,26 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from judges.judge import Prompt, messages_of
+from judges.verdicts import OK
 
 SomePair = TypeVar("SomePair", bound="Pair")
 VOTES = {"first": 1.0, "second": 0.0, "tie": 0.5}
+ORDERS = ("original", "swapped")
+BOM = b"\xef\xbb\xbf"
+WORDS: dict[type, str] = {int: "a whole number from 0", float: "a number from 0", bool: "true or false"}
+MEASURED: dict[str, type] = {
+    "repeat": int,
+    "input_tokens": int,
+    "output_tokens": int,
+    "latency": float,
+    "cost": float,
+    "truncated": bool,
+}
 
 
 @dataclass(frozen=True)
@@ -46,12 +58,29 @@ class LabelledPair(Pair):
 
 @dataclass(frozen=True)
 class Verdict:
-    """One line of a verdicts file: P(first beats second) in the pair's own naming, NaN where the question failed."""
+    """One line of a verdicts file: P(first beats second) in the pair's own naming, NaN where the question failed.
+
+    `repeat` counts from 0 the times a question was put; the rest is as in `judges.verdicts.Answer`, and what a file
+    leaves out is 0 or empty. `key` names the question and the judge, so that a resumed file stays one judge's.
+    """
 
     id: str
     order: str
     preference: float
     status: str
+    repeat: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    latency: float = 0.0
+    cost: float = 0.0
+    truncated: bool = False
+    raw: str = ""
+    key: str = ""
+
+
+def placed(pair: Pair, order: str) -> tuple[Prompt, str, str]:
+    """The prompt and the responses as they stand before the judge in an order, "original" or "swapped"."""
+    return (pair.prompt, pair.first, pair.second) if order == "original" else (pair.prompt, pair.second, pair.first)
 
 
 def read_pairs(path: str | Path) -> list[Pair]:
@@ -68,45 +97,81 @@ def read_labels(path: str | Path) -> list[LabelledPair]:
     return _distinct(rows, path)
 
 
+def each_pair(path: str | Path) -> Iterator[Pair]:
+    """The pairs of a `pairs.jsonl` one by one, for files that need not fit into memory.
+
+    Raises ValueError with the line for anything else; that ids are distinct is for the caller to check.
+    """
+    return (Pair(**_texts(row, place)) for place, row in _rows(path))
+
+
 def read_verdicts(path: str | Path) -> list[Verdict]:
     """Verdicts of a `verdicts.jsonl` {id, order, preference, status}; a null preference is a failed question.
 
-    Raises ValueError with the line for anything else, a pair answered twice in one order included.
+    Optional keys are those of `Verdict`; others are passed over. A `.parquet` with these columns is read alike.
+    Raises ValueError with the line for anything else, a pair answered twice in one order and `repeat` included.
     """
-    verdicts = [_verdict(row, place) for place, row in _rows(path)]
-    twice = [key for key, count in Counter((each.id, each.order) for each in verdicts).items() if count > 1]
-    if twice:
-        raise ValueError(f"{path}: id {twice[0][0]!r} has two verdicts in order {twice[0][1]!r}; keep one")
+    verdicts = [verdict_of(row, place) for place, row in _rows(path)]
+    counts = Counter((each.id, each.order, each.repeat) for each in verdicts)
+    if twice := next((key for key, count in counts.items() if count > 1), None):
+        raise ValueError(
+            f"{path}: id {twice[0]!r} has two verdicts in order {twice[1]!r}; keep one, or number them by 'repeat'"
+        )
     return verdicts
 
 
 def write_verdicts(path: str | Path, verdicts: Iterable[Verdict]) -> None:
     """Write a `verdicts.jsonl`, a line a question; NaN becomes null."""
     with Path(path).open("w", encoding="utf-8") as file:
-        for each in verdicts:
-            preference = None if math.isnan(each.preference) else each.preference
-            row = {"id": each.id, "order": each.order, "preference": preference, "status": each.status}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.writelines(json.dumps(verdict_row(each)) + "\n" for each in verdicts)
+
+
+def verdict_row(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as a line of a file has it: `id`, `order`, `preference` (None for NaN), `status`, and what was
+    measured.
+    """
+    row = vars(verdict) | {"preference": None if math.isnan(verdict.preference) else verdict.preference}
+    measured = [field.name for field in fields(Verdict)[4:] if getattr(verdict, field.name) != field.default]
+    return {name: row[name] for name in ("id", "order", "preference", "status", *measured)}
 
 
 def _rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if not Path(path).is_file():
         raise ValueError(f"file not found: {path}")
     empty = True
-    with Path(path).open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            empty = False
-            yield f"{path}:{number}", _object(line, f"{path}:{number}")
+    for place, row in _table(path) if Path(path).suffix == ".parquet" else _lines(path):
+        empty = False
+        yield place, row
     if empty:
         raise ValueError(f"{path} is empty: it needs one JSON object a line")
+
+
+def _lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with Path(path).open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            try:
+                line = raw.removeprefix(BOM if number == 1 else b"").decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}:{number}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
+            if line.strip():
+                yield f"{path}:{number}", _object(line, f"{path}:{number}")
+
+
+def _table(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        rows = parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: not a Parquet file: {' '.join(str(error).split())}") from error
+    return ((f"{path} row {number}", row) for number, row in enumerate(rows, 1))
 
 
 def _object(line: str, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{place}: not JSON: {error}") from error
     if not isinstance(row, dict):
         raise ValueError(f"{place}: expected an object with keys and values, got {line.strip()[:60]}")
@@ -126,7 +191,15 @@ def _texts(row: dict[str, Any], place: str) -> dict[str, Any]:
         messages_of(row["prompt"])
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
-    return {"id": str(row["id"]), "prompt": row["prompt"], "first": row["first"], "second": row["second"]}
+    return {"id": _id(row, place), "prompt": row["prompt"], "first": row["first"], "second": row["second"]}
+
+
+def _id(row: dict[str, Any], place: str) -> str:
+    """An id as text: 7, 7.0 and "7" are one."""
+    value = row["id"]
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{place}: 'id' must be a text or a number, got {value!r:.60}")
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _votes(label: Any, place: str) -> tuple[str, ...]:
@@ -136,17 +209,34 @@ def _votes(label: Any, place: str) -> tuple[str, ...]:
     return votes
 
 
-def _verdict(row: dict[str, Any], place: str) -> Verdict:
+def verdict_of(row: dict[str, Any], place: str) -> Verdict:
+    """A line of a verdicts file, checked. Raises ValueError with the place and what is wrong there."""
     preference = row.get("preference")
-    if "id" not in row or row.get("order") not in ("original", "swapped"):
+    if "id" not in row or row.get("order") not in ORDERS:
         raise ValueError(f"{place}: a verdict needs an 'id' and the 'order' 'original' or 'swapped'")
+    if "preference" not in row and row.get("status") in (None, OK):
+        raise ValueError(f"{place}: the key 'preference' is missing; it is null for a question that failed")
     number = isinstance(preference, int | float) and not isinstance(preference, bool) and 0 <= preference <= 1
     if preference is not None and not number:
-        raise ValueError(f"{place}: 'preference' must be a number in 0..1 or null, got {preference!r}")
-    status = str(row.get("status", "ok" if number else "failed"))
-    if number != (status == "ok"):
-        raise ValueError(f"{place}: status {status!r} does not go with preference {preference!r}")
-    return Verdict(str(row["id"]), row["order"], float("nan") if preference is None else float(preference), status)
+        raise ValueError(f"{place}: 'preference' must be a number in 0..1 or null, got {preference!r:.60}")
+    status = row.get("status") or (OK if number else "failed")
+    if not isinstance(status, str) or number != (status == OK):
+        raise ValueError(f"{place}: status {status!r:.60} does not go with preference {preference!r}")
+    measured = {name: _measured(row[name], name, kind, place) for name, kind in MEASURED.items() if name in row}
+    # A `raw` or `key` that is no text is some other tool's.
+    measured |= {name: row[name] for name in ("raw", "key") if isinstance(row.get(name), str)}
+    value = float("nan") if preference is None else float(preference)
+    return Verdict(_id(row, place), row["order"], value, status, **measured)
+
+
+def _measured(value: Any, name: str, kind: type, place: str) -> Any:
+    """An optional key's value; null is none."""
+    if value is None:
+        return kind()
+    fits = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
+    if not fits or not 0 <= value < math.inf:
+        raise ValueError(f"{place}: {name!r} must be {WORDS[kind]}, got {value!r:.60}")
+    return kind(value)
 
 
 def _distinct(pairs: Sequence[SomePair], path: str | Path) -> list[SomePair]:

@@ -160,7 +160,7 @@ def read_panel(path: Path) -> Panel:
     reader = _Reader(path)
     reader.keys(content, "the file", required=("features", "annotators", "scale"))
     features = {
-        str(name): reader.feature(spec, f"features.{name}")
+        reader.name(name, "features"): reader.feature(spec, f"features.{name}")
         for name, spec in reader.filled(content["features"], dict, "features").items()
     }
     annotators = [
@@ -215,6 +215,11 @@ class _Reader:
             )
         return float(value)
 
+    def name(self, value: Any, place: str) -> str:
+        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+            raise self.wrong(place, f"{value!r} is no name; YAML reads yes, no, on, off and null so: put it in quotes")
+        return str(value)
+
     def words(self, value: Any, place: str) -> frozenset[str]:
         for word in self.filled(value, list, place):
             if not isinstance(word, str) or not WORD.fullmatch(word):
@@ -240,9 +245,15 @@ class _Reader:
     def annotator(self, spec: Any, place: str, features: Collection[str]) -> tuple[str, float, dict[str, float]]:
         self.keys(spec, place, required=("name", "weight", "utility"))
         for name in self.filled(spec["utility"], dict, f"{place}.utility"):
-            self.known(name, features, f"{place}.utility", "feature")
-        coefficients = {name: self.number(value, f"{place}.utility.{name}") for name, value in spec["utility"].items()}
-        return str(spec["name"]), self.number(spec["weight"], f"{place}.weight", above=0), coefficients
+            self.known(self.name(name, f"{place}.utility"), features, f"{place}.utility", "feature")
+        coefficients = {
+            str(name): self.number(value, f"{place}.utility.{name}") for name, value in spec["utility"].items()
+        }
+        return (
+            self.name(spec["name"], f"{place}.name"),
+            self.number(spec["weight"], f"{place}.weight", above=0),
+            coefficients,
+        )
 
     def switch(self, value: Any, place: str, expected: object) -> None:
         if value is not expected and value != expected:
@@ -298,7 +309,7 @@ def _overlap(reader: _Reader, value: Any, place: str) -> Measure:
 
 def _facts(reader: _Reader, value: Any, place: str) -> Measure:
     facts = {
-        str(subject).lower(): reader.words(words, f"{place}.{subject}")
+        reader.name(subject, place).lower(): reader.words(words, f"{place}.{subject}")
         for subject, words in reader.filled(value, dict, place).items()
     }
     any_fact = frozenset[str]().union(*facts.values())

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from judges.files import read_labels, read_pairs, read_verdicts
+from judges.files import VOTES, Verdict, placed, read_labels, read_pairs, read_verdicts
 from judges.judge import Judge, Prompt, Question, messages_of
-from judges.verdicts import Answer
+from judges.verdicts import OK, Answer
 
 Key = tuple[str, str, str]
 
@@ -21,7 +22,8 @@ class RecordedJudge(Judge):
     """Answers with the verdicts of a `verdicts.jsonl` on the pairs of a `pairs.jsonl` (or `labels.jsonl`).
 
     A question is found by its prompt and its responses as placed; one that was not asked then, in that order, fails as
-    "not-recorded", one that failed then fails alike.
+    "not-recorded", one that failed then fails alike. Where one question was answered several times (by repeats, under
+    several ids, or in both orders of equal texts), the answer is the mean over the times it did not fail.
 
     Args:
         verdicts_file: path of the verdicts.
@@ -37,15 +39,13 @@ class RecordedJudge(Judge):
 
     def __post_init__(self) -> None:
         pairs = {pair.id: pair for pair in read_pairs(self.pairs_file)}
-        self._answers: dict[Key, Answer] = {}
+        given: dict[Key, list[Answer]] = defaultdict(list)
         for each in read_verdicts(self.verdicts_file):
             if each.id not in pairs:
                 raise ValueError(f"{self.verdicts_file}: id {each.id!r} is no pair of {self.pairs_file}")
-            pair = pairs[each.id]
-            if each.order == "original":
-                self._answers[_key(pair.prompt, pair.first, pair.second)] = _answer(each.preference, each.status)
-            else:
-                self._answers[_key(pair.prompt, pair.second, pair.first)] = _answer(1 - each.preference, each.status)
+            key = _key(*placed(pairs[each.id], each.order))
+            given[key].append(_answer(each))
+        self._answers = {key: _pooled(answers) for key, answers in given.items()}
 
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
         advance(len(questions))
@@ -57,7 +57,8 @@ class RecordedJudge(Judge):
 class HumanJudge(Judge):
     """The share of people's votes: P(first beats second) of the pairs in a `labels.jsonl`, a tie counting one half.
 
-    Knows each pair in both orders. A pair without labels fails as "unlabelled".
+    Knows each pair in both orders. Votes on one pair of texts under several ids, in either naming, are pooled; equal
+    texts are 1/2. A pair without labels fails as "unlabelled".
 
     Args:
         labels: path of the labels.
@@ -70,10 +71,12 @@ class HumanJudge(Judge):
     paths: ClassVar[tuple[str, ...]] = ("labels",)
 
     def __post_init__(self) -> None:
-        self._shares: dict[Key, float] = {}
+        votes: dict[Key, list[float]] = defaultdict(list)
         for pair in read_labels(self.labels):
-            self._shares[_key(pair.prompt, pair.first, pair.second)] = pair.share
-            self._shares[_key(pair.prompt, pair.second, pair.first)] = 1 - pair.share
+            given = [VOTES[vote] for vote in pair.votes]
+            votes[_key(pair.prompt, pair.first, pair.second)] += given
+            votes[_key(pair.prompt, pair.second, pair.first)] += [1 - vote for vote in given]
+        self._shares = {key: sum(each) / len(each) for key, each in votes.items()}
 
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
         advance(len(questions))
@@ -85,5 +88,16 @@ def _key(prompt: Prompt, first: str, second: str) -> Key:
     return json.dumps(messages_of(prompt)), first, second
 
 
-def _answer(preference: float, status: str) -> Answer:
-    return Answer.failure(status) if math.isnan(preference) else Answer(preference)
+def _answer(verdict: Verdict) -> Answer:
+    """A recorded verdict as the answer to the question as it was placed."""
+    if math.isnan(verdict.preference):
+        return Answer.failure(verdict.status, verdict.raw)
+    return Answer(verdict.preference if verdict.order == "original" else 1 - verdict.preference, raw=verdict.raw)
+
+
+def _pooled(answers: Sequence[Answer]) -> Answer:
+    """One answer as it is; of several the mean over those that did not fail, or the first failure."""
+    known = [each for each in answers if each.status == OK]
+    if len(known) < 2:
+        return (known or answers)[0]
+    return Answer(sum(each.preference for each in known) / len(known))

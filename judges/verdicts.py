@@ -108,10 +108,13 @@ class Verdicts:
         return [Answer(*row) for row in zip(*(_plain(column) for column in columns), strict=True)]
 
     def mean(self) -> NDArray[np.float64]:
-        """P(first beats second) of each pair: float64 [pairs], the mean over answered orders; NaN where none was."""
-        answered = ~np.isnan(self.preference)
-        count = np.bincount(self.question[answered], minlength=self.pairs)
-        total = np.bincount(self.question[answered], weights=self.preference[answered], minlength=self.pairs)
+        """P(first beats second) of each pair: float64 [pairs], the mean over the orders asked.
+
+        NaN where one of them failed: one order alone carries the judge's bias towards a place, which the mean over both
+        takes out, so it is no substitute for it.
+        """
+        count = np.bincount(self.question, minlength=self.pairs)
+        total = np.bincount(self.question, weights=self.preference, minlength=self.pairs)
         return np.divide(total, count, out=np.full(self.pairs, np.nan), where=count > 0)
 
     def flips(self) -> NDArray[np.bool_]:

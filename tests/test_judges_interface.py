@@ -110,11 +110,11 @@ def test_what_is_no_probability_is_a_failure_with_its_kind_and_never_a_number(an
     assert verdicts.failures() == {status: 1}
 
 
-def test_the_mean_over_orders_is_missing_only_where_every_order_failed():
-    judge = Scripted([Answer.failure("timeout"), Answer.failure("timeout"), Answer(0.25), Answer.failure("refusal")])
+def test_one_order_alone_is_no_mean_over_both_orders():
+    judge = Scripted([Answer.failure("timeout"), Answer(0.5), Answer(0.25), Answer.failure("refusal")])
     verdicts = judge.verdicts(["p"] * 2, ["a"] * 2, ["b"] * 2, both_orders=True)
-    np.testing.assert_array_equal(verdicts.mean(), [0.75, np.nan])
-    assert verdicts.failures() == {"refusal": 1, "timeout": 2}
+    np.testing.assert_array_equal(verdicts.mean(), [np.nan, np.nan])
+    assert verdicts.failures() == {"refusal": 1, "timeout": 1}
 
 
 def test_the_frame_has_a_row_a_question_with_everything_measured():
