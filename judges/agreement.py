@@ -1,4 +1,5 @@
-"""How far preferences agree with human votes: accuracy, log-loss, calibration, bias towards length. Pure numpy.
+"""How far preferences agree with human votes: accuracy, log-loss, calibration, bias towards length; and the bootstrap
+that says how sure such a figure is. Pure numpy.
 
 `preference` is P(first beats second), float64 [n], NaN where there is no verdict; `share` is the share of votes for the
 first response, float64 [n], a tie counting one half. Pairs without a verdict are left out of every figure.
@@ -6,12 +7,16 @@ first response, float64 [n], a tie counting one half. Pairs without a verdict ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+RESAMPLES = 2000
+CURVE_BINS = 5
+MATCHED = 0.1
 
 
 def accuracy(preference: Floats, share: Floats) -> float:
@@ -30,11 +35,27 @@ def log_loss(preference: Floats, share: Floats) -> float:
 
 def calibration_error(preference: Floats, share: Floats, *, bins: int = 10) -> float:
     """Expected calibration error: the gap between mean preference and mean share in equal bins, weighted by pairs."""
+    rows = reliability(preference, share, bins=bins)
+    gaps = sum(row["n"] * abs(row["preference"] - row["share"]) for row in rows)
+    return gaps / sum(row["n"] for row in rows) if rows else float("nan")
+
+
+def reliability(preference: Floats, share: Floats, *, bins: int = 10) -> list[dict[str, Any]]:
+    """The reliability table: for each of `bins` equal bins of the preference that is not empty its `low` and `high`,
+    `n`, and the mean `preference` and `share` of its pairs.
+    """
     answered = ~np.isnan(preference)
-    p, s = preference[answered], share[answered]
-    where = np.minimum((p * bins).astype(int), bins - 1)
-    gaps = np.bincount(where, weights=p - s, minlength=bins)
-    return float(np.abs(gaps).sum() / len(p)) if len(p) else float("nan")
+    where = np.minimum((preference[answered] * bins).astype(int), bins - 1)
+    return [
+        {
+            "low": each / bins,
+            "high": (each + 1) / bins,
+            "n": int((where == each).sum()),
+            "preference": _mean(preference[answered][where == each]),
+            "share": _mean(share[answered][where == each]),
+        }
+        for each in np.unique(where).tolist()
+    ]
 
 
 def length_bias(preference: Floats, share: Floats, first: Sequence[str], second: Sequence[str]) -> float:
@@ -42,9 +63,75 @@ def length_bias(preference: Floats, share: Floats, first: Sequence[str], second:
 
     Over the pairs whose lengths in characters differ: mean preference for the longer one less its mean share of votes.
     """
-    longer = np.sign(np.array([len(a) - len(b) for a, b in zip(first, second, strict=True)], dtype=np.float64))
+    longer = np.sign(length_difference(first, second))
     chosen = ~np.isnan(preference) & (longer != 0)
     return _mean(longer[chosen] * (preference[chosen] - share[chosen]))
+
+
+def length_difference(first: Sequence[str], second: Sequence[str]) -> Floats:
+    """Characters by which the first is longer than the second: float64 [n]."""
+    return np.array([len(a) - len(b) for a, b in zip(first, second, strict=True)], dtype=np.float64)
+
+
+def matched_length(preference: Floats, share: Floats, first: Sequence[str], second: Sequence[str]) -> dict[str, Any]:
+    """Accuracy over the pairs whose lengths differ by at most a tenth of the longer one: `accuracy`, `n` decided ones,
+    `within` 0.1.
+    """
+    longest = np.array([max(len(a), len(b)) for a, b in zip(first, second, strict=True)])
+    close = np.abs(length_difference(first, second)) <= MATCHED * longest
+    decided = close & ~np.isnan(preference) & (share != 0.5)
+    return {
+        "accuracy": accuracy(preference[decided], share[decided]),
+        "n": int(decided.sum()),
+        "within": MATCHED,
+    }
+
+
+def length_curve(
+    preference: Floats, share: Floats, first: Sequence[str], second: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Win rate against length difference: pairs in up to five bins, alike in size, of first's length less second's.
+
+    For each bin `low` and `high` (characters, inclusive), `n`, and the mean `preference` and `share` for the first.
+    """
+    chosen = np.flatnonzero(~np.isnan(preference))
+    if not len(chosen):
+        return []
+    difference = length_difference(first, second)[chosen]
+    edges = np.unique(np.quantile(difference, np.linspace(0, 1, CURVE_BINS + 1)[1:-1], method="lower"))
+    where = np.searchsorted(edges, difference)
+    return [
+        {
+            "low": difference[where == each].min().item(),
+            "high": difference[where == each].max().item(),
+            "n": int((where == each).sum()),
+            "preference": _mean(preference[chosen][where == each]),
+            "share": _mean(share[chosen][where == each]),
+        }
+        for each in np.unique(where).tolist()
+    ]
+
+
+def bootstrap(sums: Floats, statistic: Callable[[Floats], Floats], *, seed: int) -> Floats:
+    """95% percentile intervals [figures, 2] of figures computed from sums over groups, when the groups are drawn again.
+
+    Args:
+        sums: [groups, columns], what each group (a prompt with all its pairs) adds to the figures' sums.
+        statistic: sums [draws, columns] to figures [draws, figures], NaN where a draw gives none.
+        seed: of the 2,000 draws.
+    """
+    generator = np.random.default_rng(seed)
+    groups = len(sums)
+    drawn = np.full((RESAMPLES, sums.shape[1]), np.nan)
+    for i in range(RESAMPLES if groups else 0):
+        drawn[i] = np.bincount(generator.integers(groups, size=groups), minlength=groups) @ sums
+    with np.errstate(invalid="ignore", divide="ignore"):
+        figures = statistic(drawn)
+    ends = [
+        np.quantile(each[~np.isnan(each)], [0.025, 0.975]) if not np.isnan(each).all() else (np.nan, np.nan)
+        for each in figures.T
+    ]
+    return np.array(ends, dtype=np.float64).reshape(-1, 2)
 
 
 def _mean(values: NDArray[np.float64] | NDArray[np.bool_]) -> float:

@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,13 +105,14 @@ def each_pair(path: str | Path) -> Iterator[Pair]:
     return (Pair(**_texts(row, place)) for place, row in _rows(path))
 
 
-def read_verdicts(path: str | Path) -> list[Verdict]:
+def read_verdicts(path: str | Path, *, size: int | None = None) -> list[Verdict]:
     """Verdicts of a `verdicts.jsonl` {id, order, preference, status}; a null preference is a failed question.
 
-    Optional keys are those of `Verdict`; others are passed over. A `.parquet` with these columns is read alike.
+    Optional keys are those of `Verdict`; others are passed over. A `.parquet` with these columns is read alike. Of
+    a file that is still being written `size` bytes are whole lines; the rest is passed over.
     Raises ValueError with the line for anything else, a pair answered twice in one order and `repeat` included.
     """
-    verdicts = [verdict_of(row, place) for place, row in _rows(path)]
+    verdicts = [verdict_of(row, place) for place, row in _rows(path, size)]
     counts = Counter((each.id, each.order, each.repeat) for each in verdicts)
     if twice := next((key for key, count in counts.items() if count > 1), None):
         raise ValueError(
@@ -127,28 +128,31 @@ def write_verdicts(path: str | Path, verdicts: Iterable[Verdict]) -> None:
 
 
 def verdict_row(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as a line of a file has it: `id`, `order`, `preference` (None for NaN), `status`, and what was
-    measured.
+    """A verdict as a line of a file has it: NaN is None; `repeat`, `truncated`, `raw` and `key` only where they say
+    something.
     """
     row = vars(verdict) | {"preference": None if math.isnan(verdict.preference) else verdict.preference}
-    measured = [field.name for field in fields(Verdict)[4:] if getattr(verdict, field.name) != field.default]
-    return {name: row[name] for name in ("id", "order", "preference", "status", *measured)}
+    return {name: value for name, value in row.items() if value or name not in ("repeat", "truncated", "raw", "key")}
 
 
-def _rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rows(path: str | Path, size: int | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     if not Path(path).is_file():
         raise ValueError(f"file not found: {path}")
     empty = True
-    for place, row in _table(path) if Path(path).suffix == ".parquet" else _lines(path):
+    for place, row in _table(path) if Path(path).suffix == ".parquet" else _lines(path, size):
         empty = False
         yield place, row
     if empty:
         raise ValueError(f"{path} is empty: it needs one JSON object a line")
 
 
-def _lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _lines(path: str | Path, size: int | None) -> Iterator[tuple[str, dict[str, Any]]]:
     with Path(path).open("rb") as file:
+        read = 0
         for number, raw in enumerate(file, 1):
+            read += len(raw)
+            if size is not None and read > size:
+                return
             try:
                 line = raw.removeprefix(BOM if number == 1 else b"").decode("utf-8")
             except UnicodeDecodeError as error:

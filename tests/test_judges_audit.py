@@ -40,8 +40,9 @@ def test_every_figure_equals_its_definition_by_hand():
     assert figures["accuracy_without_ties"] == pytest.approx(2 / 3)
     assert figures["order_agreement"] == pytest.approx(2 / 4)
     assert figures["flip_rate"] == pytest.approx(2 / 4)
-    placed_first = [0.9, 0.9, 0.2, 0.6, 0.7, 1 - 0.8, 1 - 0.1, 1 - 0.4, 1 - 0.9]
+    placed_first = [0.9, 0.9, 0.6, 0.7, 1 - 0.8, 1 - 0.1, 1 - 0.4, 1 - 0.9]
     assert figures["position_bias"] == pytest.approx(np.mean(placed_first) - 0.5)
+    assert (figures["judged"], figures["one_order_failed"], figures["failures"]) == (5, 1, {"timeout": 3})
     assert figures["length_bias"] == pytest.approx(np.mean([0.85 - 1, 0.5 - 1, 0.2 - 0, 0.5 - 0.5, 0.8 - 0]))
     # Said f t s t f, meant f f s t s: by chance they agree in 2/5 2/5 + 2/5 1/5 + 1/5 2/5 = 8/25.
     assert figures["kappa"] == pytest.approx((3 / 5 - 8 / 25) / (1 - 8 / 25))
@@ -54,12 +55,8 @@ def test_one_order_alone_can_be_audited_and_figures_of_nothing_are_null():
     assert figures["accuracy_by_order"] == {"original": 0.5, "swapped": None}
     assert figures["order_agreement"] is None
     nothing = audit(pairs("first"), [])
-    assert (nothing["coverage"], nothing["accuracy"], nothing["kappa"], nothing["accuracy_interval"]) == (
-        0.0,
-        None,
-        None,
-        [None, None],
-    )
+    assert (nothing["coverage"], nothing["accuracy"], nothing["kappa"]) == (0.0, None, None)
+    assert nothing["intervals"]["accuracy"] == [None, None]
 
 
 def test_a_failure_lowers_the_coverage_and_is_no_tie():
@@ -71,8 +68,8 @@ def test_a_failure_lowers_the_coverage_and_is_no_tie():
 def test_the_interval_resamples_prompts_and_not_pairs():
     labels = ["first"] * 40
     right = [0.9] * 20 + [0.1] * 20
-    apart = audit(pairs(*labels), verdicts(right, []))["accuracy_interval"]
-    together = audit(pairs(*labels, prompts=["p"] * 20 + ["q"] * 20), verdicts(right, []))["accuracy_interval"]
+    apart = audit(pairs(*labels), verdicts(right, []))["intervals"]["accuracy"]
+    together = audit(pairs(*labels, prompts=["p"] * 20 + ["q"] * 20), verdicts(right, []))["intervals"]["accuracy"]
     # 40 independent pairs: 1/2 +- 1.96 sqrt(1/160); two prompts alone can draw 0, 1/2 or 1.
     assert apart == pytest.approx([0.5 - 0.155, 0.5 + 0.155], abs=0.03)
     assert together == [0.0, 1.0]

@@ -1,0 +1,238 @@
+"""A judge over a file of pairs: asked in chunks, written as it goes, and gone on with where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from judges.files import (
+    ORDERS,
+    Pair,
+    Verdict,
+    each_pair,
+    placed,
+    read_verdicts,
+    verdict_row,
+    write_verdicts,
+)
+from judges.judge import Judge, Progress, messages_of
+from judges.verdicts import OK
+
+CHUNK = 512
+"""Questions between two writes: what a crash can lose."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A pair to be asked about in one order, for the `repeat`-th time (from 0)."""
+
+    pair: Pair
+    order: str
+    repeat: int = 0
+
+    @property
+    def place(self) -> tuple[str, str, int]:
+        """What tells this question from the others of a file."""
+        return self.pair.id, self.order, self.repeat
+
+    def key(self, fingerprint: str) -> str:
+        """Hex digest of the judge and of the question as placed."""
+        prompt, first, second = placed(self.pair, self.order)
+        described = json.dumps([fingerprint, messages_of(prompt), first, second])
+        return hashlib.blake2b(described.encode(), digest_size=8).hexdigest()
+
+
+def asks(pairs: Iterable[Pair], *, both_orders: bool = True, repeats: int = 1) -> Iterator[Ask]:
+    """The questions about pairs, a pair's own side by side."""
+    orders = ORDERS if both_orders else ORDERS[:1]
+    return (Ask(pair, order, repeat) for pair in pairs for order in orders for repeat in range(repeats))
+
+
+def answered(judge: Judge, questions: Sequence[Ask], *, progress: Progress | None = None) -> list[Verdict]:
+    """A judge's verdicts on questions, in their order, in the pairs' own naming."""
+    columns = [list(column) for column in zip(*(placed(ask.pair, ask.order) for ask in questions), strict=True)]
+    record = judge.verdicts(*columns, progress=progress)
+    fingerprint = judge.fingerprint()
+    return [
+        Verdict(
+            ask.pair.id,
+            ask.order,
+            answer.preference if ask.order == "original" else 1 - answer.preference,
+            answer.status,
+            ask.repeat,
+            answer.input_tokens,
+            answer.output_tokens,
+            answer.latency,
+            answer.cost,
+            answer.truncated,
+            answer.raw,
+            ask.key(fingerprint),
+        )
+        for ask, answer in zip(questions, record.answers(), strict=True)
+    ]
+
+
+def judge_file(
+    judge: Judge,
+    pairs: str | Path,
+    out: str | Path,
+    *,
+    both_orders: bool = True,
+    repeats: int = 1,
+    progress: Progress | None = None,
+) -> list[Verdict]:
+    """Ask a judge about the pairs of a file and write its verdicts to another as they come.
+
+    What `out` holds is not asked again, failed questions included (delete their lines to ask them again); a last line
+    that was cut off is. Neither file need fit into memory; what is returned, all verdicts of `out` without the judge's
+    own words, must. A Parquet file is written at the end, from `OUT.part.jsonl` beside it, which a stopped run leaves.
+
+    Args:
+        pairs: a `pairs.jsonl` or `labels.jsonl`.
+        out: a `.jsonl` or `.parquet` of verdicts, see `judges.files.Verdict`.
+        both_orders: ask each pair in both orders, else as it stands.
+        repeats: how often each question is put.
+
+    Raises:
+        ValueError: a file is wrong, or `out` has verdicts of another judge or about other texts; nothing is asked then.
+    """
+    out = Path(out)
+    if out.suffix not in (".jsonl", ".parquet"):
+        raise ValueError(f"verdicts go to a .jsonl or a .parquet, not to {str(out)!r}")
+    work = out if out.suffix == ".jsonl" else out.with_name(f"{out.name}.part.jsonl")
+    done = _read_done(work if work.exists() else out)
+    total = _check(judge.fingerprint(), pairs, out, done, both_orders=both_orders, repeats=repeats)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if work.exists():
+        _mend(work)
+    elif out.exists():
+        write_verdicts(work, read_verdicts(out))
+    missing = (ask for ask in asks(each_pair(pairs), both_orders=both_orders, repeats=repeats) if ask.place not in done)
+    said = _Offset(progress, total)
+    with work.open("a", encoding="utf-8") as file:
+        while chunk := list(islice(missing, CHUNK)):
+            said.start = len(done)
+            fresh = answered(judge, chunk, progress=said)
+            file.writelines(json.dumps(verdict_row(each)) + "\n" for each in fresh)
+            file.flush()
+            done |= {(each.id, each.order, each.repeat): replace(each, raw="") for each in fresh}
+    if work != out:
+        _write_parquet(out, work)
+    return list(done.values())
+
+
+def summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """What a run came to.
+
+    Returns:
+        `questions`, `pairs`, `coverage` (share of the questions that did not fail), `failures` (by kind), `both_orders`
+        (pairs answered in both), `flips` (of these, pairs whose winner depends on the order), `input_tokens`,
+        `output_tokens`, `cost` (US$), `latency` (seconds, summed over the questions).
+    """
+    sides: dict[tuple[str, int], dict[str, float]] = {}
+    for each in verdicts:
+        if each.status == OK:
+            sides.setdefault((each.id, each.repeat), {})[each.order] = each.preference - 0.5
+    both = [side for side in sides.values() if len(side) == 2]
+    failures = Counter(each.status for each in verdicts if each.status != OK)
+    return {
+        "questions": len(verdicts),
+        "pairs": len({each.id for each in verdicts}),
+        "coverage": 1 - failures.total() / len(verdicts) if verdicts else None,
+        "failures": dict(sorted(failures.items())),
+        "both_orders": len(both),
+        "flips": sum(side["original"] * side["swapped"] < 0 for side in both),
+        "input_tokens": sum(each.input_tokens for each in verdicts),
+        "output_tokens": sum(each.output_tokens for each in verdicts),
+        "cost": sum(each.cost for each in verdicts),
+        "latency": sum(each.latency for each in verdicts),
+    }
+
+
+class _Offset:
+    """Progress of a chunk as progress of the whole."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.start = progress, total, 0
+
+    def __call__(self, done: int, _: int) -> None:
+        if self.progress is not None:
+            self.progress(self.start + done, self.total)
+
+
+def _read_done(path: Path) -> dict[tuple[str, str, int], Verdict]:
+    whole = _whole(path) if path.suffix == ".jsonl" and path.exists() else None
+    if whole == 0 or not path.exists():
+        return {}
+    return {(each.id, each.order, each.repeat): replace(each, raw="") for each in read_verdicts(path, size=whole)}
+
+
+def _whole(path: Path) -> int:
+    """The bytes of a file up to a last line that was cut off."""
+    with path.open("rb") as file:
+        return sum(len(line) for line in file if line.endswith(b"\n") or _is_json(line))
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _mend(path: Path) -> None:
+    """Take a cut-off last line away; a last line without its end gets it."""
+    os.truncate(path, _whole(path))
+    with path.open("rb+") as file:
+        if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) >= 0 and file.read() != b"\n":
+            file.write(b"\n")
+
+
+def _check(
+    fingerprint: str,
+    pairs: str | Path,
+    out: Path,
+    done: dict[tuple[str, str, int], Verdict],
+    *,
+    both_orders: bool,
+    repeats: int,
+) -> int:
+    """How many questions there will be in all. Raises ValueError where files do not fit together."""
+    ids: set[str] = set()
+    expected = 0
+    for pair in each_pair(pairs):
+        if pair.id in ids:
+            raise ValueError(f"{pairs}: the id {pair.id!r} is there twice; ids name pairs")
+        ids.add(pair.id)
+        for ask in asks([pair], both_orders=both_orders, repeats=repeats):
+            expected += ask.place not in done
+            if ask.place in done and done[ask.place].key != ask.key(fingerprint):
+                raise ValueError(
+                    f"{out} has a verdict on id {pair.id!r} that is another judge's, or on other texts; "
+                    "give a new --out, or delete it"
+                )
+    if unknown := next((each.id for each in done.values() if each.id not in ids), None):
+        raise ValueError(f"{out} has a verdict on id {unknown!r}, which {pairs} does not have; give a new --out")
+    return expected + len(done)
+
+
+def _write_parquet(out: Path, work: Path) -> None:
+    """The verdicts of a JSON Lines file as Parquet, complete or not at all; the file goes."""
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = [asdict(each) | {"preference": verdict_row(each)["preference"]} for each in read_verdicts(work)]
+    kinds = {"int": pyarrow.int64(), "float": pyarrow.float64(), "bool": pyarrow.bool_(), "str": pyarrow.string()}
+    schema = pyarrow.schema([(name, kinds[str(kind)]) for name, kind in Verdict.__annotations__.items()])
+    fresh = out.with_name(f".{out.name}.{os.getpid()}")
+    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), fresh)
+    fresh.replace(out)
+    work.unlink()
