@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from harness import judge_commands
 from harness.rating import rate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -209,6 +210,11 @@ def list_names(
             details = {k: v for k, v in item.items() if k not in ("name", "summary") and v not in (None, "", {})}
             for key, value in details.items():
                 typer.echo(f"{'':<16}{key}: {value}")
+
+
+app.command()(judge_commands.judge)
+app.command(name="judge-train")(judge_commands.judge_train)
+app.command()(judge_commands.audit)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class Variant:
 
     @property
     def label(self) -> str:
-        short = {k: _file_name(v) if isinstance(v, str) else v for k, v in self.options.items()}
+        short = {k: _short(v) for k, v in self.options.items()}
         given = ",".join(f"{k}={v}" for k, v in short.items() if v != self.name)
         return f"{self.name}({given})" if given else self.name
 
@@ -146,6 +146,15 @@ def _one_variant(axis: str, value: Any) -> Variant:
     if len(found) > 1:
         raise ConfigError(f"include: {axis} {found[0].name!r} has a list of options; an entry is one cell")
     return found[0]
+
+
+def _short(value: Any) -> Any:
+    """An option as a label has it; a judge among judges by its own label."""
+    if isinstance(value, list):
+        return "+".join(str(_short(each)) for each in value)
+    if isinstance(value, Mapping) and isinstance(value.get("name"), str):
+        return Variant(value["name"], {k: v for k, v in value.items() if k != "name"}).label
+    return _file_name(value) if isinstance(value, str) else value
 
 
 def _file_name(text: str) -> str:

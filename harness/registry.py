@@ -48,7 +48,8 @@ def make(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
     """An instance of the class registered under a name.
 
     Raises:
-        ValueError: as `load`; an unknown or missing option, or one the class refuses.
+        ValueError: as `load`; an unknown or missing option, one the class refuses, or a wrong member of a judge of
+            judges.
     """
     cls = load(kind, name)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
@@ -60,10 +61,24 @@ def make(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
         needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if needed and field.name not in options:
             raise ValueError(f"{kind[:-1]} {name!r} needs the option {field.name!r}")
+    listed = [option for option in getattr(cls, "members", ()) if option in options]
+    made = {option: _judges(name, option, options[option]) for option in listed}
     try:
-        return cls(**options)
+        return cls(**{**options, **made})
     except TypeError as error:
         raise ValueError(f"{kind[:-1]} {name!r} refused its options {dict(options)}: {error}") from error
+
+
+def _judges(name: str, option: str, listed: Any) -> list[Any]:
+    """The judges that an option lists, each a name or {name: NAME, option: value, ...}."""
+    specs = (
+        [{"name": each} if isinstance(each, str) else each for each in listed] if isinstance(listed, list) else [None]
+    )
+    if not all(isinstance(spec, Mapping) and isinstance(spec.get("name"), str) for spec in specs):
+        raise ValueError(
+            f"judge {name!r}: {option} must be a list of judges, each {{name: NAME, OPTION: VALUE}} or a name"
+        )
+    return [make("judges", spec["name"], {k: v for k, v in spec.items() if k != "name"}) for spec in specs]
 
 
 @cache

@@ -126,6 +126,32 @@ def self_consistency(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     }
 
 
+def disagreements(
+    labels: Sequence[LabelledPair], verdicts: Sequence[Verdict], *, most: int = 20
+) -> list[dict[str, Any]]:
+    """Pairs whose verdict's class is not the label's, the most confident ones first, at most `most`.
+
+    Each has `id`, `prompt` (chat messages), `first`, `second`, `label`, `votes`, and `preference`, its mean and
+    `original` and `swapped` (None where there is none).
+    """
+    case = _Case.of(labels, verdicts)
+    wrong = np.flatnonzero(~np.isnan(case.mean) & (_classes(case.mean) != case.truth))
+    ranked = wrong[np.argsort(-np.abs(case.mean - case.share)[wrong], kind="stable")][:most].tolist()
+    return [
+        {
+            "id": labels[i].id,
+            "prompt": messages_of(labels[i].prompt),
+            "first": labels[i].first,
+            "second": labels[i].second,
+            "label": labels[i].label,
+            "votes": list(labels[i].votes),
+            "preference": float(case.mean[i]),
+            **{order: _plain(float(each[i])) for order, each in case.by_order.items()},
+        }
+        for i in ranked
+    ]
+
+
 @dataclass(frozen=True)
 class _Case:
     """Labels and verdicts side by side, a row a labelled pair."""

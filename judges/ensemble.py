@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from judges.judge import Judge, Question
 from judges.verdicts import OK, Answer, Verdicts
@@ -29,6 +30,7 @@ class EnsembleJudge(Judge):
 
     judges: Sequence[Judge]
     weights: Sequence[float] | None = None
+    members: ClassVar[tuple[str, ...]] = ("judges",)
 
     def __post_init__(self) -> None:
         weights = [1.0] * len(self.judges) if self.weights is None else list(self.weights)

@@ -64,6 +64,9 @@ class Judge(ABC):
     paths: ClassVar[tuple[str, ...]] = ()
     """Options that may name a file or folder; a config resolves these against its own folder."""
 
+    members: ClassVar[tuple[str, ...]] = ()
+    """Options that are lists of judges; a config or a command line gives each by name, with its options."""
+
     tuning: ClassVar[tuple[str, ...]] = ()
     """Options that change how fast a verdict comes, not which: they are no part of the fingerprint."""
 

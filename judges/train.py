@@ -16,7 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from judges.agreement import accuracy, calibration_error, length_bias, log_loss
 from judges.files import LabelledPair, read_labels
-from judges.judge import Judge, Question, messages_of, prompt_text
+from judges.judge import Judge, Progress, Question, messages_of, prompt_text
 from judges.llm import TEMPLATE, LLMJudge, compile_template, encode_template
 from judges.models import check_batch_size, encode_response, label_ids, load_tokenizer, next_logits, padded
 from judges.pair_preference import PairPreferenceJudge, encode_preference
@@ -64,6 +64,7 @@ def train_judge(
     max_length: int = 2048,
     holdout: float = 0.1,
     options: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, float]:
     """Train a judge on human votes, save it as an ordinary checkpoint in safetensors, and measure it on held-out
     prompts.
@@ -83,6 +84,7 @@ def train_judge(
         max_length: pairs with an input of more tokens are left out and counted.
         holdout: share of the distinct prompts kept for the figures, at least one.
         options: of the judge: `labels` and, for `llm`, `template`; give the judge the same.
+        progress: called with (steps done, steps in all) after each optimiser step.
 
     Returns:
         `train_pairs`, `heldout_pairs`, `left_out`, `steps`, `train_loss` (nats), and on the held-out pairs, averaged
@@ -111,7 +113,9 @@ def train_judge(
     if not fits:
         raise ValueError(f"no training pair fits into max_length = {max_length} tokens; raise it")
     network.train()
-    result = _fit(network, recipe, fits, Path(out), epochs=epochs, lr=lr, batch_size=batch_size, seed=seed)
+    result = _fit(
+        network, recipe, fits, Path(out), epochs=epochs, lr=lr, batch_size=batch_size, seed=seed, progress=progress
+    )
     network.eval()
     recipe.save(Path(out))
     judge = JUDGES[kind](out, batch_size=batch_size, **dict(options or {}))  # type: ignore[call-arg]
@@ -147,6 +151,16 @@ def split_by_prompt(
     return train, [pair for pair, key in zip(pairs, keys, strict=True) if key in chosen]
 
 
+class _Steps(transformers.TrainerCallback):
+    """Tells how many steps are done."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        self.progress(state.global_step, state.max_steps)
+
+
 class _Fit(transformers.Trainer):
     """Cross-entropy of vote shares under a recipe's margin."""
 
@@ -171,6 +185,7 @@ def _fit(
     lr: float,
     batch_size: int,
     seed: int,
+    progress: Progress | None,
 ) -> dict[str, float]:
     coin = np.random.default_rng(seed)
 
@@ -199,6 +214,8 @@ def _fit(
     trainer = _Fit(model=network, args=arguments, train_dataset=_Rows(rows), data_collator=collate)
     trainer.recipe = recipe
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
+    if progress is not None:
+        trainer.add_callback(_Steps(progress))
     result = trainer.train()
     return {"steps": result.global_step, "train_loss": result.training_loss}
 

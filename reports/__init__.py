@@ -3,6 +3,7 @@
 Knows nothing of models, and of metrics only what metrics.json says.
 """
 
+from reports.audit import audit_page
 from reports.build import build
 
-__all__ = ["build"]
+__all__ = ["audit_page", "build"]

@@ -33,9 +33,9 @@ def build(sweeps: Sequence[Path], out: Path) -> Path:
     Raises ValueError where a path is no directory, or without any path.
     """
     found = read_sweeps(sweeps)
-    environment = _environment()
+    environment = template_environment()
     several = {"several": len(found) > 1, "several_policies": not all(sweep.one_policy for sweep in found)}
-    common = {"sweeps": found, "pages": PAGES, **several, **_assets()}
+    common = {"sweeps": found, "pages": PAGES, **several, **assets()}
     contents = {"index": _index, "training": _training, "comparisons": _comparisons, "samples": _samples}
     out.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
@@ -94,7 +94,8 @@ def visible(value: Any) -> Any:
     return value.translate(VISIBLE) if type(value) is str else value
 
 
-def _environment() -> Environment:
+def template_environment() -> Environment:
+    """Templates that escape what they show, make control characters visible, and refuse a name they do not know."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -115,7 +116,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _assets() -> dict[str, Any]:
+def assets() -> dict[str, Any]:
     """Style sheet and script as trusted markup, and the hash by which the pages' policy admits this script alone."""
     from markupsafe import Markup
 
