@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -135,7 +136,7 @@ def audit(
 
     pairs = read_labels(labels)
     if name == RECORDED:
-        given = _recorded(verdicts, option, repeats)
+        given: Sequence[Verdict] = _recorded(verdicts, option, repeats)
     elif verdicts is not None:
         raise ValueError(f"--verdicts goes with `recorded`; the judge {name!r} is asked anew, so leave it out")
     else:
@@ -180,7 +181,10 @@ def _write_audit(
     import reports
     from judges.audit import disagreements
 
-    about = {"judge": name, "options": dict(options), "labels": str(labels), "verdicts": str(verdicts or "")}
+    shown = {
+        key: re.sub(r"//[^/@\s]+@", "//", str(value)) for key, value in options.items()
+    }  # no user:password in URLs
+    about = {"judge": name, "options": shown, "labels": str(labels), "verdicts": str(verdicts or "")}
     out.mkdir(parents=True, exist_ok=True)
     (out / "audit.json").write_text(json_.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return reports.audit_page({"about": about, "figures": figures, "disagreements": disagreements(pairs, given)}, out)

@@ -71,12 +71,14 @@ def make(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
 
 def _judges(name: str, option: str, listed: Any) -> list[Any]:
     """The judges that an option lists, each a name or {name: NAME, option: value, ...}."""
-    specs = (
-        [{"name": each} if isinstance(each, str) else each for each in listed] if isinstance(listed, list) else [None]
+    specs: list[Any] = (
+        [{"name": each} if isinstance(each, str) else each for each in listed] if isinstance(listed, list) else []
     )
-    if not all(isinstance(spec, Mapping) and isinstance(spec.get("name"), str) for spec in specs):
+    wrong = [spec for spec in specs if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str)]
+    if not specs or wrong:
         raise ValueError(
-            f"judge {name!r}: {option} must be a list of judges, each {{name: NAME, OPTION: VALUE}} or a name"
+            f"judge {name!r}: {option} must be a list of judges, each {{name: NAME, OPTION: VALUE}} or a name, "
+            f"got {wrong[0] if wrong else listed!r}"
         )
     return [make("judges", spec["name"], {k: v for k, v in spec.items() if k != "name"}) for spec in specs]
 

@@ -74,8 +74,8 @@ def length_difference(first: Sequence[str], second: Sequence[str]) -> Floats:
 
 
 def matched_length(preference: Floats, share: Floats, first: Sequence[str], second: Sequence[str]) -> dict[str, Any]:
-    """Accuracy over the pairs whose lengths differ by at most a tenth of the longer one: `accuracy`, `n` decided ones,
-    `within` 0.1.
+    """`accuracy` over the pairs whose lengths differ by at most a tenth (`within`) of the longer one; `n` of them are
+    decided by people.
     """
     longest = np.array([max(len(a), len(b)) for a, b in zip(first, second, strict=True)])
     close = np.abs(length_difference(first, second)) <= MATCHED * longest
@@ -102,8 +102,8 @@ def length_curve(
     where = np.searchsorted(edges, difference)
     return [
         {
-            "low": difference[where == each].min().item(),
-            "high": difference[where == each].max().item(),
+            "low": int(difference[where == each].min()),
+            "high": int(difference[where == each].max()),
             "n": int((where == each).sum()),
             "preference": _mean(preference[chosen][where == each]),
             "share": _mean(share[chosen][where == each]),

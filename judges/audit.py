@@ -22,7 +22,7 @@ from judges.agreement import (
 )
 from judges.files import ORDERS, LabelledPair, Pair, Verdict
 from judges.judge import Judge, Progress, messages_of
-from judges.runs import answered, asks
+from judges.runs import Onwards, answered, asks, repetition
 from judges.transitivity import transitivity
 from judges.verdicts import OK
 
@@ -45,7 +45,12 @@ ASKED_ONCE = "every question was put once; ask several times to see how far a ju
 
 def ask(judge: Judge, pairs: Sequence[Pair], *, repeats: int = 1, progress: Progress | None = None) -> list[Verdict]:
     """A judge's verdicts on pairs in both orders, each question put `repeats` times."""
-    return answered(judge, list(asks(pairs, repeats=repeats)), progress=progress)
+    given: list[Verdict] = []
+    onwards = Onwards(progress, 2 * repeats * len(pairs))
+    for repeat in range(repeats):
+        onwards.start = len(given)
+        given += answered(repetition(judge, repeat), list(asks(pairs, repeat)), progress=onwards)
+    return given
 
 
 def audit(labels: Sequence[LabelledPair], verdicts: Sequence[Verdict], *, seed: int = 0) -> dict[str, Any]:

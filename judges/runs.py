@@ -7,7 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,20 @@ class Ask:
         return hashlib.blake2b(described.encode(), digest_size=8).hexdigest()
 
 
-def asks(pairs: Iterable[Pair], *, both_orders: bool = True, repeats: int = 1) -> Iterator[Ask]:
+def asks(pairs: Iterable[Pair], repeat: int = 0, *, both_orders: bool = True) -> Iterator[Ask]:
     """The questions about pairs, a pair's own side by side."""
     orders = ORDERS if both_orders else ORDERS[:1]
-    return (Ask(pair, order, repeat) for pair in pairs for order in orders for repeat in range(repeats))
+    return (Ask(pair, order, repeat) for pair in pairs for order in orders)
+
+
+def repetition(judge: Judge, repeat: int) -> Judge:
+    """The judge that answers for the `repeat`-th time, from 0.
+
+    One with an option `repeat` is made again with another, so that replies it keeps in a file do not answer for it;
+    what it may spend counts for each. Any other judge is itself.
+    """
+    own = getattr(judge, "repeat", None) if "repeat" in {field.name for field in fields(judge)} else None
+    return judge if own is None or repeat == 0 else replace(judge, repeat=own + repeat)  # type: ignore[call-arg]
 
 
 def answered(judge: Judge, questions: Sequence[Ask], *, progress: Progress | None = None) -> list[Verdict]:
@@ -108,20 +118,21 @@ def judge_file(
         raise ValueError(f"verdicts go to a .jsonl or a .parquet, not to {str(out)!r}")
     work = out if out.suffix == ".jsonl" else out.with_name(f"{out.name}.part.jsonl")
     done = _read_done(work if work.exists() else out)
-    total = _check(judge.fingerprint(), pairs, out, done, both_orders=both_orders, repeats=repeats)
+    fingerprints = [repetition(judge, repeat).fingerprint() for repeat in range(repeats)]
+    said = Onwards(progress, _check(fingerprints, pairs, out, done, both_orders=both_orders))
     out.parent.mkdir(parents=True, exist_ok=True)
     if work.exists():
         _mend(work)
     elif out.exists():
         write_verdicts(work, read_verdicts(out))
-    missing = (ask for ask in asks(each_pair(pairs), both_orders=both_orders, repeats=repeats) if ask.place not in done)
-    said = _Offset(progress, total)
-    with work.open("a", encoding="utf-8") as file:
+    for repeat in range(repeats):
+        asked = repetition(judge, repeat)
+        missing = (ask for ask in asks(each_pair(pairs), repeat, both_orders=both_orders) if ask.place not in done)
         while chunk := list(islice(missing, CHUNK)):
             said.start = len(done)
-            fresh = answered(judge, chunk, progress=said)
-            file.writelines(json.dumps(verdict_row(each)) + "\n" for each in fresh)
-            file.flush()
+            fresh = answered(asked, chunk, progress=said)
+            with work.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(verdict_row(each)) + "\n" for each in fresh)
             done |= {(each.id, each.order, each.repeat): replace(each, raw="") for each in fresh}
     if work != out:
         _write_parquet(out, work)
@@ -156,8 +167,8 @@ def summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     }
 
 
-class _Offset:
-    """Progress of a chunk as progress of the whole."""
+class Onwards:
+    """Tells the progress of a part as that of the whole, `start` questions on."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self.progress, self.total, self.start = progress, total, 0
@@ -197,13 +208,12 @@ def _mend(path: Path) -> None:
 
 
 def _check(
-    fingerprint: str,
+    fingerprints: Sequence[str],
     pairs: str | Path,
     out: Path,
     done: dict[tuple[str, str, int], Verdict],
     *,
     both_orders: bool,
-    repeats: int,
 ) -> int:
     """How many questions there will be in all. Raises ValueError where files do not fit together."""
     ids: set[str] = set()
@@ -212,9 +222,11 @@ def _check(
         if pair.id in ids:
             raise ValueError(f"{pairs}: the id {pair.id!r} is there twice; ids name pairs")
         ids.add(pair.id)
-        for ask in asks([pair], both_orders=both_orders, repeats=repeats):
+        for ask in (
+            ask for repeat in range(len(fingerprints)) for ask in asks([pair], repeat, both_orders=both_orders)
+        ):
             expected += ask.place not in done
-            if ask.place in done and done[ask.place].key != ask.key(fingerprint):
+            if ask.place in done and done[ask.place].key != ask.key(fingerprints[ask.repeat]):
                 raise ValueError(
                     f"{out} has a verdict on id {pair.id!r} that is another judge's, or on other texts; "
                     "give a new --out, or delete it"
@@ -230,6 +242,8 @@ def _write_parquet(out: Path, work: Path) -> None:
     from pyarrow import parquet
 
     rows = [asdict(each) | {"preference": verdict_row(each)["preference"]} for each in read_verdicts(work)]
+    for row in rows:  # half a surrogate pair, which JSON can hold, is no UTF-8
+        row |= {name: row[name].encode("utf-8", "replace").decode() for name in ("id", "status", "raw")}
     kinds = {"int": pyarrow.int64(), "float": pyarrow.float64(), "bool": pyarrow.bool_(), "str": pyarrow.string()}
     schema = pyarrow.schema([(name, kinds[str(kind)]) for name, kind in Verdict.__annotations__.items()])
     fresh = out.with_name(f".{out.name}.{os.getpid()}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reports.build import assets, template_environment
-from reports.charts import Line, panel, whisker, whisker_axis
+from reports.charts import Line, Point, panel, whisker, whisker_axis
 from reports.numbers import Metric
 from reports.sections.common import Figure, Prose, Strong, counted, figure
 
@@ -54,12 +54,13 @@ def _content(about: Row, figures: Row, disagreements: Sequence[Row]) -> dict[str
     consistency, curve, table = figures["self_consistency"], figures["length_curve"], figures["reliability"]
     return {
         "about": about,
-        "headline": _headline(about["judge"], figures),
+        "headline": _headline(figures),
         "caveats": _caveats(figures),
         "counts": _cells(figures, ("n", "judged", "coverage", "one_order_failed")),
         "failures": [(kind, figure(count)) for kind, count in figures["failures"].items()],
         "tables": {name: _table(figures, rows) for name, rows in TABLES.items()},
-        "matched": _cells(figures["matched_length"], ("accuracy", "n", "within")),
+        "matched": _cells(figures["matched_length"], ("accuracy", "n")),
+        "within": f"{100 * figures['matched_length']['within']:g}%",
         "length_rows": [_cells(row, BIN) for row in curve],
         "length_chart": _chart("first wins, %", curve, lambda row: (row["low"] + row["high"]) / 2, null=50),
         "errors": _cells(figures, ("calibration_error", "log_loss")),
@@ -75,13 +76,12 @@ def _content(about: Row, figures: Row, disagreements: Sequence[Row]) -> dict[str
     }
 
 
-def _headline(judge: str, figures: Row) -> Prose:
+def _headline(figures: Row) -> Prose:
     if figures["accuracy"] is None:
-        return [f"No verdict of {judge} to hold against ", counted(figures["n"], "label"), "."]
+        return [f"No verdict to hold against {counted(figures['n'], 'label')}."]
     low, high = figures["intervals"]["accuracy"]
-    ends = [" (", figure(low, SHARE), " to ", figure(high, SHARE), ")"] if low is not None else []
-    agreed = [f"{judge} agrees with people on ", Strong(_percent(figures["accuracy"]))]
-    return [*agreed, " of ", counted(figures["judged"], "pair"), *ends, "."]
+    agreed = ["People’s verdict on ", Strong(_percent(figures["accuracy"]))]
+    return [*agreed, f" of {counted(figures['judged'], 'pair')} ({_percent(low)} to {_percent(high)})."]
 
 
 def _caveats(figures: Row) -> list[Prose]:
@@ -136,7 +136,7 @@ def _chart(title: str, rows: Sequence[Row], x: Any, **options: Any) -> dict[str,
 
 
 def _reliability(rows: Sequence[Row]) -> dict[str, Any]:
-    points = [(100 * row["preference"], 100 * row["share"], None, None) for row in rows]
+    points: list[Point] = [(100 * row["preference"], 100 * row["share"], None, None) for row in rows]
     lines = [
         Line(name="calibrated", label="calibrated", slot=6 + 8, points=[(0, 0, None, None), (100, 100, None, None)]),
         Line(name="judge", label="judge", slot=0, points=points),
