@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from judges.judge import Judge, Progress
 
 RECORDED = "recorded"
+QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+"""Keeps libraries' own bars away; they read it when they are imported."""
 
 Options = Annotated[
     list[str] | None,
@@ -85,6 +88,7 @@ def judge_train(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out} is there already and not empty; give a new folder")
+    os.environ |= QUIET
     from judges.files import read_labels
     from judges.train import train_judge
 
@@ -193,6 +197,7 @@ def _write_audit(
 def _judge(name: str, option: Sequence[str] | None) -> Judge:
     from harness.registry import make
 
+    os.environ |= QUIET
     made: Judge = make("judges", name, _options(option))
     return made
 

@@ -2,15 +2,18 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from judges import EnsembleJudge, HumanJudge, Judge, PanelJudge, RecordedJudge
-from judges.audit import ask, audit
+from judges.audit import ask, audit, disagreements
 from judges.files import LabelledPair, Verdict, read_labels, read_verdicts, write_verdicts
 
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "llmbar.py"
 LLMBAR = Path(__file__).resolve().parents[2] / "shared" / "data" / "judge_agreement" / "llmbar_natural"
 
 
@@ -82,24 +85,10 @@ def test_unknown_ids_and_no_labels_are_refused():
         audit([], [])
 
 
-def convert_llmbar(folder: Path, out: Path) -> None:
-    """LLMBar's data set and one evaluator's results as the two files: the last attempt of each order is its verdict."""
-    labels, rows = [], []
-    results = json.loads((folder / "GPT-4.Swap.result.json").read_text())
-    for i, item in enumerate(results):
-        texts = {"prompt": item["input"], "first": item["output_1"], "second": item["output_2"]}
-        labels.append({"id": i, **texts, "label": {1: "first", 2: "second"}[item["label"]]})
-        for order, key in (("original", "swap = False"), ("swapped", "swap = True")):
-            winner = item["results"][-1][key]["winner"]
-            preference = {"1": 1.0, "2": 0.0}.get(winner, math.nan)
-            rows.append(Verdict(str(i), order, preference, "ok" if winner in ("1", "2") else "no-verdict"))
-    (out / "labels.jsonl").write_text("\n".join(map(json.dumps, labels)))
-    write_verdicts(out / "verdicts.jsonl", rows)
-
-
 @pytest.mark.skipif(not LLMBAR.is_dir(), reason="LLMBar's files are not beside this checkout")
 def test_gpt_4s_published_accuracy_and_order_agreement_on_llmbar_are_reproduced(tmp_path: Path):
-    convert_llmbar(LLMBAR, tmp_path)
+    files = [str(LLMBAR / name) for name in ("dataset.json", "GPT-4.Swap.result.json")]
+    subprocess.run([sys.executable, EXAMPLE, *files, "--out", tmp_path], check=True)
     labels, recorded = read_labels(tmp_path / "labels.jsonl"), read_verdicts(tmp_path / "verdicts.jsonl")
     figures = audit(labels, recorded)
     published = json.loads((LLMBAR / "GPT-4.Swap.statistics.json").read_text())
@@ -116,6 +105,98 @@ def test_gpt_4s_published_accuracy_and_order_agreement_on_llmbar_are_reproduced(
     assert figures["order_agreement"] == percent("equal")
     judge = RecordedJudge(tmp_path / "verdicts.jsonl", tmp_path / "labels.jsonl")
     assert audit(labels, ask(judge, labels)) == figures
+
+
+def test_intervals_are_there_for_every_share_and_hold_the_figure():
+    generator = np.random.default_rng(0)
+    labels = pairs(*generator.choice(["first", "second", "tie"], size=60).tolist())
+    both = generator.random((2, 60)).round(1)
+    figures = audit(labels, verdicts(both[0].tolist(), both[1].tolist()))
+    by_order = {f"accuracy_{order}": value for order, value in figures["accuracy_by_order"].items()}
+    for name, (low, high) in figures["intervals"].items():
+        assert low < (figures | by_order)[name] < high, name
+
+
+def test_kappas_interval_is_the_bootstrap_of_kappa_itself():
+    labels = pairs(*["first", "second"] * 20)
+    said = [0.9, 0.1] * 10 + [0.9, 0.9] * 10
+    generator = np.random.default_rng(1)
+    truth, guess = np.array([1, 0] * 20), np.array(said) > 0.5
+    draws = []
+    for _ in range(2000):
+        rows = generator.integers(40, size=40)
+        t, g = truth[rows], guess[rows]
+        chance = t.mean() * g.mean() + (1 - t.mean()) * (1 - g.mean())
+        draws.append(((t == g).mean() - chance) / (1 - chance))
+    assert audit(labels, verdicts(said, []))["intervals"]["kappa"] == pytest.approx(
+        np.quantile(draws, [0.025, 0.975]), abs=0.05
+    )
+
+
+def test_calibration_bins_hold_their_pairs_and_the_error_is_their_weighted_gap():
+    labels = pairs("first", "second", "first", "tie")
+    figures = audit(labels, verdicts([0.92, 0.98, 0.31, 0.35], []))
+    assert figures["reliability"] == [
+        {"low": 0.3, "high": 0.4, "n": 2, "preference": pytest.approx(0.33), "share": 0.75},
+        {"low": 0.9, "high": 1.0, "n": 2, "preference": pytest.approx(0.95), "share": 0.5},
+    ]
+    assert figures["calibration_error"] == pytest.approx((0.42 + 0.45) / 2)
+
+
+def test_matched_length_looks_at_pairs_of_like_length_only():
+    rows = [("a" * 100, "b" * 91, "first"), ("a" * 100, "b" * 89, "first"), ("aa", "bb", "second"), ("c", "d", "tie")]
+    labels = [LabelledPair(str(i), f"p{i}", a, b, (label,)) for i, (a, b, label) in enumerate(rows)]
+    figures = audit(labels, verdicts([0.9, 0.1, 0.9, 0.9], []))
+    assert figures["matched_length"] == {"accuracy": 0.5, "n": 2, "within": 0.1}
+
+
+def test_the_length_curve_parts_all_pairs_by_length_difference():
+    labels = [LabelledPair(str(i), f"p{i}", "a" * (10 + i), "b" * 30, ("first",)) for i in range(40)]
+    preference = [i / 39 for i in range(40)]
+    curve = audit(labels, verdicts(preference, []))["length_curve"]
+    assert [row["n"] for row in curve] == [8] * 5
+    assert [(row["low"], row["high"]) for row in curve] == [(8 * k - 20, 8 * k - 13) for k in range(5)]
+    np.testing.assert_allclose(
+        [row["preference"] for row in curve], [np.mean(preference[8 * k : 8 * k + 8]) for k in range(5)]
+    )
+
+
+def test_self_consistency_is_the_chance_that_two_repeats_agree():
+    def repeated(order: str, *preferences: float) -> list[Verdict]:
+        return [Verdict("0", order, p, "ok", repeat=r) for r, p in enumerate(preferences)]
+
+    given = [*repeated("original", 0.9, 0.8, 0.2), *repeated("swapped", 0.7, 0.7), Verdict("1", "original", 0.9, "ok")]
+    found = audit(pairs("first", "first"), given)["self_consistency"]
+    # One of three pairs of repeats agrees, and one of one.
+    assert found == {
+        "questions": 2,
+        "agreement": pytest.approx((1 / 3 + 1) / 2),
+        "spread": pytest.approx(np.std([0.9, 0.8, 0.2], ddof=1) / 2),
+    }
+    assert audit(pairs("first"), given[:1])["self_consistency"]["reason"].startswith("every question was put once")
+
+
+def test_the_verdict_of_repeats_is_the_mean_of_the_orders_means():
+    given = [Verdict("0", "original", p, "ok", repeat=r) for r, p in enumerate([0.9, 0.9, 0.9])]
+    figures = audit(pairs("second"), [*given, Verdict("0", "swapped", 0.05, "ok")])
+    assert (figures["accuracy"], figures["coverage"]) == (1.0, 1.0)
+
+
+def test_repeats_are_asked_as_often_as_said_and_counted_as_work(tmp_path: Path):
+    given = ask(panel(tmp_path / "a", 1.0), pairs("first", "second"), repeats=3)
+    assert sorted((v.id, v.order, v.repeat) for v in given) == [
+        (i, order, r) for i in "01" for order in ("original", "swapped") for r in range(3)
+    ]
+    work = audit(pairs("first"), [Verdict("0", "original", 0.9, "ok", input_tokens=7, cost=0.5)])["work"]
+    assert work == {"input_tokens": 7, "output_tokens": None, "cost": 0.5, "latency": None}
+
+
+def test_disagreements_are_the_wrong_verdicts_with_the_furthest_first():
+    labels = pairs("first", "first", "second", "first")
+    found = disagreements(labels, verdicts([0.4, 0.9, 0.95, None], [0.4, 0.9, 0.95, None]))
+    assert [(each["id"], each["label"]) for each in found] == [("2", "second"), ("0", "first")]
+    assert (found[0]["preference"], found[0]["original"], found[0]["votes"]) == (0.95, 0.95, ["second"])
+    assert found[0]["prompt"] == [{"role": "user", "content": "p2"}]
 
 
 # Judges from files
@@ -145,6 +226,28 @@ def test_the_recorded_judge_answers_each_order_from_its_own_verdict(tmp_path: Pa
     write_verdicts(tmp_path / "v", [Verdict("7", "original", 0.5, "ok")])
     with pytest.raises(ValueError, match="id '7' is no pair of"):
         RecordedJudge(tmp_path / "v", pairs_file)
+
+
+def test_votes_on_one_pair_of_texts_under_several_ids_are_pooled_in_either_naming(tmp_path: Path):
+    rows = [("a", "b", ["first", "first"]), ("b", "a", "first"), ("a", "b", "tie"), ("c", "c", "first")]
+    lines = [{"id": i, "prompt": "p", "first": a, "second": b, "label": x} for i, (a, b, x) in enumerate(rows)]
+    (tmp_path / "l").write_text("\n".join(map(json.dumps, lines)))
+    record = HumanJudge(tmp_path / "l").verdicts(["p"] * 3, ["a", "b", "c"], ["b", "a", "c"], both_orders=True)
+    # Votes for a: 1, 1, 0, 1/2. Equal texts are 1/2, whoever was named.
+    np.testing.assert_allclose(record.preference, [2.5 / 4, 1.5 / 4, 0.5] * 2)
+
+
+def test_a_question_recorded_several_times_is_the_mean_of_its_answers_and_fails_only_where_all_did(tmp_path: Path):
+    rows = [("a", "b"), ("b", "a"), ("c", "c"), ("d", "e"), ("d", "e")]
+    lines = [{"id": i, "prompt": "p", "first": a, "second": b} for i, (a, b) in enumerate(rows)]
+    (tmp_path / "p").write_text("\n".join(map(json.dumps, lines)))
+    given = [("0", "original", 0.9), ("1", "swapped", 0.3), ("2", "original", 0.9), ("2", "swapped", 0.3)]
+    failed = [Verdict("3", "original", math.nan, "timeout"), Verdict("4", "original", math.nan, "refusal")]
+    write_verdicts(tmp_path / "v", [*(Verdict(*each, "ok") for each in given), *failed])
+    record = RecordedJudge(tmp_path / "v", tmp_path / "p").verdicts(["p"] * 4, list("abcd"), list("bace"))
+    # a before b was asked as pair 0 and as pair 1 swapped, where P(b beats a) = .3; b before a never.
+    np.testing.assert_allclose(record.preference, [(0.9 + 0.7) / 2, np.nan, (0.9 + 0.7) / 2, np.nan])
+    assert list(record.status) == ["ok", "not-recorded", "ok", "timeout"]
 
 
 def panel(path: Path, coefficient: float) -> PanelJudge:

@@ -104,3 +104,56 @@ def test_two_verdicts_for_one_question_are_refused(tmp_path: Path):
     row = {"id": 1, "order": "original", "preference": 0.5, "status": "ok"}
     with pytest.raises(ValueError, match="id '1' has two verdicts in order 'original'"):
         read_verdicts(lines(tmp_path / "f", row, row))
+
+
+def test_windows_files_and_marks_of_byte_order_are_read(tmp_path: Path):
+    text = "\ufeff" + "\r\n".join(
+        [json.dumps(PAIR | {"label": "first"}), "", json.dumps(PAIR | {"id": 2, "label": ["tie"]})]
+    )
+    (tmp_path / "f").write_bytes(f"{text}\r\n".encode())
+    assert [(pair.id, pair.label) for pair in read_labels(tmp_path / "f")] == [("1", "first"), ("2", "tie")]
+
+
+@pytest.mark.parametrize("raw", ['{"id": "caf\xe9"}'.encode("latin-1"), "{}".encode("utf-16")])
+@pytest.mark.parametrize("read", [read_pairs, read_labels, read_verdicts])
+def test_a_file_that_is_not_utf_8_is_named_with_its_line(tmp_path: Path, raw: bytes, read: Any):
+    (tmp_path / "f").write_bytes(b"\n" + raw)
+    with pytest.raises(ValueError, match=r"^\S*f:2: not UTF-8 \(.*\); save the file as UTF-8$"):
+        read(tmp_path / "f")
+
+
+@pytest.mark.parametrize("bad", [None, True, ["1"], {"a": 1}])
+def test_an_id_is_a_text_or_a_number(tmp_path: Path, bad: Any):
+    with pytest.raises(ValueError, match="f:1: 'id' must be a text or a number"):
+        read_pairs(lines(tmp_path / "f", PAIR | {"id": bad}))
+    (pair,) = read_pairs(lines(tmp_path / "f", PAIR | {"id": 7.0}))
+    assert pair.id == "7"
+
+
+def test_nonsense_nested_too_deep_is_not_json(tmp_path: Path):
+    with pytest.raises(ValueError, match="f:1: not JSON"):
+        read_pairs(lines(tmp_path / "f", "[" * 200_000))
+
+
+def test_keys_of_a_verdict_that_other_tools_add_are_passed_over_and_ours_are_checked(tmp_path: Path):
+    row = {"id": 1, "order": "original", "preference": 1, "model": "x", "raw": {"a": 1}, "key": 5, "cost": None}
+    (verdict,) = read_verdicts(lines(tmp_path / "f", row | {"status": None, "latency": 2, "truncated": True}))
+    assert verdict == Verdict("1", "original", 1.0, "ok", latency=2.0, truncated=True)
+    for change in ({"cost": "free"}, {"cost": -1}, {"input_tokens": 1.5}, {"repeat": True}, {"truncated": 1}):
+        with pytest.raises(ValueError, match=f"f:1: '{next(iter(change))}' must be"):
+            read_verdicts(lines(tmp_path / "f", row | change))
+
+
+def test_a_misspelt_preference_is_no_failed_question(tmp_path: Path):
+    with pytest.raises(ValueError, match="f:1: the key 'preference' is missing"):
+        read_verdicts(lines(tmp_path / "f", {"id": 1, "order": "original", "prefrence": 0.5}))
+    (failed,) = read_verdicts(lines(tmp_path / "f", {"id": 1, "order": "original", "status": "timeout"}))
+    assert (failed.status, math.isnan(failed.preference)) == ("timeout", True)
+
+
+def test_repeats_of_one_question_are_numbered(tmp_path: Path):
+    row = {"id": 1, "order": "original", "preference": 0.5}
+    read = read_verdicts(lines(tmp_path / "f", row, row | {"repeat": 1}))
+    assert [verdict.repeat for verdict in read] == [0, 1]
+    with pytest.raises(ValueError, match="keep one, or number them by 'repeat'"):
+        read_verdicts(lines(tmp_path / "f", row | {"repeat": 1}, row | {"repeat": 1}))

@@ -196,3 +196,31 @@ def test_a_missing_or_unreadable_file_is_refused(tmp_path: Path):
     broken.write_text("just text")
     with pytest.raises(ValueError, match="expected keys and values, got 'just text'"):
         PanelJudge(broken)
+
+
+@pytest.mark.parametrize("name", ["yes", "off", "null"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "features: {NAME: {length: true}}\nannotators: [{name: x, weight: 1, utility: {NAME: 1}}]",
+        "features: {n: {length: true}}\nannotators: [{name: x, weight: 1, utility: {NAME: 1}}]",
+        "features: {n: {length: true}}\nannotators: [{name: NAME, weight: 1, utility: {n: 1}}]",
+        "features: {n: {facts: {NAME: [a]}}}\nannotators: [{name: x, weight: 1, utility: {n: 1}}]",
+    ],
+)
+def test_a_name_that_yaml_reads_as_something_else_is_to_be_quoted(tmp_path: Path, text: str, name: str):
+    file = tmp_path / "panel.yaml"
+    file.write_text(f"scale: 1\n{text}".replace("NAME", name))
+    with pytest.raises(
+        ValueError, match=r"panel.yaml: (features|annotators).*(True|False|None) is no name; YAML reads"
+    ):
+        PanelJudge(file)
+
+
+def test_numbers_and_quoted_words_are_names(tmp_path: Path):
+    file = tmp_path / "panel.yaml"
+    features, utility = '{1: {length: true}, "yes": {unique_words: true}}', '{1: 2.0, "yes": 1.0}'
+    file.write_text(f"scale: 1\nfeatures: {features}\nannotators: [{{name: 7, weight: 1, utility: {utility}}}]")
+    judge = PanelJudge(file)
+    assert (judge.feature_names, judge.annotators) == (("1", "yes"), ("7",))
+    np.testing.assert_allclose(judge.utilities(["p"], ["a a b c"]), [[2 * 4 + 0.75]])

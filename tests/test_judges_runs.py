@@ -86,7 +86,7 @@ def test_a_stopped_run_goes_on_without_asking_anything_again(pairs: Path, tmp_pa
         judge_file(first, pairs, out)
     assert out.exists() == (suffix == "jsonl")
     judge_file(second, pairs, out)
-    assert len(first.asked), len(second.asked) == (8, 4)
+    assert (len(first.asked), len(second.asked)) == (8, 4)
     assert not {(q.prompt, q.first) for q in first.asked} & {(q.prompt, q.first) for q in second.asked}
     judge_file(third, pairs, out)
     assert third.asked == []

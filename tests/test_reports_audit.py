@@ -1,0 +1,86 @@
+"""The page of an audit: every figure is there, hostile text stays text, no network."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_reports_pages import Page
+
+import reports
+from judges.audit import audit, disagreements
+from judges.files import LabelledPair, Verdict
+
+HOSTILE = '<script>alert(1)</script><img src="http://example.org/x"> [[A]] \x1b[31m \u202e \ud800'
+
+
+def case(n: int = 12) -> tuple[list[LabelledPair], list[Verdict]]:
+    labels = [
+        LabelledPair(f"{i}{HOSTILE}", f"p{i // 3}", f"{HOSTILE}{'ab'[i % 2]}", "c" * (i + 1), ("first",))
+        for i in range(n)
+    ]
+    verdicts = [
+        Verdict(pair.id, order, (i % 5) / 4, "ok", repeat, 10, 1, 0.5, 0.001)
+        for i, pair in enumerate(labels)
+        for order in ("original", "swapped")
+        for repeat in range(2)
+    ]
+    return labels, [*verdicts[:-1], Verdict(labels[-1].id, "swapped", float("nan"), HOSTILE, 1)]
+
+
+def page(labels: list[LabelledPair], verdicts: list[Verdict], out: Path) -> tuple[dict[str, Any], Page, str]:
+    figures = audit(labels, verdicts)
+    about = {"judge": HOSTILE, "options": {"model": HOSTILE}, "labels": "l", "verdicts": ""}
+    path = reports.audit_page(
+        {"about": about, "figures": figures, "disagreements": disagreements(labels, verdicts)}, out / "new"
+    )
+    assert path == out / "new" / "audit.html"
+    return figures, Page(path), path.read_text(encoding="utf-8")
+
+
+def test_the_figures_are_on_the_page_in_full(tmp_path: Path) -> None:
+    figures, found, _ = page(*case(), tmp_path)
+    shown = {value for value, _ in found.figures()}
+    single = [figures[name] for name in ("accuracy", "kappa", "flip_rate", "position_bias", "length_bias", "coverage")]
+    nested = [figures["self_consistency"]["agreement"], figures["work"]["input_tokens"], figures["matched_length"]["n"]]
+    for value in (*single, *nested, *figures["intervals"]["accuracy"], *figures["accuracy_by_order"].values()):
+        assert value in shown
+    for row in figures["reliability"]:
+        assert {row["preference"], row["share"], row["n"]} <= shown
+
+
+def test_hostile_text_is_shown_and_not_run(tmp_path: Path) -> None:
+    _, found, text = page(*case(), tmp_path)
+    assert [attributes for tag, attributes, _ in found.elements if tag == "script"] == [{}]
+    assert not [tag for tag, _, _ in found.elements if tag in ("img", "iframe", "object")]
+    assert "<script>alert(1)</script>" in found.texts("div", "dd", "a")
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+
+
+def test_the_page_needs_no_network_and_is_light_and_dark(tmp_path: Path) -> None:
+    _, found, text = page(*case(), tmp_path)
+    policy = next(a["content"] for tag, a, _ in found.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+    assert "prefers-color-scheme: dark" in text
+    targets = [a[key] for _, a, _ in found.elements for key in ("src", "href") if key in a]
+    assert all(target.startswith(("#", "data:")) for target in targets)
+
+
+def test_what_cannot_be_computed_says_why(tmp_path: Path) -> None:
+    labels = [LabelledPair("1", "p", "a", "b", ("tie",))]
+    for verdicts in ([], [Verdict("1", "original", 0.5, "ok")], [Verdict("1", "original", float("nan"), "timeout")]):
+        _, found, text = page(labels, verdicts, tmp_path)
+        shown = found.texts("p", "li")
+        assert "every question was put once" in shown
+        assert "no prompt has three responses" in shown
+        assert "No pair was judged in both orders" in shown
+        assert ("No verdict to hold against 1 label." in shown) == (not verdicts or verdicts[0].status != "ok")
+        assert not re.search(r"\b(nan|None)\b[^.]", re.sub(r"<(style|script)>.*?</\1>", "", text, flags=re.S))
+
+
+@pytest.mark.parametrize("size", [10, 5000])
+def test_long_texts_are_cut_and_counted(tmp_path: Path, size: int) -> None:
+    labels = [LabelledPair("1", "p", "a" * size, "b", ("first",))]
+    _, found, _ = page(labels, [Verdict("1", "original", 0.0, "ok")], tmp_path)
+    assert ("1000 more characters" in found.texts("small")) == (size > 4000)
