@@ -295,14 +295,17 @@ def _audit_lines(figures: Mapping[str, Any]) -> list[str]:
     ]
     consistency, cycles = figures["self_consistency"], figures["transitivity"]["judge"]
     rows += [] if "reason" in consistency else [("self-consistency", consistency["agreement"], None)]
-    rows += [] if "reason" in cycles else [("cycle rate", cycles["cycle_rate"], None)]
+    if "reason" not in cycles:
+        rows.append(("cycle rate", cycles["cycle_rate"], None))
+        rows.append(("Bradley-Terry excess (nats)", cycles["bradley_terry_excess"], cycles["interval"]))
     reasons = [("self-consistency", consistency), ("transitivity", cycles)]
-    work = {name: value for name, value in figures["work"].items() if value is not None}
+    units = {"input_tokens": "tokens read", "output_tokens": "tokens written", "cost": "US$", "latency": "s"}
+    work = [f"{value:g} {units[name]}" for name, value in figures["work"].items() if value is not None]
     return [
         f"{figures['n']} labelled pairs, {figures['judged']} with a verdict, coverage {_text(figures['coverage'])}",
         *(f"{name:<28}{_text(value):>7}{_between(ends)}" for name, value, ends in rows),
         *(f"{name}: not computable, {found['reason']}" for name, found in reasons if "reason" in found),
-        *([", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in work.items())] if work else []),
+        *([", ".join(work)] if work else []),
     ]
 
 

@@ -61,7 +61,8 @@ def audit(labels: Sequence[LabelledPair], verdicts: Sequence[Verdict], *, seed: 
     without a verdict are left out of all but `n` and `coverage`.
 
     Returns:
-        `n`: labelled pairs. `coverage`: share of the verdicts given that did not fail, over one a pair at least.
+        `n`: labelled pairs. `coverage`: share of the verdicts given that did not fail; a pair without any counts as
+            one that failed.
         `judged`: pairs with a verdict; `one_order_failed`: of these, pairs with a verdict in one order only because the
             other failed. `failures`: failed verdicts by kind.
         `accuracy`: share of pairs whose class is the label's. `accuracy_by_order`: the same for each order by itself;
@@ -84,6 +85,7 @@ def audit(labels: Sequence[LabelledPair], verdicts: Sequence[Verdict], *, seed: 
         ValueError: a verdict about no labelled pair, or no labels.
     """
     case = _Case.of(labels, verdicts)
+    unasked = len({pair.id for pair in labels} - {each.id for each in verdicts})
     mean, share, texts = case.mean, case.share, case.texts
     columns = np.concatenate([case.ratios(), case.confusion()], axis=1)
     prompt = _prompts(labels)
@@ -92,7 +94,7 @@ def audit(labels: Sequence[LabelledPair], verdicts: Sequence[Verdict], *, seed: 
         values = dict(zip((*RATIOS, "kappa"), _figures(by_prompt.sum(axis=0, keepdims=True))[0].tolist(), strict=True))
     figures = {
         "n": len(labels),
-        "coverage": sum(each.status == OK for each in verdicts) / max(len(verdicts), len(labels)),
+        "coverage": sum(each.status == OK for each in verdicts) / (len(verdicts) + unasked),
         "judged": int((~np.isnan(mean)).sum()),
         "one_order_failed": case.half_failed(verdicts),
         "failures": dict(sorted(Counter(each.status for each in verdicts if each.status != OK).items())),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import pytest
 from conftest import PANEL, Ended
 
 from harness import registry
-from judges import EnsembleJudge, PanelJudge, RewardModelJudge
+from judges import Answer, EnsembleJudge, PanelJudge, Question, RewardModelJudge
 from judges.files import read_verdicts
 
 Command = Callable[..., Ended]
@@ -42,7 +42,7 @@ def panel(folder: Path) -> list[str]:
     return ["panel", "--option", f"panel={folder / 'panel.yaml'}"]
 
 
-def refused(ended: Ended, *parts: str) -> None:
+def check_refused(ended: Ended, *parts: str) -> None:
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith("error: ")
     assert ended.err.count("\n") == 1, ended.err
@@ -114,16 +114,18 @@ def test_a_wrong_judge_is_refused_before_anything_starts(
     folder: Path, nashbench: Command, arguments: list[str], parts: list[str]
 ) -> None:
     out = folder / "v.jsonl"
-    refused(nashbench("judge", *arguments, "--pairs", str(folder / "labels.jsonl"), "--out", str(out)), *parts)
+    check_refused(nashbench("judge", *arguments, "--pairs", str(folder / "labels.jsonl"), "--out", str(out)), *parts)
     assert not out.exists()
 
 
 def test_wrong_files_are_refused_before_anything_starts(folder: Path, panel: list[str], nashbench: Command) -> None:
     out = folder / "v.jsonl"
-    refused(nashbench("judge", *panel, "--pairs", "none.jsonl", "--out", str(out)), "file not found: none.jsonl")
+    check_refused(nashbench("judge", *panel, "--pairs", "none.jsonl", "--out", str(out)), "file not found: none.jsonl")
     (folder / "latin").write_bytes(b'{"id": "\xe9"}')
-    refused(nashbench("judge", *panel, "--pairs", str(folder / "latin"), "--out", str(out)), "latin:1: not UTF-8")
-    refused(nashbench("judge", *panel, "--pairs", str(folder / "labels.jsonl"), "--out", "v.csv"), "not to 'v.csv'")
+    check_refused(nashbench("judge", *panel, "--pairs", str(folder / "latin"), "--out", str(out)), "latin:1: not UTF-8")
+    check_refused(
+        nashbench("judge", *panel, "--pairs", str(folder / "labels.jsonl"), "--out", "v.csv"), "not to 'v.csv'"
+    )
     assert not out.exists()
 
 
@@ -139,6 +141,37 @@ def test_an_ensemble_is_made_from_names_and_keeps_what_its_members_said(folder: 
         assert verdict.preference == pytest.approx(0.75 * said[0] + 0.25 * said[1])
         assert said[0] != said[1]
     assert registry.load("judges", "ensemble") is EnsembleJudge
+
+
+def test_an_interrupted_run_is_130_and_goes_on(
+    folder: Path, panel: list[str], nashbench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["judge", *panel, "--pairs", str(folder / "labels.jsonl"), "--out", str(folder / "v.jsonl")]
+    asked: list[int] = []
+    answer = PanelJudge.answer
+
+    def interrupted(judge: PanelJudge, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
+        if len(asked) == 1:
+            asked.append(0)
+            raise KeyboardInterrupt
+        asked.append(len(questions))
+        return answer(judge, questions, advance)
+
+    monkeypatch.setattr(PanelJudge, "answer", interrupted)
+    monkeypatch.setattr("judges.runs.CHUNK", 5)
+    ended = nashbench(*arguments)
+    assert (ended.code, "goes on from here" in ended.err) == (130, True)
+    assert nashbench(*arguments).code == 0
+    assert asked == [5, 0, 5, 2]
+
+
+def test_the_commands_of_the_readme_work_on_the_shipped_labels(tmp_path: Path, nashbench: Command) -> None:
+    panel = ["panel", "--option", f"panel={ROOT / 'harness' / 'pocket' / 'panel.yaml'}"]
+    labels, verdicts = str(ROOT / "examples" / "labels.jsonl"), str(tmp_path / "verdicts.jsonl")
+    assert nashbench("judge", *panel, "--pairs", labels, "--out", verdicts).code == 0
+    assert nashbench("audit", *panel, "--labels", labels, "--out", str(tmp_path / "audit")).code == 0
+    ended = nashbench("audit", "recorded", "--labels", labels, "--verdicts", verdicts, "--json")
+    assert json.loads(ended.out)["transitivity"]["labels"]["triples"] == 3
 
 
 # --- audit ---------------------------------------------------------------------------------------------------------
@@ -182,8 +215,8 @@ def test_repeats_of_an_exact_judge_agree(folder: Path, panel: list[str], nashben
     ],
 )
 def test_a_wrong_audit_is_refused(folder: Path, nashbench: Command, arguments: list[str], part: str) -> None:
-    refused(nashbench("audit", *arguments, "--labels", str(folder / "labels.jsonl")), part)
-    refused(nashbench("audit", *arguments, "--labels", "none.jsonl"), "none.jsonl")
+    check_refused(nashbench("audit", *arguments, "--labels", str(folder / "labels.jsonl")), part)
+    check_refused(nashbench("audit", *arguments, "--labels", "none.jsonl"), "none.jsonl")
 
 
 @pytest.mark.skipif(not LLMBAR.is_dir(), reason="LLMBar's files are not beside this checkout")
@@ -229,7 +262,9 @@ def test_a_judge_is_trained_measured_and_can_be_asked(training: list[str], tmp_p
     assert (figures["train_pairs"], figures["heldout_pairs"], figures["steps"], figures["coverage"]) == (8, 4, 4, 1.0)
     assert {"accuracy", "log_loss", "calibration_error", "length_bias"} <= figures.keys()
     assert 0 < RewardModelJudge(out).compare(["the red"], ["red cat"], ["big dog"])[0] < 1
-    refused(nashbench("judge-train", "reward-model", *training, "--out", str(out)), "is there already and not empty")
+    check_refused(
+        nashbench("judge-train", "reward-model", *training, "--out", str(out)), "is there already and not empty"
+    )
 
 
 def test_the_figures_of_training_are_printed_for_people(
@@ -251,11 +286,11 @@ def test_the_figures_of_training_are_printed_for_people(
 
 def test_wrong_training_is_refused(training: list[str], tmp_path: Path, nashbench: Command) -> None:
     out = ["--out", str(tmp_path / "judge")]
-    refused(
+    check_refused(
         nashbench("judge-train", "panel", *training, *out), "no kind of judge 'panel' to train; choose among reward"
     )
     nowhere = [part if "models" not in part else "nowhere/at/all" for part in training]
-    refused(nashbench("judge-train", "reward-model", *nowhere, *out), "'nowhere/at/all'")
+    check_refused(nashbench("judge-train", "reward-model", *nowhere, *out), "'nowhere/at/all'")
     ended = nashbench("judge-train", "pairrm", *training, *out)
     assert (ended.code, ended.out) == (2, "")
     assert "reads one way only: a ranker needs an encoder" in ended.err.splitlines()[-1]

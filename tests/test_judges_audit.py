@@ -68,6 +68,11 @@ def test_a_failure_lowers_the_coverage_and_is_no_tie():
     assert (figures["coverage"], figures["accuracy"]) == (0.5, 1.0)
 
 
+def test_a_pair_without_any_verdict_lowers_the_coverage_as_one_failure():
+    figures = audit(pairs("first", "first", "first"), verdicts([0.9], [0.9]))
+    assert (figures["coverage"], figures["judged"], figures["accuracy"]) == (0.5, 1, 1.0)
+
+
 def test_the_interval_resamples_prompts_and_not_pairs():
     labels = ["first"] * 40
     right = [0.9] * 20 + [0.1] * 20
