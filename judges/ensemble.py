@@ -21,7 +21,7 @@ class EnsembleJudge(Judge):
     judge. Tokens, latency and cost are sums over the members.
 
     Args:
-        judges: the members, at least two.
+        judges: the members, at least two; in a config or on a command line each is {name: NAME, OPTION: VALUE}.
         weights: positive, by default equal; they are scaled to sum to 1.
 
     Raises:

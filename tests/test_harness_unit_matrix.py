@@ -343,3 +343,9 @@ def test_a_fifth_and_at_least_one_is_held_out_and_ids_do_not_matter(tmp_path: Pa
         splits.append({r.prompt: r.split for r in read_prompts(str(path), seed=0)})
     assert Counter(splits[0].values()) == {"heldout": held, "train": size - held}
     assert splits[0] == splits[1]
+
+
+def test_a_judge_of_judges_is_labelled_by_its_members() -> None:
+    members = [{"name": "panel", "panel": "/far/away/one.yaml"}, "human"]
+    judge = Variant("ensemble", {"judges": members, "weights": [3, 1]})
+    assert judge.label == "ensemble(judges=panel(panel=one)+human,weights=3+1)"
