@@ -13,6 +13,7 @@ from reports.sections.common import Figure, Prose, Strong, counted, figure
 
 Row = Mapping[str, Any]
 SHARE = Metric(name="share", decimals=3)
+NATS = Metric(name="nats", decimals=4)
 LONGEST = 4000  # characters of a text that are shown
 # Title, key among the figures and their intervals, what it means.
 TABLES = {
@@ -149,9 +150,9 @@ def _transitivity(found: Row) -> dict[str, Any]:
     low, high = found["interval"]
     return {
         "reason": found.get("reason"),
-        "ends": None if low is None else [figure(low), figure(high)],
+        "ends": None if low is None else [figure(low, NATS), figure(high, NATS)],
         **_cells(found, ("triples", "cycle_rate", "prompts", "comparisons")),
-        "excess": figure(found["bradley_terry_excess"]),
+        "excess": figure(found["bradley_terry_excess"], NATS),
     }
 
 
