@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.store import VerdictTable, verdict_key
-from judges.judge import Judge, Prompt, Question
+from judges.judge import Judge, Prompt, Question, Ratings, References
 from judges.verdicts import Answer
 
 
@@ -37,6 +37,12 @@ class RememberingJudge(Judge):
             self.table.add(fresh)
             known |= fresh
         return [known[key] for key in keys]
+
+    def rate(self, prompts: Sequence[Prompt], answers: Sequence[str], references: Sequence[References]) -> Ratings:
+        """Comparisons with references are remembered; a judge with a protocol of its own for ratings is asked."""
+        if type(self.inner).rate is Judge.rate:
+            return super().rate(prompts, answers, references)
+        return self.inner.rate(prompts, answers, references)
 
 
 def compare_with(judge: Judge, prompts: Sequence[Prompt]) -> Callable[..., NDArray[np.float64]]:

@@ -40,7 +40,7 @@ def comparison_stages(plan: Plan, has: Callable[[Stage], bool]) -> list[Stage]:
     for cell in plan.cells:
         last = max((g.iteration for g in cell.grades), default=0)
         for grade in cell.grades:
-            if grade.iteration == last and grade.stage.kind == "grade" and has(grade.stage):
+            if grade.iteration == last and grade.stage.kind in ("grade", "benchmark") and has(grade.stage):
                 grades[grade.leaderboard, grade.grader].append((cell, grade))
     return [_stage(*key, found) for key, found in grades.items() if len(found) > 1]
 
@@ -51,9 +51,12 @@ def _stage(leaderboard: str, grader: str, grades: Sequence[tuple[CellPlan, Grade
         {"cell": c.id, "group": f"{c.policy_label}~{c.judge_label}", "trainer": c.trainer.name, "seed": c.seed}
         for c in named
     ]
-    options = {"leaderboard": grades[0][1].stage.options["leaderboard"], "cells": cells}
+    graded = grades[0][1].stage
+    options = {"leaderboard": graded.options["leaderboard"], "cells": cells}
     inputs = {c.id: grade.stage for c, (_, grade) in zip(named, grades, strict=True)}
-    return Stage("compare", options, inputs, title=f"{leaderboard}: comparisons graded by {grader}")
+    inputs |= {name: source for name, source in graded.inputs.items() if name == "sets"}
+    by = f" graded by {grader}" if grader else ""
+    return Stage("compare", options, inputs, graded.where, f"{leaderboard}: comparisons{by}")
 
 
 def compare_all(graded: Sequence[Graded], seed: int) -> list[dict[str, Any]]:
@@ -94,7 +97,7 @@ def _rivals(graded: Sequence[Graded]) -> Iterator[tuple[Graded, Graded]]:
         if control.group.partition("~")[0] == policy.group.partition("~")[0]:
             yield policy, control
     for a, b in itertools.combinations(trained, 2):
-        if a.group == b.group and a.seed == b.seed:
+        if a.group == b.group and a.seed == b.seed and a.seed is not None:
             yield a, b
 
 

@@ -16,6 +16,10 @@ from harness.config import Config, ConfigError, Entry, Game
 from harness.registry import nearest
 
 CONTROL = "sft"
+REPLIES = ("constant", "longest")
+"""Controls that no policy stands behind: one fixed answer to everything, and the longest of k of the untrained policy.
+They show what a pairwise leaderboard pays for nothing.
+"""
 AXES = ("policy", "trainer", "judge", "seed")
 
 
@@ -40,12 +44,16 @@ class Variant:
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of the matrix. A control has the trainer `sft`, no judge and no seed."""
+    """One run of the matrix. A control has the trainer `sft`, `constant` or `longest`, no judge and no seed."""
 
     policy: str | Game
     trainer: Variant
     judge: Variant | None
     seed: int | None
+
+    @property
+    def is_control(self) -> bool:
+        return self.judge is None
 
     @property
     def policy_label(self) -> str:
@@ -79,7 +87,7 @@ def expand(config: Config) -> list[Cell]:
     Raises:
         ConfigError: two cells are the same, a pattern of `exclude` matches nothing, or nothing is left.
     """
-    trainers = [v for entry in config.matrix.trainer for v in variants(entry) if v.name != CONTROL]
+    trainers = [v for entry in config.matrix.trainer for v in variants(entry) if v.name not in (CONTROL, *REPLIES)]
     judges = [v for entry in config.matrix.judge for v in variants(entry)]
     product = itertools.product(config.policy, trainers, judges, config.matrix.seed)
     cells = [Cell(policy, trainer, judge, seed) for policy, trainer, judge, seed in product]
@@ -98,6 +106,11 @@ def expand(config: Config) -> list[Cell]:
             f"the matrix has the cell {repeated[0]!r} twice; every cell must differ in a name or an option"
         )
     return cells
+
+
+def replies(policy: str) -> list[Cell]:
+    """The cells of the controls that pairwise leaderboards of a language model have besides `sft`."""
+    return [Cell(policy, Variant(name, {}), None, None) for name in REPLIES]
 
 
 def _matches(cell: Cell, pattern: Mapping[str, Any]) -> bool:

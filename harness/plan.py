@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.config import Config, Game
-from harness.matrix import CONTROL, Cell, Variant, expand, variants
+from harness.matrix import CONTROL, Cell, Variant, expand, replies, variants
+from harness.registry import load
 from harness.resolve import (
     Checkpoint,
-    JudgeRef,
+    Ref,
     base_policy,
+    board_ref,
     game_matrix,
+    in_place,
     judge_ref,
     made,
     prompts_fingerprint,
@@ -36,12 +39,15 @@ class Grade:
 
 @dataclass
 class CellPlan:
-    """A cell's stages in order. `training[t]` are those that iteration t adds; a score's cost is their work."""
+    """A cell's stages in order. `training[t]` are those that iteration t adds; a score's cost is their work.
+
+    `answers` are by leaderboard and iteration.
+    """
 
     cell: Cell
     algorithm: Algorithm | None
     training: dict[int, list[Stage]] = field(default_factory=dict)
-    answers: dict[int, Stage] = field(default_factory=dict)
+    answers: dict[tuple[str, int], Stage] = field(default_factory=dict)
     grades: list[Grade] = field(default_factory=list)
 
     @property
@@ -78,22 +84,24 @@ def make_plan(config: Config) -> Plan:
     """
     cells = expand(config)
     planners = {cell.policy: _planner(config, cell.policy) for cell in cells}
-    return Plan(config, [planners[cell.policy].cell(cell) for cell in cells])
+    controls = [cell for planner in planners.values() for cell in planner.controls]
+    return Plan(config, [planners[cell.policy].cell(cell) for cell in [*cells, *controls]])
 
 
 def _planner(config: Config, policy: str | Game) -> GamePlanner | TextPlanner:
     return GamePlanner(config, policy) if isinstance(policy, Game) else TextPlanner(config, policy)
 
 
-def _boards(config: Config, plays: str) -> list[Variant]:
+def _boards(config: Config, policy: str | Game) -> list[Ref]:
     """The leaderboards, checked against the kind of policy."""
     boards = [v for entry in config.leaderboards for v in variants(entry)]
+    plays = "game" if isinstance(policy, Game) else "text"
     for board in boards:
-        rates = made("leaderboards", board).plays
+        rates = in_place(board, lambda name=board.name: load("leaderboards", name)).plays  # type: ignore[misc]
         if rates != plays:
             wanted = "an exact game" if rates == "game" else "a language model"
             raise ValueError(f"leaderboard {board.name!r} rates {wanted}; this policy is none")
-    return boards
+    return [board_ref(board, "" if isinstance(policy, Game) else policy) for board in boards]
 
 
 def _trainer(cell: Cell, plays: str) -> Algorithm:
@@ -108,10 +116,12 @@ def _trainer(cell: Cell, plays: str) -> Algorithm:
 class GamePlanner:
     """Cells of an exact game: play, then the gap of every policy."""
 
+    controls: Sequence[Cell] = ()
+
     def __init__(self, config: Config, game: Game) -> None:
         self.config = config
         self.matrix = game_matrix(game)
-        self.boards = _boards(config, "game")
+        self.boards = _boards(config, game)
 
     def cell(self, cell: Cell) -> CellPlan:
         plan = CellPlan(cell, None)
@@ -130,9 +140,8 @@ class GamePlanner:
             inputs["run"] = Stage("play", options, title=f"{cell.id}: play")
             plan.training[self.config.iterations] = [inputs["run"]]
         for board in self.boards:
-            named = {"name": board.name, "options": dict(board.options)}
-            options = {"preference": self.matrix, "leaderboard": named, "tau": _regularisation(plan.algorithm)}
-            stage = Stage("gap", options, inputs, title=f"{cell.id}: {board.name}")
+            options = {"preference": self.matrix, "tau": _regularisation(plan.algorithm), **board.described}
+            stage = Stage("gap", options, inputs, board.where, f"{cell.id}: {board.name}")
             plan.grades.append(Grade(stage, board.name, "", self.config.iterations))
         return plan
 
@@ -155,7 +164,7 @@ class TextPlanner:
     def __init__(self, config: Config, policy: str) -> None:
         self.config, self.policy = config, policy
         self.base = base_policy(policy)
-        self.boards = _boards(config, "text")
+        self.boards = _boards(config, policy)
         judges = [v for entry in config.matrix.judge for v in variants(entry)]
         graders = judges if config.graders is None else [v for entry in config.graders for v in variants(entry)]
         included = [cell.judge for cell in expand(config) if cell.policy == policy and cell.judge is not None]
@@ -168,8 +177,13 @@ class TextPlanner:
             "prompts", options, {"policy": self.base}, where={"prompts": source}, title="prompts"
         )
 
+    @property
+    def controls(self) -> Sequence[Cell]:
+        """The controls besides the untrained policy, where there is a pairwise leaderboard to grade them on."""
+        return replies(self.policy) if any(_is_pairwise(board) for board in self.boards) else ()
+
     def cell(self, cell: Cell) -> CellPlan:
-        if cell.trainer.name == CONTROL:
+        if cell.is_control:
             plan = CellPlan(cell, None)
             self._evaluate(plan, 0, self.base)
             return plan
@@ -189,14 +203,9 @@ class TextPlanner:
         title = f"{plan.cell.id}: iteration {iteration}"
         sample = self._sample(plan, iteration, slots, title)
         judge, pairing = self._judge(plan.cell), self._pairing(algorithm)
-        options = {"judge": judge.fingerprint, "pairing": dataclasses.asdict(pairing), "seed": plan.cell.seed}
-        pair = Stage(
-            "pair",
-            options,
-            {"responses": sample, "prompts": self.prompts},
-            {"judge": {"name": judge.name, "options": judge.options}},
-            f"{title}, compare",
-        )
+        options = {"pairing": dataclasses.asdict(pairing), "seed": plan.cell.seed, **judge.described}
+        inputs: dict[str, Any] = {"responses": sample, "prompts": self.prompts, **judge.inputs}
+        pair = Stage("pair", options, inputs, judge.where, f"{title}, compare")
         stages = [sample, pair]
         for number, phase in enumerate(algorithm.phases, 1):
             of = f", fit {number} of {len(algorithm.phases)}" if len(algorithm.phases) > 1 else ", fit"
@@ -206,7 +215,7 @@ class TextPlanner:
                 "opponents": list(phase.opponents),
                 "max_length": self._max_length,
             }
-            inputs: dict[str, Stage | Checkpoint] = {f"score:{name}": stage for name, stage in scores.items()}
+            inputs = {f"score:{name}": stage for name, stage in scores.items()}
             inputs |= {"start": slots[phase.start], "pairs": pair}
             fit = self._stage("fit", options, inputs, title=title + of)
             slots[phase.writes] = Checkpoint(stage=fit)
@@ -221,7 +230,7 @@ class TextPlanner:
         frozen = _needed(algorithm)
         options = self._training(plan) | {
             "frozen": frozen,
-            "judge": judge.fingerprint,
+            **judge.described,
             "pairing": dataclasses.asdict(self._pairing(algorithm)),
             "sampling": self._sampling(),
             "steps": steps,
@@ -229,9 +238,8 @@ class TextPlanner:
             **self._slice(plan.cell, iteration),
         }
         inputs: dict[str, Stage | Checkpoint] = {name: slots[name] for name in frozen}
-        inputs |= {"start": slots["policy"], "prompts": self.prompts}
-        where = {"judge": {"name": judge.name, "options": judge.options}}
-        stage = self._stage("stream", options, inputs, where, f"{plan.cell.id}: iteration {iteration}, stream")
+        inputs |= {"start": slots["policy"], "prompts": self.prompts, **judge.inputs}
+        stage = self._stage("stream", options, inputs, judge.where, f"{plan.cell.id}: iteration {iteration}, stream")
         slots["policy"] = Checkpoint(stage=stage)
         return [stage]
 
@@ -251,26 +259,45 @@ class TextPlanner:
         return self._stage("score", options, {"policy": frozen, "pairs": pair}, title=title)
 
     def _evaluate(self, plan: CellPlan, iteration: int, policy: Checkpoint) -> None:
-        """Answers to every leaderboard and the grades of every grader; the baseline is the untrained policy."""
+        """Every leaderboard's grades; before the last iteration only of those that have a curve."""
+        last = iteration in (0, self.config.iterations)
         for board in self.boards:
             title = f"{plan.cell.id}: iteration {iteration}, {board.name}"
-            draw = "control" if plan.algorithm is None else f"seed {plan.cell.seed}"
-            last = iteration in (0, self.config.iterations)
-            answers = self._answers(board, policy, draw, last, f"{title}, answer")
-            of_start = f"{board.name}: the untrained policy's answers"
-            baseline = self._answers(board, self.base, "baseline", True, of_start)
-            plan.answers[iteration] = answers
-            for grader in self.graders:
-                options = self._board(board, last) | {"judge": grader.fingerprint}
-                inputs = {"answers": answers, "baseline": baseline, "prompts": self.prompts}
-                where = {"judge": {"name": grader.name, "options": grader.options}}
-                stage = Stage("grade", options, inputs, where, f"{title}, grade by {grader.label}")
-                plan.grades.append(Grade(stage, board.name, grader.label, iteration))
+            kind = load("leaderboards", board.name)
+            if plan.cell.is_control and plan.cell.trainer.name != CONTROL and not _is_pairwise(board):
+                continue
+            if not last and (kind.opens_checkpoint or board.options.get("curve_limit") == 0):
+                continue
+            if kind.opens_checkpoint:
+                stage = self._stage(
+                    "benchmark", board.described, {"policy": policy, **board.inputs}, board.where, title
+                )
+                plan.grades.append(Grade(stage, board.name, "", iteration))
+            else:
+                self._grade(plan, iteration, policy, board, last, title)
 
-    def _answers(self, board: Variant, policy: Checkpoint, draw: str, last: bool, title: str) -> Stage:
-        options = self._board(board, last) | {"sampling": self._sampling(), "draw": draw}
+    def _grade(self, plan: CellPlan, iteration: int, policy: Checkpoint, board: Ref, last: bool, title: str) -> None:
+        """Answers to a leaderboard, and the grades of every grader."""
+        draw = "control" if plan.algorithm is None else f"seed {plan.cell.seed}"
+        control = plan.cell.trainer.name if plan.cell.is_control and plan.cell.trainer.name != CONTROL else None
+        answers = self._answers(board, policy, draw, last, f"{title}, answer", control)
+        plan.answers[board.label, iteration] = answers
+        inputs: dict[str, Stage] = {"answers": answers, "prompts": self.prompts, **board.inputs}
+        if load("leaderboards", board.name).baseline == "start":
+            of_start = f"{board.name}: the untrained policy's answers"
+            inputs["baseline"] = self._answers(board, self.base, "baseline", True, of_start)
+        for grader in self.graders:
+            options = self._board(board, last) | grader.described
+            known = {**board.where, **grader.where}
+            stage = Stage("grade", options, {**inputs, **grader.inputs}, known, f"{title}, grade by {grader.label}")
+            plan.grades.append(Grade(stage, board.name, grader.label, iteration))
+
+    def _answers(
+        self, board: Ref, policy: Checkpoint, draw: str, last: bool, title: str, control: str | None = None
+    ) -> Stage:
+        options = self._board(board, last) | {"sampling": self._sampling(), "draw": draw, "control": control}
         inputs: dict[str, Stage | Checkpoint] = {"policy": policy, "reference": self.base, "prompts": self.prompts}
-        return self._stage("answer", options, inputs, title=title)
+        return self._stage("answer", options, {**inputs, **board.inputs}, board.where, title)
 
     def _stage(
         self,
@@ -293,7 +320,7 @@ class TextPlanner:
             known |= more_where
         return Stage(kind, found, stages, known, title)
 
-    def _judge(self, cell: Cell) -> JudgeRef:
+    def _judge(self, cell: Cell) -> Ref:
         assert cell.judge is not None
         return self.judges[cell.judge.label] if cell.judge.label in self.judges else judge_ref(cell.judge, self.policy)
 
@@ -323,9 +350,8 @@ class TextPlanner:
     def _sampling(self) -> dict[str, Any]:
         return self.config.sampling.model_dump()
 
-    def _board(self, board: Variant, last: bool) -> dict[str, Any]:
-        named = {"name": board.name, "options": dict(board.options)}
-        return {"leaderboard": named, "temperature": self.config.sampling.temperature, "last": last}
+    def _board(self, board: Ref, last: bool) -> dict[str, Any]:
+        return {**board.described, "temperature": self.config.sampling.temperature, "last": last}
 
     def _slice(self, cell: Cell, iteration: int) -> dict[str, Any]:
         return {"iteration": iteration, "count": self.config.prompts_per_iteration, "seed": cell.seed}
@@ -336,9 +362,13 @@ def _algorithm(plan: CellPlan) -> Algorithm:
     return plan.algorithm
 
 
-def _judges(variants: Sequence[Variant], policy: str) -> dict[str, JudgeRef]:
+def _is_pairwise(board: Ref) -> bool:
+    return bool(getattr(load("leaderboards", board.name), "pairwise", False))
+
+
+def _judges(variants: Sequence[Variant], policy: str) -> dict[str, Ref]:
     """The judges by label."""
-    judges: dict[str, JudgeRef] = {}
+    judges: dict[str, Ref] = {}
     for variant in variants:
         judge = judge_ref(variant, policy)
         if judges.setdefault(variant.label, judge).fingerprint != judge.fingerprint:

@@ -48,18 +48,13 @@ def make(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
     """An instance of the class registered under a name.
 
     Raises:
-        ValueError: as `load`; an unknown or missing option, one the class refuses, or a wrong member of a judge of
-            judges.
+        ValueError: as `load`; an unknown or missing option, or one the class refuses.
     """
     cls = load(kind, name)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    for option in options:
-        if option not in fields:
-            tail = nearest(option, fields) if fields else "; it has no options"
-            raise ValueError(f"{kind[:-1]} {name!r} has no option {option!r}{tail}")
-    for field in fields.values():
+    check_options(kind, name, options)
+    for field in dataclasses.fields(cls):
         needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if needed and field.name not in options:
+        if field.init and needed and field.name not in options:
             raise ValueError(f"{kind[:-1]} {name!r} needs the option {field.name!r}")
     listed = [option for option in getattr(cls, "members", ()) if option in options]
     made = {option: _judges(name, option, options[option]) for option in listed}
@@ -67,6 +62,15 @@ def make(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
         return cls(**{**options, **made})
     except TypeError as error:
         raise ValueError(f"{kind[:-1]} {name!r} refused its options {dict(options)}: {error}") from error
+
+
+def check_options(kind: Kind, name: str, options: Mapping[str, Any]) -> None:
+    """Raise ValueError for an option that the class registered under a name does not have."""
+    fields = [f.name for f in dataclasses.fields(load(kind, name)) if f.init]
+    for option in options:
+        if option not in fields:
+            tail = nearest(option, fields) if fields else "; it has no options"
+            raise ValueError(f"{kind[:-1]} {name!r} has no option {option!r}{tail}")
 
 
 def _judges(name: str, option: str, listed: Any) -> list[Any]:

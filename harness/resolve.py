@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.config import Config, Game
 from harness.matrix import Variant
-from harness.registry import Kind, make
-from harness.stage import Stage
+from harness.pocket.judges import OPTIONS, PANEL
+from harness.registry import Kind, check_options, load, make
+from harness.stage import Stage, canonical
 from harness.store import content_hash
 from trainers.games import load_game
 
@@ -40,7 +41,7 @@ def base_policy(policy: str) -> Checkpoint:
         ValueError: a local folder without config or without safetensors weights, or a text that is neither.
     """
     if policy == "pocket":
-        return Checkpoint(stage=Stage("pocket", {"seed": 0, "world": _world()}, title="the pocket world's base policy"))
+        return Checkpoint(stage=_pocket_stage())
     folder = Path(policy)
     if folder.is_dir():
         return Checkpoint(location=str(folder), fingerprint=_checked_folder(folder))
@@ -78,26 +79,91 @@ def prompts_fingerprint(source: str) -> str:
 
 
 @dataclass(frozen=True)
-class JudgeRef:
-    """A judge to make inside a stage, and what determines its verdicts."""
+class Ref:
+    """A judge or leaderboard to make inside a stage, and what determines its verdicts.
 
+    Attributes:
+        source: the stage whose artifact holds its model or its questions, where a world makes them.
+    """
+
+    kind: Kind
     name: str
     options: Mapping[str, Any]
     fingerprint: str
     label: str
+    source: Stage | None = None
+
+    @property
+    def inputs(self) -> dict[str, Stage]:
+        return {} if self.source is None else {self.source.kind: self.source}
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What it adds to a stage's options."""
+        return {self.kind[:-1]: self.fingerprint}
+
+    @property
+    def where(self) -> dict[str, Any]:
+        return {self.kind[:-1]: {"name": self.name, "options": dict(self.options)}}
 
 
-def judge_ref(variant: Variant, policy: str) -> JudgeRef:
-    """The judge, made once here so that its options are checked; a world fills in options it knows better.
+def judge_ref(variant: Variant, policy: str) -> Ref:
+    """The judge, made once here so that its options are checked; the pocket world fills in its panel and models.
 
     Raises:
         ValueError: unknown name or option, or an option the judge refuses.
     """
     options = dict(variant.options)
+    if policy == "pocket" and variant.name in OPTIONS and "model" not in options:
+        return _trained_judge(variant)
     if policy == "pocket" and variant.name == "panel" and "panel" not in options:
-        options["panel"] = str(Path(__file__).parent / "pocket" / "panel.yaml")
+        options["panel"] = str(PANEL)
     judge = made("judges", Variant(variant.name, options, variant.place))
-    return JudgeRef(variant.name, options, judge.fingerprint(), variant.label)
+    return Ref("judges", variant.name, options, judge.fingerprint(), variant.label)
+
+
+def _trained_judge(variant: Variant) -> Ref:
+    if variant.options:
+        raise ValueError(
+            f"{variant.place}: the pocket world trains the judge {variant.name!r} itself and knows its options; "
+            f"leave out {', '.join(variant.options)}, or give a model of your own as well"
+        )
+    base, votes = _pocket_stage(), _votes_stage()
+    options = {"name": variant.name, "seed": 0, "code": _content("judges.py")}
+    title = f"the pocket world's judge {variant.name}"
+    stage = Stage("judge", options, {"policy": base, "votes": votes}, title=title)
+    return Ref("judges", variant.name, OPTIONS[variant.name], stage.key, variant.label, stage)
+
+
+def board_ref(variant: Variant, policy: str) -> Ref:
+    """The leaderboard, made once here so that its options are checked; the pocket world brings its own sets.
+
+    Raises:
+        ValueError: unknown name or option, data that is missing or of another kind.
+    """
+    kind = in_place(variant, lambda: load("leaderboards", variant.name))
+    stated = canonical({k: v for k, v in variant.options.items() if k not in kind.paths})
+    if policy == "pocket" and kind.paths and not variant.options.keys() & {*kind.paths, "tasks"}:
+        in_place(variant, lambda: check_options("leaderboards", variant.name, variant.options))
+        return Ref("leaderboards", variant.name, variant.options, stated, variant.label, _sets_stage())
+    made("leaderboards", variant)
+    contents = [content_hash(Path(variant.options[k])) for k in kind.paths if k in variant.options]
+    fingerprint = " ".join([variant.name, stated, *contents])
+    return Ref("leaderboards", variant.name, variant.options, fingerprint, variant.label)
+
+
+def _pocket_stage() -> Stage:
+    return Stage("pocket", {"seed": 0, "world": _world()}, title="the pocket world's base policy")
+
+
+def _votes_stage() -> Stage:
+    options = {"seed": 0, "code": _content("judges.py"), "precision": "fp32"}
+    return Stage("votes", options, {"policy": _pocket_stage()}, title="the panel's votes on the base policy's samples")
+
+
+def _sets_stage() -> Stage:
+    options = {"seed": 0, "code": _content("sets.py"), "precision": "fp32"}
+    return Stage("sets", options, {"policy": _pocket_stage()}, title="the pocket world's benchmark sets")
 
 
 def game_matrix(game: Game) -> list[list[float]]:
@@ -115,16 +181,24 @@ def made(kind: Kind, variant: Variant) -> Any:
     Raises:
         ValueError: unknown name or option, or an option out of range, with the place in the config.
     """
+    return in_place(variant, lambda: make(kind, variant.name, variant.options))
+
+
+def in_place(variant: Variant, check: Callable[[], Any]) -> Any:
+    """What `check` returns; its ValueError with the place in the config."""
     try:
-        return make(kind, variant.name, variant.options)
+        return check()
     except ValueError as error:
         raise ValueError(f"{variant.place}: {error}" if variant.place else str(error)) from error
 
 
 def _world() -> str:
     """Changes with whatever makes the pocket world's prompts and base policy."""
-    folder = Path(__file__).parent / "pocket"
-    return " ".join(content_hash(folder / name)[:16] for name in ("grammar.py", "base_policy.py", "panel.yaml"))
+    return " ".join(map(_content, ("grammar.py", "base_policy.py", "panel.yaml")))
+
+
+def _content(name: str) -> str:
+    return content_hash(PANEL.with_name(name))[:16]
 
 
 def _checked_folder(folder: Path) -> str:

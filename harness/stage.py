@@ -14,17 +14,21 @@ from typing import Any
 
 VERSIONS = {
     "pocket": 1,
+    "votes": 1,
+    "judge": 1,
+    "sets": 1,
     "prompts": 1,
     "sample": 2,
     "pair": 1,
     "score": 1,
     "fit": 2,
     "stream": 2,
-    "answer": 1,
-    "grade": 3,
-    "compare": 1,
+    "answer": 2,
+    "grade": 4,
+    "benchmark": 1,
+    "compare": 2,
     "play": 1,
-    "gap": 2,
+    "gap": 3,
 }
 """Raised when a stage's code changes what it computes, so that old artifacts are not taken for new ones."""
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import pandas as pd
 
+from harness.alarms import alarms
 from harness.comparing import comparison_stages
-from harness.matrix import CONTROL, variants
+from harness.judging import JUDGES, judge_rows
+from harness.matrix import CONTROL
 from harness.plan import CellPlan, Grade, Plan
-from harness.registry import make
+from harness.registry import load
 from harness.stage import Stage
 from harness.store import Store
 
@@ -65,6 +67,7 @@ def write_tables(plan: Plan, store: Store, out: Path) -> dict[str, pd.DataFrame]
         "results": pd.DataFrame(list(_results(plan, store)), columns=RESULTS).astype({"seed": "Int64"}),
         "comparisons": pd.DataFrame(list(_comparisons(plan, store)), columns=COMPARISONS),
         "dynamics": pd.DataFrame(list(_dynamics(plan, store)), columns=DYNAMICS).astype({"seed": "Int64"}),
+        "judges": pd.DataFrame(list(judge_rows(plan, store)), columns=JUDGES),
     }
     for name, table in tables.items():
         table.to_parquet(out / f"{name}.parquet", index=False)
@@ -141,8 +144,7 @@ def _dynamics(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
                         at = {"iteration": iteration, "phase": phase, "step": step}
                         yield identity | at | {"metric": metric, "value": value}
             yield from _counts(identity, iteration, stages, store)
-        for iteration, stage in cell.answers.items():
-            yield from _figures(identity, iteration, stage, store)
+        yield from _figures(plan, cell, store)
 
 
 def _counts(identity: Mapping[str, Any], iteration: int, stages: list[Stage], store: Store) -> Iterator[dict[str, Any]]:
@@ -155,25 +157,38 @@ def _counts(identity: Mapping[str, Any], iteration: int, stages: list[Stage], st
                 yield {**identity, **at, "metric": f"{stage.kind}/{metric}", "value": float(manifest[metric])}
 
 
-def _figures(identity: Mapping[str, Any], iteration: int, stage: Stage, store: Store) -> Iterator[dict[str, Any]]:
-    """Figures of the answers: how far from the start they are and whether they collapse."""
-    if store.has(stage):
-        for metric, value in store.manifest(stage)["figures"].items():
-            yield {
-                **identity,
-                "iteration": iteration,
-                "phase": 0,
-                "step": 0,
-                "metric": f"answers/{metric}",
-                "value": value,
-            }
+def _figures(plan: Plan, cell: CellPlan, store: Store) -> Iterator[dict[str, Any]]:
+    """Figures of the answers to the first leaderboard, and the alarms they raise beside the untrained policy's."""
+    control = next(c for c in plan.cells if c.cell.trainer.name == CONTROL and c.cell.policy == cell.cell.policy)
+    start, measured = answer_figures(control, store), answer_figures(cell, store)
+    rang = alarms(start.get(0, {}), list(measured.values())) if cell.algorithm else []
+    at = {"phase": 0, "step": 0}
+    for iteration, figures in measured.items():
+        for metric, value in figures.items():
+            named = metric if ":" in metric else f"answers/{metric}"
+            yield {**_identity(plan, cell), **at, "iteration": iteration, "metric": named, "value": value}
+    for iteration, found in zip(measured, rang, strict=False):
+        for metric, value in found.items():
+            yield {**_identity(plan, cell), **at, "iteration": iteration, "metric": metric, "value": value}
+
+
+def answer_figures(cell: CellPlan, store: Store) -> dict[int, dict[str, float]]:
+    """Iteration -> figures of a cell's answers to its first leaderboard, and their style shares."""
+    board = next((board for board, _ in cell.answers), "")
+    found: dict[int, dict[str, float]] = {}
+    for (answered, iteration), stage in cell.answers.items():
+        if answered == board and store.has(stage):
+            graded = [g.stage for g in cell.grades if g.stage.inputs.get("answers") is stage and store.has(g.stage)]
+            styles = [store.manifest(grade).get("figures", {}) for grade in graded]
+            found[iteration] = dict(store.manifest(stage)["figures"]) | next((s for s in styles if s), {})
+    return found
 
 
 def _write_samples(plan: Plan, store: Store, folder: Path) -> None:
     """The last graded answers of every cell, with the untrained policy's and every grader's verdict."""
     folder.mkdir(exist_ok=True)
     for cell in plan.cells:
-        done = [g for g in cell.grades if store.has(g.stage) and g.stage.kind == "grade"]
+        done = [g for g in cell.grades if g.stage.kind in ("grade", "benchmark") and store.has(g.stage)]
         last = max((g.iteration for g in done), default=0)
         frames = [_graded(cell, g, store) for g in done if g.iteration == last]
         if frames:
@@ -188,7 +203,7 @@ def _graded(cell: CellPlan, grade: Grade, store: Store) -> pd.DataFrame:
 
 
 def _metrics(plan: Plan) -> dict[str, Any]:
-    boards = [make("leaderboards", v.name, v.options) for e in plan.config.leaderboards for v in variants(e)]
+    boards = [load("leaderboards", entry.name) for entry in plan.config.leaderboards]
     return {f"{b.name}/{name}": dataclasses.asdict(metric) for b in boards for name, metric in b.metrics.items()}
 
 

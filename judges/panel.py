@@ -45,8 +45,9 @@ Measure = Callable[[Text, Text], float]
 
 @dataclass(frozen=True)
 class Feature:
-    """A measure of a response, followed by a monotone transform where one is asked for."""
+    """A measure of a response, followed by a monotone transform where one is asked for; its kind is its key."""
 
+    kind: str
     measure: Measure
     transform: Callable[[Floats], Floats]
 
@@ -124,6 +125,17 @@ class PanelJudge(Judge):
             feature.transform(column) for feature, column in zip(self._panel.features.values(), raw.T, strict=True)
         ]
         return np.stack(columns, axis=1)
+
+    @property
+    def style_names(self) -> tuple[str, ...]:
+        """The features that are lexicons: ways of writing that `styles` tells apart."""
+        return tuple(name for name, feature in self._panel.features.items() if feature.kind == "lexicon")
+
+    def styles(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[str]:
+        """The style of each response: the lexicon feature that is largest and at least a half, or "other"."""
+        columns = [self.feature_names.index(name) for name in self.style_names]
+        values = self.features(prompts, responses)[:, columns]
+        return [self.style_names[row.argmax()] if row.max(initial=0) >= 0.5 else "other" for row in values]
 
     def utilities(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Floats:
         """Each annotator's utility of each response: float64 [n, annotators]."""
@@ -240,7 +252,7 @@ class _Reader:
             if transforms
             else np.asarray
         )
-        return Feature(measure, transform)
+        return Feature(kinds[0], measure, transform)
 
     def annotator(self, spec: Any, place: str, features: Collection[str]) -> tuple[str, float, dict[str, float]]:
         self.keys(spec, place, required=("name", "weight", "utility"))

@@ -32,6 +32,8 @@ JUDGES: dict[str, type[Judge]] = {
     "llm": LLMJudge,
 }
 Encoded = Any
+HELDOUT = "heldout.jsonl"
+"""Beside the checkpoint: for each held-out pair its id, P(first beats second) over both orders, the share of votes."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +122,18 @@ def train_judge(
     recipe.save(Path(out))
     judge = JUDGES[kind](out, batch_size=batch_size, **dict(options or {}))  # type: ignore[call-arg]
     sizes = {"train_pairs": len(fits), "heldout_pairs": len(heldout), "left_out": len(rows) - len(fits)}
-    return sizes | result | measure(judge, heldout)
+    return sizes | result | measure(judge, heldout, Path(out) / HELDOUT)
 
 
-def measure(judge: Judge, pairs: Sequence[LabelledPair]) -> dict[str, float]:
-    """A judge's figures on labelled pairs, each asked in both orders: see `train_judge`."""
+def measure(judge: Judge, pairs: Sequence[LabelledPair], out: Path) -> dict[str, float]:
+    """A judge's figures on labelled pairs, each asked in both orders: see `train_judge`. Writes the pairs to `out`."""
     first, second = [pair.first for pair in pairs], [pair.second for pair in pairs]
     verdicts = judge.verdicts([pair.prompt for pair in pairs], first, second, both_orders=True)
     preference, share = verdicts.mean(), np.array([pair.share for pair in pairs])
+    with out.open("w", encoding="utf-8") as file:
+        for pair, p, s in zip(pairs, preference.tolist(), share.tolist(), strict=True):
+            row = {"id": pair.id, "preference": None if np.isnan(p) else p, "share": s}
+            file.write(json.dumps(row) + "\n")
     return {
         "coverage": verdicts.coverage(),
         "accuracy": accuracy(preference, share),

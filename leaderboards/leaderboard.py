@@ -138,7 +138,8 @@ class TextLeaderboard(Leaderboard):
 
     Args:
         limit: at most this many questions, the first ones; None takes all.
-        curve_limit: at most this many before the last iteration, where a score is only a point on a curve.
+        curve_limit: at most this many before the last iteration, where a score is only a point on a curve; with 0
+            there is no curve.
         strip_thinking: take thinking blocks (`leaderboards.thinking`) out of the policy's answers before grading.
     """
 
@@ -157,7 +158,7 @@ class TextLeaderboard(Leaderboard):
     def __post_init__(self) -> None:
         for name in ("limit", "curve_limit"):
             value = getattr(self, name)
-            if value is not None and value < 2:
+            if value is not None and value < 2 and (name, value) != ("curve_limit", 0):
                 raise ValueError(f"{self.name}: {name} is {value}; an interval needs at least 2 prompts")
 
     @abstractmethod

@@ -9,19 +9,27 @@ from typing import Any
 import numpy as np
 
 PANEL = Path(__file__).with_name("panel.yaml")
-VOTES_A_PAIR = 9
-EPOCHS, LEARNING_RATE, BATCH_SIZE = 3, 1e-3, 64
+PAIRS, VOTES_A_PAIR, HOLDOUT = 8192, 49, 0.2
+MAX_TOKENS = 24
 TEMPLATE = "{{ prompt }} first : {{ first }} second : {{ second }} better ?"
 OPTIONS: dict[str, dict[str, Any]] = {
     "reward-model": {"batch_size": 256},
     "pairrm": {"batch_size": 256},
-    "llm": {"batch_size": 256, "labels": ["first", "second"], "template": TEMPLATE},
+    "llm": {"batch_size": 256, "labels": ("first", "second"), "template": TEMPLATE},
 }
-"""The judges that can be trained here, with the options they are used with."""
+"""The judges that are trained here, with the options they are used with."""
+RECIPES: dict[str, dict[str, float]] = {
+    "reward-model": {"epochs": 1.0, "lr": 1e-3, "batch_size": 32},
+    "pairrm": {"epochs": 1.5, "lr": 1e-3, "batch_size": 16},
+    "llm": {"epochs": 1.7, "lr": 1.5e-3, "batch_size": 16},
+}
+"""How they are trained. A judge that reads two responses starts to learn only after some hundred steps, so small
+batches serve it better.
+"""
 
 
-def write_votes(policy: Any, out: Path, *, pairs: int, seed: int) -> dict[str, Any]:
-    """Write `labels.jsonl`: two samples of the base policy to each of `pairs` prompts, and nine votes of the panel.
+def write_votes(policy: Any, out: Path, *, seed: int, pairs: int = PAIRS) -> dict[str, Any]:
+    """Write `labels.jsonl`: two samples of the base policy to each of `pairs` training prompts, and the panel's votes.
 
     Returns how many pairs were written; pairs of equal texts are left out.
     """
@@ -31,10 +39,11 @@ def write_votes(policy: Any, out: Path, *, pairs: int, seed: int) -> dict[str, A
     from judges.panel import PanelJudge
     from trainers.options import Sampling
 
-    records = [prompts(seed)["train"][i % 4096] for i in range(pairs)]
+    training = prompts(seed)["train"]
+    records = [training[i % len(training)] for i in range(pairs)]
     generator = torch.Generator(device=policy.model.device).manual_seed(seed)
     encoded = [policy.encode(record["prompt"]) for record in records]
-    drawn = policy.sample(encoded, 2, Sampling(max_tokens=24), generator)
+    drawn = policy.sample(encoded, 2, Sampling(max_tokens=MAX_TOKENS), generator)
     rows = [(r["prompt"], a.text, b.text) for r, (a, b) in zip(records, drawn, strict=True) if a.text != b.text]
     votes = PanelJudge(PANEL).simulate_votes(*map(list, zip(*rows, strict=True)), votes=VOTES_A_PAIR, seed=seed)
     with (out / "labels.jsonl").open("w", encoding="utf-8") as file:
@@ -45,7 +54,7 @@ def write_votes(policy: Any, out: Path, *, pairs: int, seed: int) -> dict[str, A
     return {"pairs": len(rows)}
 
 
-def train(name: str, labels: Path, base_policy: Path, out: Path, *, seed: int) -> dict[str, Any]:
+def train(name: str, labels: Path, base_policy: Path, out: Path, *, seed: int, progress: Any = None) -> dict[str, Any]:
     """Train a judge of `OPTIONS` and save it; the figures of `judges.train.train_judge` on held-out prompts.
 
     The reward model and the language-model judge start from the base policy's weights; the ranker is an encoder with
@@ -55,12 +64,16 @@ def train(name: str, labels: Path, base_policy: Path, out: Path, *, seed: int) -
 
     base = _encoder(base_policy, out.with_name("encoder")) if name == "pairrm" else base_policy
     options = {key: value for key, value in OPTIONS[name].items() if key != "batch_size"}
-    recipe = {"epochs": EPOCHS, "lr": LEARNING_RATE, "batch_size": BATCH_SIZE, "max_length": 128, "seed": seed}
-    return dict(train_judge(name, labels, base, out, options=options, **recipe))  # type: ignore[arg-type]
+    recipe: dict[str, Any] = {"max_length": 128, "holdout": HOLDOUT, "seed": seed, **RECIPES[name]}
+    return dict(train_judge(name, labels, base, out, options=options, progress=progress, **recipe))  # type: ignore[arg-type]
 
 
 def _encoder(base_policy: Path, folder: Path) -> Path:
-    """A folder with the config of a small DeBERTa and the world's tokenizer, to start from random weights."""
+    """A folder with the config of a small DeBERTa and the world's tokenizer, to start from random weights.
+
+    The initial weights are those of a narrow network (1 / sqrt(hidden size)), and positions are relative only: so the
+    prefix tokens find their own response within the budget.
+    """
     from transformers import AutoTokenizer, DebertaV2Config
 
     tokenizer = AutoTokenizer.from_pretrained(base_policy)
@@ -72,7 +85,12 @@ def _encoder(base_policy: Path, folder: Path) -> Path:
         num_attention_heads=4,
         max_position_embeddings=256,
         relative_attention=True,
-        pos_att_type=["p2c", "c2p"],
+        max_relative_positions=48,
+        pos_att_type=["c2p"],
+        position_biased_input=False,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=128**-0.5,
         pad_token_id=tokenizer.pad_token_id,
     ).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,0 +1,216 @@
+"""Stages of training: sample, pair, score, fit; or a stream, which does all of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.asking import compare_with
+from harness.figures import text_figures
+from harness.prompts import iteration_rows
+from harness.stages.context import Context, Facts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from trainers.pairs import Pairs
+    from trainers.policies.causal_lm import CausalLM
+    from trainers.stream import StreamState
+
+
+def sample(context: Context) -> Facts:
+    """k responses to each prompt of an iteration, from the policy or its mixture with the reference."""
+    import pandas as pd
+    import torch
+
+    from trainers.options import Sampling
+
+    frame = _training_prompts(context)
+    policy, sampling = context.policy("policy"), Sampling.model_validate(context.options["sampling"])
+    share = context.options["mixture"]
+    mix = (context.policy("reference"), share) if share else None
+    generator = torch.Generator(device=policy.model.device).manual_seed(context.stage.seed)
+    drawn = policy.sample(frame["tokens"].tolist(), sampling.k, sampling, generator, mix)
+    rows = [
+        {"draw": draw, "prompt": int(row), "tokens": r.tokens, "text": r.text, "finished": r.finished}
+        for draw, (row, responses) in enumerate(zip(frame.index, drawn, strict=True))
+        for r in responses
+    ]
+    pd.DataFrame(rows).to_parquet(context.out / "responses.parquet")
+    figures = text_figures([r.text for responses in drawn for r in responses])
+    return {"work": {"samples": len(rows)}, "figures": figures}
+
+
+def pair(context: Context) -> Facts:
+    """Labelled pairs from the responses of an iteration."""
+    import pandas as pd
+
+    from judges.tournament import best_worst, iid, tournament
+
+    protocols = {"tournament": tournament, "iid": iid, "best-worst": best_worst}
+    responses = pd.read_parquet(context.input("responses") / "responses.parquet")
+    groups = list(responses.groupby("draw").indices.values())
+    texts = [[responses["text"].iloc[i] for i in rows] for rows in groups]
+    listed = pd.read_parquet(context.input("prompts") / "prompts.parquet")
+    prompt_rows = [int(responses["prompt"].iloc[rows[0]]) for rows in groups]
+    compare = compare_with(context.judge(), [json.loads(listed["prompt"].iloc[row]) for row in prompt_rows])
+    pairing = context.options["pairing"]
+    made = protocols[pairing["protocol"]](
+        compare,
+        texts,
+        np.random.default_rng(context.stage.seed),
+        label=pairing["label"],
+        orders=pairing["orders"],
+    )
+    chosen = [groups[p][i] for p, i in zip(made.prompt, made.chosen, strict=True)]
+    rejected = [groups[p][i] for p, i in zip(made.prompt, made.rejected, strict=True)]
+    frame = pd.DataFrame(
+        {
+            "prompt_tokens": [listed["tokens"].iloc[prompt_rows[p]] for p in made.prompt],
+            "chosen": [responses["tokens"].iloc[i] for i in chosen],
+            "rejected": [responses["tokens"].iloc[i] for i in rejected],
+            "preference": made.preference,
+        }
+    )
+    if made.win_rates is not None:
+        frame[["reward_chosen", "reward_rejected"]] = made.win_rates
+    frame.to_parquet(context.out / "pairs.parquet")
+    counts = {name: getattr(made, name) for name in ("failed", "dropped", "ties")}
+    return {"work": {"queries": made.queries}, "pairs": len(made), **counts}
+
+
+def score(context: Context) -> Facts:
+    """A frozen policy's log-probabilities of both responses of every pair."""
+    from trainers.pairs import score as score_pairs
+
+    pairs, _ = _pairs(context)
+    np.save(context.out / "log_probs.npy", score_pairs(context.policy("policy"), pairs, context.options["batch_size"]))
+    return {}
+
+
+def fit(context: Context) -> Facts:
+    """One phase of a refit: train from a start on the pairs."""
+    from trainers.fit import fit as fit_policy
+    from trainers.options import Training
+    from trainers.policies.causal_lm import CausalLM
+
+    training = Training.model_validate(context.options["training"])
+    pairs, truncated = _pairs(context)
+    frozen = {name: np.load(context.input(f"score:{name}") / "log_probs.npy") for name in context.options["frozen"]}
+    context.models.models.clear()
+    policy = CausalLM.load(context.policy_path("start"), training.precision)
+    steps = fit_policy(
+        policy, pairs, frozen, context.algorithm(), training, seed=context.stage.seed, report=context.report
+    )
+    _finish(context, policy, steps)
+    return {"work": {"steps": len(steps)}, "truncated": truncated}
+
+
+def stream(context: Context) -> Facts:
+    """One iteration of a stream: fresh samples for every gradient step."""
+    from trainers.options import Sampling, Training
+    from trainers.policies.causal_lm import CausalLM
+    from trainers.stream import stream as stream_policy
+
+    options = context.options
+    training, algorithm = Training.model_validate(options["training"]), context.algorithm()
+    frame = _training_prompts(context)
+    compare = _StreamCompare(context, [json.loads(p) for p in frame["prompt"]])
+    frozen = {name: context.policy(name) for name in options["frozen"]}
+    policy = CausalLM.load(context.policy_path("start"), training.precision)
+    result = stream_policy(
+        policy,
+        frozen,
+        frame["tokens"].tolist(),
+        compare,
+        algorithm,
+        training,
+        Sampling.model_validate(options["sampling"]),
+        label=options["pairing"]["label"],
+        steps=options["steps"],
+        total_steps=options["total_steps"],
+        seed=context.stage.seed,
+        state=_read_state(context),
+        report=context.report,
+    )
+    _finish(context, policy, result.dynamics)
+    _write_state(context, result.state)
+    work = {"samples": result.samples, "steps": options["steps"], "queries": compare.queries}
+    return {"work": work, "failed": result.failed, "truncated": result.truncated}
+
+
+class _StreamCompare:
+    """The stream's comparisons: one pair a prompt, in the order drawn (or both), equal texts without a query."""
+
+    def __init__(self, context: Context, prompts: Sequence[Any]) -> None:
+        self.compare = compare_with(context.judge(), prompts)
+        self.orders = context.options["pairing"]["orders"]
+        self.generator = np.random.default_rng(context.stage.seed)
+        self.queries = 0
+
+    def __call__(self, rows: Sequence[int], first: Sequence[str], second: Sequence[str]) -> np.ndarray:
+        from judges.tournament import iid
+
+        def compare(positions: Any, a: Sequence[str], b: Sequence[str]) -> np.ndarray:
+            return self.compare([rows[int(i)] for i in positions], a, b)
+
+        responses = [list(two) for two in zip(first, second, strict=True)]
+        made = iid(compare, responses, self.generator, label="soft", orders=self.orders)
+        self.queries += made.queries
+        preference = np.full(len(rows), np.nan)
+        preference[made.prompt] = made.preference
+        return preference
+
+
+def _training_prompts(context: Context) -> pd.DataFrame:
+    """The prompts of the stage's iteration."""
+    import pandas as pd
+
+    frame = pd.read_parquet(context.input("prompts") / "prompts.parquet")
+    frame["tokens"] = [list(map(int, tokens)) for tokens in frame["tokens"]]
+    train = frame[frame["split"] == "train"]
+    rows = iteration_rows(len(train), context.options["count"], context.options["iteration"], context.options["seed"])
+    return train.iloc[rows]
+
+
+def _pairs(context: Context) -> tuple[Pairs, int]:
+    import pandas as pd
+
+    from trainers.pairs import Pairs
+
+    frame = pd.read_parquet(context.input("pairs") / "pairs.parquet")
+    prompts, chosen, rejected = (
+        [list(map(int, tokens)) for tokens in frame[name]] for name in ("prompt_tokens", "chosen", "rejected")
+    )
+    # Where all responses met all others, the win rates are the rewards against whoever sampled them.
+    rewards = {name: frame[["reward_chosen", "reward_rejected"]].to_numpy() for name in context.options["opponents"]}
+    pairs = Pairs(prompts, chosen, rejected, frame["preference"].to_numpy(), rewards)
+    return pairs.truncated(context.options["max_length"])
+
+
+def _finish(context: Context, policy: CausalLM, steps: Sequence[Mapping[str, float]]) -> None:
+    import pandas as pd
+
+    policy.save(context.out / "model")
+    pd.DataFrame(steps).to_parquet(context.out / "dynamics.parquet")
+
+
+def _read_state(context: Context) -> StreamState | None:
+    from safetensors.torch import load_file
+
+    from trainers.stream import StreamState
+
+    if context.options["iteration"] == 1:
+        return None
+    tensors = load_file(context.input("start") / "state.safetensors")
+    return StreamState(sampler=tensors.pop("sampler"), optimiser=tensors)
+
+
+def _write_state(context: Context, state: StreamState) -> None:
+    from safetensors.torch import save_file
+
+    assert state.sampler is not None
+    save_file({**state.optimiser, "sampler": state.sampler}, context.out / "state.safetensors")
