@@ -1,138 +1,246 @@
-"""Asking an OpenAI-compatible endpoint for one of two labels. Imports openai."""
+"""Asking an OpenAI-compatible endpoint: many calls in flight, retried, paced, paid for once, never beyond a budget.
+Imports openai.
+"""
 
 from __future__ import annotations
 
-import logging
+import asyncio
+import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import openai
 
-from judges.verdicts import Answer
+from judges.cache import ReplyCache, request_key
+from judges.limits import Bucket, Budget, backoff
+from judges.prices import Price
+from judges.protocols.protocol import Reply, Request
+from judges.verdicts import OK
 
-logger = logging.getLogger(__name__)
-TOP_LOGPROBS = 20
+Done = Callable[[int, Reply], None]
+RETRIED = {408, 409, 429}
+OPENAI = "https://api.openai.com/v1"
+OVERHEAD = 16  # tokens that a chat format adds to a message, at most
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
+class Try:
+    """How one call ended: its reply, whether another try may help, the headers, and whether it may have been paid."""
+
+    reply: Reply
+    again: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+    perhaps_paid: bool = False
+
+
+@dataclass(kw_only=True)
 class Endpoint:
     """One model behind one URL; options as `LLMJudge`."""
 
     model: str
     base_url: str | None
-    api_key: str
-    labels: tuple[str, str]
-    text_verdicts: bool
+    api_key: str | None
     concurrency: int
     timeout: float
     max_retries: int
+    requests: Bucket | None
+    tokens: Bucket | None
+    budget: Budget
+    price: Price
+    cache: ReplyCache | None
+    repeat: int
+    answered: bool = False
 
-    @cached_property
-    def client(self) -> openai.OpenAI:
-        """The client; it retries with jitter, and waits as long as a Retry-After says."""
-        return openai.OpenAI(
-            api_key=self.api_key, base_url=self.base_url, timeout=self.timeout, max_retries=self.max_retries
-        )
+    def clean(self, text: str) -> str:
+        """The text as it is: special tokens are the endpoint's to guard against."""
+        return text
 
-    def ask(self, prompts: Sequence[str], advance: Callable[[int], None]) -> list[Answer]:
-        """An answer to each prompt, in order; a request that fails is an answer with its kind of failure.
+    def ask(self, requests: Sequence[Request], advance: Callable[[int], None]) -> list[Reply]:
+        """A reply to each request, in order; one that fails has its kind of failure as status.
+
+        With a cache equal requests are one: they are asked once.
 
         Raises:
-            ValueError: the endpoint refuses the key or does not know the model.
+            ValueError: the endpoint refuses the key or does not know the model, before it answered anything.
         """
-        answers: list[Answer] = [Answer.failure("unanswered")] * len(prompts)
-        said_so = False
-        with ThreadPoolExecutor(self.concurrency) as pool:
-            futures = {pool.submit(self._one, prompt): i for i, prompt in enumerate(prompts)}
+        replies: dict[int, Reply] = {}
+        rows: dict[str, list[int]] = {}
+        for i, request in enumerate(requests):
+            rows.setdefault(self._key(request) if self.cache else str(i), []).append(i)
+
+        def done(key: str, reply: Reply) -> None:
+            replies.update({i: reply if i == rows[key][0] else replace(reply, calls=0) for i in rows[key]})
+            advance(len(rows[key]))
+
+        missing = {}
+        for key, (first, *_) in rows.items():
+            if self.cache and (known := self.cache.get(key)):
+                done(key, known)
+            else:
+                missing[key] = requests[first]
+        if missing:
+            _run(self._ask_all(missing, done))
+        return [replies[i] for i in range(len(requests))]
+
+    def _key(self, request: Request) -> str:
+        return request_key(self.model, self.base_url, self.repeat, request)
+
+    async def _ask_all(self, requests: Mapping[str, Request], done: Callable[[str, Reply], None]) -> None:
+        todo = iter(requests.items())
+        client = openai.AsyncOpenAI(
+            api_key=self.api_key or "none", base_url=self.base_url or OPENAI, timeout=self.timeout, max_retries=0
+        )
+        async with client:
+            workers = [
+                asyncio.ensure_future(self._work(client, todo, done))
+                for _ in range(min(self.concurrency, len(requests)))
+            ]
             try:
-                for future in as_completed(futures):
-                    answers[futures[future]], from_text = future.result()
-                    said_so = said_so or (from_text and self._say_so())
-                    advance(1)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-        return answers
+                await asyncio.gather(*workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
 
-    def _say_so(self) -> bool:
-        logger.warning("%s returns no log-probabilities: its verdicts are read from its text", self.model)
-        return True
+    async def _work(self, client: Any, todo: Iterator[tuple[str, Request]], done: Callable[[str, Reply], None]) -> None:
+        for key, request in todo:
+            reply = await self._one(client, request)
+            if self.cache and reply.status == OK:
+                self.cache.put(key, reply)
+            done(key, reply)
 
-    def _one(self, prompt: str) -> tuple[Answer, bool]:
-        """The answer, and whether it had to be read from text."""
+    async def _one(self, client: Any, request: Request) -> Reply:
+        """The reply, after as many tries as it takes and is allowed."""
+        reply = Reply(status="budget")
+        most = self.price.cost(most_tokens(request), request.max_tokens)
+        for tries in range(1, self.max_retries + 2):
+            if not await self.budget.reserve(most):
+                return reply
+            ended = await self._call(client, request, most)
+            reply = replace(ended.reply, calls=tries)
+            wait = backoff(tries, ended.headers)
+            if not ended.again or wait is None or tries > self.max_retries:
+                return reply
+            await asyncio.sleep(wait)
+        return reply
+
+    async def _call(self, client: Any, request: Request, most: float) -> Try:
+        cost = most  # also where the call is cancelled
+        try:
+            await self._pace(request)
+            ended = await self._send(client, request)
+            cost = most if ended.perhaps_paid else ended.reply.cost
+            return ended
+        finally:
+            self.budget.settle(most, cost)
+
+    async def _pace(self, request: Request) -> None:
+        if self.requests:
+            await self.requests.take(1)
+        if self.tokens:
+            await self.tokens.take(sum(len(turn["content"]) for turn in request.messages) // 4 + request.max_tokens)
+
+    async def _send(self, client: Any, request: Request) -> Try:
         started = time.perf_counter()
         try:
-            reply = self.client.chat.completions.create(
-                model=self.model,
-                messages=[{"role": "user", "content": prompt}],
-                max_tokens=1 if not self.text_verdicts else 8,
-                temperature=0,
-                logprobs=True,
-                top_logprobs=TOP_LOGPROBS,
-            )
-        except openai.AuthenticationError as error:
-            raise ValueError(f"the endpoint refused the API key (HTTP {error.status_code})") from None
-        except openai.NotFoundError:
+            async with asyncio.timeout(self.timeout):
+                raw = await client.chat.completions.with_raw_response.create(**self._body(request))
+                text = raw.text
+        except TimeoutError:
+            return Try(Reply(status="timeout"), again=True, perhaps_paid=True)
+        except openai.APIStatusError as error:
+            return self._refused(error)
+        except openai.APIConnectionError as error:
+            return Try(Reply(status=failure_kind(error)), again=True, perhaps_paid=True)
+        except (openai.OpenAIError, ValueError):
+            return Try(Reply(status="malformed-reply"), perhaps_paid=True)
+        reply = read_reply(text.replace(self.api_key, "[key]") if self.api_key else text)
+        self.answered = True
+        cost = self.price.cost(reply.input_tokens, reply.output_tokens)
+        known = replace(reply, latency=time.perf_counter() - started, cost=cost)
+        return Try(known, perhaps_paid=not (reply.input_tokens or reply.output_tokens))
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        """The call's arguments. All models of OpenAI take `max_completion_tokens`; other endpoints `max_tokens`."""
+        limit = "max_tokens" if self.base_url else "max_completion_tokens"
+        body = {"model": self.model, "messages": request.messages, "temperature": request.temperature}
+        body[limit] = request.max_tokens
+        return body | ({"logprobs": True, "top_logprobs": request.top_logprobs} if request.top_logprobs else {})
+
+    def _refused(self, error: openai.APIStatusError) -> Try:
+        """An HTTP status other than success. Its text may quote the key, so nothing of it is passed on."""
+        code = error.status_code
+        if not self.answered and code == 401:
+            raise ValueError("the endpoint refused the API key (HTTP 401)") from None
+        if not self.answered and code == 404:
             raise ValueError(f"the endpoint does not know the model {self.model!r}, or the base_url is wrong") from None
-        except openai.OpenAIError as error:
-            return Answer.failure(failure_kind(error)), False
-        except ValueError:  # the body is not JSON
-            return Answer.failure("malformed-reply"), False
-        return self._read(reply, time.perf_counter() - started)
-
-    def _read(self, reply: Any, latency: float) -> tuple[Answer, bool]:
-        try:
-            choice = reply.choices[0]
-            text = choice.message.content or ""
-            logprobs = choice.logprobs.content[0].top_logprobs if choice.logprobs and choice.logprobs.content else None
-            tokens = (reply.usage.prompt_tokens, reply.usage.completion_tokens) if reply.usage else (0, 0)
-            top = None if logprobs is None else [(str(each.token), float(each.logprob)) for each in logprobs]
-            refused = bool(choice.message.refusal)
-            text = str(text)
-        except (AttributeError, IndexError, TypeError, ValueError):
-            return Answer.failure("malformed-reply"), False
-        preference, status = self._verdict(text, top) if not refused else (math.nan, "refusal")
-        answer = Answer(preference, status, int(tokens[0]), int(tokens[1]), latency, raw=text)
-        return answer, top is None and status != "no-logprobs"
-
-    def _verdict(self, text: str, top: Sequence[tuple[str, float]] | None) -> tuple[float, str]:
-        if top is not None:
-            return label_preference(top, self.labels)
-        if not self.text_verdicts:
-            return math.nan, "no-logprobs"
-        if not text.strip():
-            return math.nan, "empty-reply"
-        stated = text.strip().rstrip(".")
-        return (float(stated == self.labels[0]), "ok") if stated in self.labels else (math.nan, "no-label")
+        return Try(Reply(status=failure_kind(error)), code in RETRIED or code >= 500, error.response.headers)
 
 
-def label_preference(top: Sequence[tuple[str, float]], labels: tuple[str, str]) -> tuple[float, str]:
-    """P(first label) among the two labels from (token, log-probability) pairs, and a status.
-
-    A label's probability is the sum over tokens that equal it but for surrounding space; one that is not listed counts
-    as 0 beside one that is. "no-label" where neither is listed.
-    """
-    weights = [math.fsum(math.exp(value) for token, value in top if token.strip() == label) for label in labels]
-    total = sum(weights)
-    if not 0 < total < math.inf:
-        return math.nan, "no-label"
-    return weights[0] / total, "ok"
+def most_tokens(request: Request) -> int:
+    """An upper bound on the tokens of a request: a token is a byte at least."""
+    return sum(len(turn["content"].encode("utf-8", "surrogatepass")) + OVERHEAD for turn in request.messages)
 
 
 def failure_kind(error: openai.OpenAIError) -> str:
     """A word or two for what went wrong; never the message, which may quote a key."""
-    kinds: list[tuple[type[Exception], str]] = [
-        (openai.APITimeoutError, "timeout"),
-        (openai.APIConnectionError, "connection"),
-        (openai.RateLimitError, "rate-limit"),
-        (openai.APIResponseValidationError, "malformed-reply"),
-    ]
-    for kind, name in kinds:
-        if isinstance(error, kind):
-            return name
-    return f"http-{error.status_code}" if isinstance(error, openai.APIStatusError) else "endpoint-error"
+    if isinstance(error, openai.RateLimitError):
+        return "rate-limit"
+    if isinstance(error, openai.APIStatusError):
+        return f"http-{error.status_code}"
+    return "timeout" if isinstance(error, openai.APITimeoutError) else "connection"
+
+
+def read_reply(body: str) -> Reply:
+    """A chat completion's body as a reply; status "malformed-reply" for anything else."""
+    try:
+        content = json.loads(body)
+        choice = content["choices"][0]
+        message, usage = choice["message"], content.get("usage") or {}
+        return Reply(
+            text=_text(message.get("content")),
+            top=_top(choice.get("logprobs")),
+            finish=_text(choice.get("finish_reason")) or "stop",
+            refused=bool(message.get("refusal")),
+            input_tokens=_count(usage.get("prompt_tokens")),
+            output_tokens=_count(usage.get("completion_tokens")),
+        )
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
+        return Reply(status="malformed-reply")
+
+
+def _text(value: Any) -> str:
+    if value is not None and not isinstance(value, str):
+        raise TypeError("not a text")
+    return value or ""
+
+
+def _count(value: Any) -> int:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise TypeError("not a number of tokens")
+    return value or 0
+
+
+def _top(logprobs: Any) -> list[tuple[str, float]] | None:
+    """(token, log-probability) of the first token's alternatives; None where there are none."""
+    if not logprobs or not logprobs.get("content"):
+        return None
+    top = [(_text(each["token"]), float(each["logprob"])) for each in logprobs["content"][0]["top_logprobs"]]
+    if not all(value <= 1e-3 or math.isnan(value) for _, value in top):
+        raise ValueError("a log-probability above 0")
+    return top or None
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Runs to the end, also where a loop is running in this thread already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(work)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, work).result()

@@ -8,7 +8,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,11 +32,12 @@ NO_REFERENCE = "no-reference"
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt and two responses as they are placed before the judge."""
+    """A prompt and two responses as they are placed before the judge, and reference answers where there are some."""
 
     prompt: Prompt
     first: str
     second: str
+    references: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,20 +95,23 @@ class Judge(ABC):
         *,
         both_orders: bool = False,
         progress: Progress | None = None,
+        references: Sequence[References] | None = None,
     ) -> Verdicts:
         """The full record of a comparison: n rows, or 2n with `both_orders` (all original ones, then all swapped).
 
-        Raises ValueError where the three sequences differ in length or an answer is missing.
+        `references` are correct answers, one a prompt, for judges whose protocol shows them; the others ignore them.
+        Raises ValueError where the sequences differ in length or an answer is missing.
         """
         n = len(prompts)
         if not n == len(first) == len(second):
             raise ValueError(
                 f"one first and one second response a prompt: got {n} prompts, {len(first)} first, {len(second)} second"
             )
-        questions = [Question(*each) for each in zip(prompts, first, second, strict=True)]
+        given = reference_texts(references, n)
+        questions = [Question(*each) for each in zip(prompts, first, second, given, strict=True)]
         order: list[Order] = ["original"] * n
         if both_orders:
-            questions += [Question(each.prompt, each.second, each.first) for each in questions]
+            questions += [replace(each, first=each.second, second=each.first) for each in questions]
             order += ["swapped"] * n
         answers = self.answer(questions, _counter(len(questions), progress)) if questions else []
         if len(answers) != len(questions):
@@ -175,6 +179,15 @@ def failing_empty(
     for i, each in zip(asked, given, strict=True):
         answers[i] = each
     return answers
+
+
+def reference_texts(references: Sequence[References] | None, n: int) -> list[tuple[str, ...]]:
+    """The references of n prompts as tuples, empty where there is none. Raises ValueError where there are not n."""
+    if references is None:
+        return [()] * n
+    if len(references) != n:
+        raise ValueError(f"one reference a prompt, None where there is none: got {len(references)} for {n} prompts")
+    return [tuple(each or ()) for each in references]
 
 
 def prompt_text(prompt: Prompt) -> str:

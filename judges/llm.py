@@ -1,70 +1,109 @@
-"""A language model as judge: any prompt, two labels; a local checkpoint or an OpenAI-compatible endpoint."""
+"""A language model as judge: a protocol asks and reads; an endpoint, a local checkpoint or vLLM answers."""
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Protocol as Interface
+from urllib.parse import urlsplit
 
-from judges.judge import Judge, Question, failing_empty, prompt_text
-from judges.models import check_batch_size, defused, encode_chat
-from judges.pair_preference import LabelJudge, check_labels
-from judges.verdicts import Answer
+import numpy as np
 
-TEMPLATE = """\
-Two responses answer one prompt. Decide which of them is the better answer.
+from judges.chat import LocalChat
+from judges.judge import Judge, Prompt, Question, Ratings, References, failing_empty, reference_texts
+from judges.pair_preference import check_labels
+from judges.protocols.alpaca_eval import AlpacaEval
+from judges.protocols.arena_hard import ArenaHard
+from judges.protocols.custom import TEMPLATE, Custom, cleaned, compile_template
+from judges.protocols.mt_bench import MTBench
+from judges.protocols.protocol import NO_VERDICT, Protocol, Reading, Reply, Request
+from judges.verdicts import OK, Answer
 
-Prompt:
-{{ prompt }}
+if TYPE_CHECKING:
+    from judges.endpoint import Endpoint
+    from judges.prices import Price
 
-Response {{ labels[0] }}:
-{{ first }}
+logger = logging.getLogger(__name__)
+BACKENDS = ("transformers", "openai", "vllm")
+PROTOCOLS = ("custom", "alpaca-eval", "arena-hard", "mt-bench")
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+Advance = Callable[[int], None]
 
-Response {{ labels[1] }}:
-{{ second }}
 
-Which response is better, {{ labels[0] }} or {{ labels[1] }}? Reply with that one letter and nothing else.
-"""
-VARIABLES = {"prompt", "first", "second", "labels"}
+class Backend(Interface):
+    """What answers requests."""
+
+    def clean(self, text: str) -> str:
+        """A text of a question as it may stand in a request."""
+
+    def ask(self, requests: Sequence[Request], advance: Advance) -> list[Reply]:
+        """A reply to each request, in order; a failed one has its kind as status."""
 
 
 @dataclass(eq=False)
 class LLMJudge(Judge):
-    """A language model that names the better response: P(first beats second) from the probabilities of its two labels.
+    """A language model that says which response is better, by one of four protocols.
+
+    `custom`: a template and two labels; P(first beats second) is the first label's share of the two labels'
+    probabilities. `alpaca-eval`: the same with the prompt, labels and decoding of the installed alpaca-eval package.
+    `arena-hard`: an explanation and one of five verdicts. `mt-bench`: an explanation and [[A]], [[B]] or [[C]]; it also
+    rates single answers (`rate`) and shows reference answers. See `judges.protocols` for how each reads replies.
 
     With `base_url` (or `backend="openai"`) the model is asked through an OpenAI-compatible endpoint, else it is a
-    checkpoint opened here. The template is the user's turn; a checkpoint without a chat template reads it as plain
-    text. Empty responses fail as "empty-response". On an endpoint a reply with log-probabilities is read like a local
-    model's; where the endpoint returns none and `text_verdicts` allows it, a reply that is exactly one label counts as
-    1 or 0.
+    checkpoint opened here. Empty responses fail as "empty-response". Every failure has its kind: what the protocol
+    calls it, or "timeout", "connection", "rate-limit", "http-500", "malformed-reply", "budget" (never asked).
 
     Args:
         model: folder, hub id, or the endpoint's name for a model.
         base_url: of an OpenAI-compatible endpoint.
-        backend: `transformers` or `openai`; by default `openai` where there is a base_url.
-        template: Jinja text over `prompt`, `first`, `second` and `labels`; by default a plain question.
-        labels: what the model writes for the response placed first and for the second; single tokens.
-        text_verdicts: accept the reply's text where an endpoint gives no log-probabilities.
+        backend: `transformers`, `openai` or `vllm`; by default `openai` where there is a base_url.
+        protocol: `custom`, `alpaca-eval`, `arena-hard` or `mt-bench`.
+        template, labels: of `custom`. Jinja text over `prompt`, `first`, `second` and `labels`; what the model writes
+            for the response placed first and for the second, single tokens.
+        text_verdicts: of `custom`: read a reply that is exactly one label as 1 or 0 where an endpoint gives no
+            log-probabilities.
+        prompt_file: the official prompts of `arena-hard` (a config of arena-hard-auto, YAML) or `mt-bench`
+            (judge_prompts.jsonl). Without it the prompt is our own, with the same verdicts, and not official.
+        settings_file, category: of `arena-hard`: JSON of JUDGE_SETTINGS and the category whose system prompt is used,
+            for a prompt_file that has none.
+        max_tokens, temperature: of a reply; by default the protocol's own.
+        repeat: which repetition of the same questions this is; another number asks a cached endpoint again.
+        cache: file (or folder) that keeps an endpoint's replies; what is in it is not paid for again.
         api_key_env: environment variable that holds the endpoint's key; the key itself is never an option.
+        concurrency, timeout, max_retries: calls in flight, seconds for one, and further tries. Retries wait as long as
+            Retry-After says, else ever longer, with jitter.
+        requests_per_minute, tokens_per_minute: what is sent at most; tokens are estimated as 4 characters each.
+        budget_calls, budget_usd: what this judge may spend on an endpoint as long as it lives, retries included. A call
+            that could pass it is not made. A call that failed on its way counts at the most it can have cost.
+        prices: YAML of {model: {input, output}}, US$ for a million tokens, over the table that comes along.
         revision, batch_size, trust_remote_code: of a checkpoint, as `CheckpointJudge`.
-        concurrency, timeout, max_retries: requests in flight, seconds for one, and further tries by the client.
 
     Raises:
-        ValueError: a missing model, key or template variable; a value out of range; labels that are not two texts. At
-            the first question: labels that are not single tokens of a checkpoint, or an endpoint that refuses the key
-                or
-            does not know the model.
+        ValueError: a missing model, key, file, package or template variable; a value out of range; an option of another
+            protocol; a budget in US$ for a model without a price. At the first question: labels that are not single
+            tokens of a checkpoint, or an endpoint that refuses the key or does not know the model.
     """
 
     model: str | Path
     base_url: str | None = None
-    backend: Literal["transformers", "openai"] | None = None
+    backend: Literal["transformers", "openai", "vllm"] | None = None
+    protocol: Literal["custom", "alpaca-eval", "arena-hard", "mt-bench"] = "custom"
     template: str = TEMPLATE
     labels: tuple[str, str] = ("A", "B")
     text_verdicts: bool = False
+    prompt_file: str | Path | None = None
+    settings_file: str | Path | None = None
+    category: str = "hard_prompt"
+    max_tokens: int | None = None
+    temperature: float | None = None
+    repeat: int = 0
+    cache: str | Path | None = None
     api_key_env: str = "OPENAI_API_KEY"
     revision: str | None = None
     batch_size: int = 16
@@ -72,96 +111,198 @@ class LLMJudge(Judge):
     concurrency: int = 16
     timeout: float = 60.0
     max_retries: int = 3
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    budget_calls: int | None = None
+    budget_usd: float | None = None
+    prices: str | Path | None = None
 
-    paths: ClassVar[tuple[str, ...]] = ("model",)
-    tuning: ClassVar[tuple[str, ...]] = ("batch_size", "concurrency", "timeout", "max_retries", "api_key_env")
+    paths: ClassVar[tuple[str, ...]] = ("model", "prompt_file", "settings_file", "cache", "prices")
+    tuning: ClassVar[tuple[str, ...]] = (
+        *("batch_size", "concurrency", "timeout", "max_retries", "api_key_env", "cache", "prices"),
+        *("requests_per_minute", "tokens_per_minute"),
+    )
 
     def __post_init__(self) -> None:
         self.labels = check_labels(self.labels)
         self.backend = self.backend or ("openai" if self.base_url else "transformers")
-        check_batch_size(self.batch_size)
-        if self.backend not in ("transformers", "openai"):
-            raise ValueError(f"backend must be 'transformers' or 'openai', got {self.backend!r}")
-        if self.backend == "transformers" and self.base_url:
-            raise ValueError("a base_url needs backend 'openai'; leave one of the two out")
-        if self.concurrency < 1 or self.timeout <= 0 or self.max_retries < 0:
-            raise ValueError("concurrency must be at least 1, timeout above 0 seconds and max_retries at least 0")
-        if self.backend == "openai" and not self.base_url and not os.environ.get(self.api_key_env):
-            raise ValueError(f"no API key: set the environment variable {self.api_key_env}, or give a base_url")
-        self._template = compile_template(self.template)
-        if self.backend == "transformers":
-            source = (self.model, self.revision, self.batch_size, self.trust_remote_code)
-            self._local = TemplateJudge(*source, labels=self.labels, template=self.template)
+        self._check_values()
+        self._check_endpoint()
+        self._protocol = self._new_protocol()
+        self._price = self._find_price()
+        self._backend: Backend | None = None
+        if self.backend != "openai":
+            self._backend = self._local()
 
-    def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
-        if self.backend == "transformers":
-            return self._local.answer(questions, advance)
-        return failing_empty(questions, advance, self._ask)
+    def answer(self, questions: Sequence[Question], advance: Advance) -> list[Answer]:
+        return failing_empty(questions, advance, lambda asked, step: self._answers(self._protocol, asked, step))
+
+    def rate(self, prompts: Sequence[Prompt], answers: Sequence[str], references: Sequence[References]) -> Ratings:
+        """MT-Bench's ratings of single answers, 1 to 10, with references where given; others: as `Judge.rate`."""
+        if self._protocol.rating is None:
+            return super().rate(prompts, answers, references)
+        if len(prompts) != len(answers):
+            raise ValueError(f"one answer a prompt: got {len(prompts)} prompts and {len(answers)} answers")
+        given = reference_texts(references, len(prompts))
+        questions = [Question(p, a, "", r) for p, a, r in zip(prompts, answers, given, strict=True)]
+        asked = [i for i, each in enumerate(questions) if each.first.strip()]
+        rating, status = np.full(len(questions), np.nan), ["empty-response"] * len(questions)
+        made = self._answers(self._protocol.rating, [questions[i] for i in asked], lambda n: None) if asked else []
+        for i, each in zip(asked, made, strict=True):
+            rating[i], status[i] = each.preference, each.status
+        return Ratings(rating, status)
+
+    def _answers(self, protocol: Protocol, questions: Sequence[Question], advance: Advance) -> list[Answer]:
+        """What the model says to each question, as the protocol reads it; a rating stands as preference."""
+        backend = self._answering
+        requests = [protocol.request(cleaned(each, backend.clean)) for each in questions]
+        replies = backend.ask(requests, advance)
+        readings = [_read(protocol, *each) for each in zip(replies, questions, strict=True)]
+        self._ask_again(protocol, questions, requests, replies, readings)
+        if any(each.from_text for each in readings):
+            logger.warning("%s gives no log-probabilities: its verdicts are read from its text", self.model)
+        return [_answer(*each) for each in zip(readings, replies, strict=True)]
+
+    def _ask_again(
+        self,
+        protocol: Protocol,
+        questions: Sequence[Question],
+        requests: Sequence[Request],
+        replies: list[Reply],
+        readings: list[Reading],
+    ) -> None:
+        """Asks once more where a reply holds no verdict and the protocol says so; both replies are read together."""
+        missing = [i for i, each in enumerate(readings) if each.status == NO_VERDICT]
+        further = {i: request for i in missing if (request := protocol.again(requests[i], replies[i]))}
+        later = self._answering.ask(list(further.values()), lambda n: None) if further else []
+        for i, reply in zip(further, later, strict=True):
+            replies[i] = replies[i].followed_by(reply)
+            readings[i] = _read(protocol, replies[i], questions[i])
+
+    @property
+    def _answering(self) -> Backend:
+        if self._backend is None:
+            self._backend = self._endpoint
+        return self._backend
 
     @cached_property
-    def _endpoint(self) -> Any:
+    def _endpoint(self) -> Endpoint:
+        from judges.cache import ReplyCache
         from judges.endpoint import Endpoint
+        from judges.limits import Bucket, Budget
 
         return Endpoint(
             model=str(self.model),
             base_url=self.base_url,
-            api_key=os.environ.get(self.api_key_env) or "none",
-            labels=self.labels,
-            text_verdicts=self.text_verdicts,
+            api_key=os.environ.get(self.api_key_env),
             concurrency=self.concurrency,
             timeout=self.timeout,
             max_retries=self.max_retries,
+            requests=Bucket(self.requests_per_minute) if self.requests_per_minute else None,
+            tokens=Bucket(self.tokens_per_minute) if self.tokens_per_minute else None,
+            budget=Budget(self.budget_calls, self.budget_usd),
+            price=self._price,
+            cache=ReplyCache(Path(self.cache)) if self.cache else None,
+            repeat=self.repeat,
         )
 
-    def _ask(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
-        return self._endpoint.ask([render(self._template, self.labels, each) for each in questions], advance)
+    def _local(self) -> Backend:
+        if self.backend == "vllm":
+            from judges.vllm_chat import VllmChat
+
+            return VllmChat(self.model, self.revision, self.trust_remote_code)
+        return LocalChat(self.model, self.revision, self.batch_size, self.trust_remote_code)
+
+    def _new_protocol(self) -> Protocol:
+        decoding = {"max_tokens": self.max_tokens, "temperature": self.temperature}
+        changed = {name: value for name, value in decoding.items() if value is not None}
+        if self.protocol == "custom":
+            compile_template(self.template)
+            return Custom(self.template, self.labels, self.text_verdicts, **changed)  # type: ignore[arg-type]
+        if self.protocol == "alpaca-eval":
+            return AlpacaEval.installed(max_tokens=self.max_tokens, temperature=self.temperature)
+        if self.protocol == "mt-bench":
+            made: MTBench | ArenaHard = MTBench.from_file(Path(self.prompt_file)) if self.prompt_file else MTBench()
+        else:
+            made = self._arena_hard()
+        return replace(made, **changed)  # type: ignore[arg-type]
+
+    def _arena_hard(self) -> ArenaHard:
+        if not self.prompt_file:
+            return ArenaHard()
+        settings = Path(self.settings_file) if self.settings_file else None
+        return ArenaHard.from_files(Path(self.prompt_file), settings, self.category)
+
+    def _find_price(self) -> Price:
+        from judges.prices import Price, price_of
+
+        price = price_of(str(self.model), Path(self.prices) if self.prices else None)
+        if price is None and self.budget_usd is not None:
+            raise ValueError(
+                f"budget_usd needs the price of {str(self.model)!r}: name it in the file of the option prices"
+            )
+        return price or Price(0, 0)
+
+    def _check_values(self) -> None:
+        if self.backend not in BACKENDS:
+            raise ValueError(f"backend must be {', '.join(BACKENDS)}, got {self.backend!r}")
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {self.protocol!r}")
+        foreign = {
+            "template, labels and text_verdicts are options of protocol 'custom'": self.protocol != "custom"
+            and (self.template != TEMPLATE or self.labels != LLMJudge.labels or self.text_verdicts),
+            "prompt_file is an option of protocols 'arena-hard' and 'mt-bench'": self.prompt_file
+            and self.protocol not in ("arena-hard", "mt-bench"),
+            "settings_file needs protocol 'arena-hard' and a prompt_file": self.settings_file
+            and not (self.prompt_file and self.protocol == "arena-hard"),
+        }
+        if problem := next((each for each, holds in foreign.items() if holds), None):
+            raise ValueError(f"{problem}; leave it out with {self.protocol!r}")
+        if (self.max_tokens is not None and self.max_tokens < 1) or (self.temperature or 0) < 0:
+            raise ValueError("max_tokens must be at least 1 and temperature at least 0")
+
+    def _check_endpoint(self) -> None:
+        if not NAME.fullmatch(self.api_key_env):
+            raise ValueError("api_key_env must be the name of an environment variable, never a key itself")
+        if self.base_url:
+            _check_url(self.base_url)
+        if self.backend != "openai":
+            if self.base_url:
+                raise ValueError("a base_url needs backend 'openai'; leave one of the two out")
+            return
+        if self.concurrency < 1 or self.timeout <= 0 or self.max_retries < 0:
+            raise ValueError("concurrency must be at least 1, timeout above 0 seconds and max_retries at least 0")
+        for name in ("requests_per_minute", "tokens_per_minute"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise ValueError(f"{name} must be above 0, got {value}")
+        for name in ("budget_calls", "budget_usd"):
+            if (value := getattr(self, name)) is not None and not value >= 0:
+                raise ValueError(f"{name} must be at least 0, got {value}")
+        if not self.base_url and not os.environ.get(self.api_key_env):
+            raise ValueError(f"no API key: set the environment variable {self.api_key_env}, or give a base_url")
 
 
-@dataclass(eq=False)
-class TemplateJudge(LabelJudge):
-    """A local checkpoint that reads an LLMJudge's template. Args and errors: as `LLMJudge`."""
-
-    template: str = TEMPLATE
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._template = compile_template(self.template)
-
-    def encode(self, tokenizer: Any, question: Question) -> list[int]:
-        return encode_template(tokenizer, self._template, self.labels, question)
+def _check_url(url: str) -> None:
+    """Raises ValueError for a URL that may carry a secret, without telling it."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("base_url must begin with http:// or https:// and name a host")
+    if parts.username or parts.password or parts.query:
+        raise ValueError("base_url must carry no user, password or query; the key comes from api_key_env")
 
 
-def render(template: Any, labels: tuple[str, str], question: Question, clean: Callable[[str], str] = str) -> str:
-    """The user's turn that asks a question; `clean` is applied to its texts first."""
-    texts = {"prompt": prompt_text(question.prompt), "first": question.first, "second": question.second}
-    return template.render(labels=labels, **{name: clean(text) for name, text in texts.items()})
+def _read(protocol: Protocol, reply: Reply, question: Question) -> Reading:
+    return protocol.read(reply, question) if reply.status == OK else Reading.failure(reply.status)
 
 
-def encode_template(tokenizer: Any, template: Any, labels: tuple[str, str], question: Question) -> list[int]:
-    """Token ids of a rendered question, up to where the answer begins; plain text where there is no chat template."""
-    text = render(template, labels, question, lambda part: defused(tokenizer, part))
-    if tokenizer.chat_template is None:
-        return tokenizer(text)["input_ids"]
-    return encode_chat(tokenizer, [{"role": "user", "content": text}], generation_prompt=True)
-
-
-def compile_template(text: str) -> Any:
-    """A Jinja template over `prompt`, `first`, `second` and `labels`.
-
-    Raises:
-        ValueError: it does not parse, leaves a response out, or uses another variable.
-    """
-    import jinja2
-    from jinja2 import meta
-    from jinja2.sandbox import SandboxedEnvironment
-
-    environment = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=False)
-    try:
-        used = meta.find_undeclared_variables(environment.parse(text))
-    except jinja2.TemplateSyntaxError as error:
-        raise ValueError(f"template line {error.lineno}: {error.message}") from error
-    if unknown := sorted(used - VARIABLES):
-        raise ValueError(f"template uses {', '.join(unknown)}; it has only {', '.join(sorted(VARIABLES))}")
-    if missing := sorted({"first", "second"} - used):
-        raise ValueError(f"template never shows {' and '.join(missing)}: a judge must see both responses")
-    return environment.from_string(text)
+def _answer(reading: Reading, reply: Reply) -> Answer:
+    return Answer(
+        reading.value,
+        reading.status,
+        reply.input_tokens,
+        reply.output_tokens,
+        reply.latency,
+        reply.cost,
+        raw=reply.text,
+        calls=reply.calls,
+    )

@@ -17,10 +17,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from judges.agreement import accuracy, calibration_error, length_bias, log_loss
 from judges.files import LabelledPair, read_labels
 from judges.judge import Judge, Progress, Question, messages_of, prompt_text
-from judges.llm import TEMPLATE, LLMJudge, compile_template, encode_template
+from judges.llm import LLMJudge
 from judges.models import check_batch_size, encode_response, label_ids, load_tokenizer, next_logits, padded
 from judges.pair_preference import PairPreferenceJudge, encode_preference
 from judges.pairrm import PairRMJudge
+from judges.protocols.custom import TEMPLATE, compile_template, encode_template
 from judges.ranker import encode_pair, new_ranker, rank
 from judges.reward_model import RewardModelJudge
 

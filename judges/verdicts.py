@@ -30,6 +30,7 @@ class Answer:
         cost: US$.
         raw: the judge's own words, where it has some.
         truncated: whether the judge saw only part of the texts, as its own protocol cuts them.
+        calls: paid calls made for this question, retries included; 0 where nothing is called or a cache knew.
     """
 
     preference: float
@@ -40,6 +41,7 @@ class Answer:
     cost: float = 0.0
     raw: str = ""
     truncated: bool = False
+    calls: int = 0
 
     @classmethod
     def failure(cls, status: str, raw: str = "") -> Answer:
@@ -63,6 +65,7 @@ class Verdicts:
         cost: float64 [m], US$.
         truncated: bool [m], whether the judge saw only part of the texts.
         raw: the judge's own words.
+        calls: int64 [m], paid calls made, retries included.
     """
 
     pairs: int
@@ -76,6 +79,7 @@ class Verdicts:
     cost: NDArray[np.float64]
     truncated: NDArray[np.bool_]
     raw: Sequence[str]
+    calls: NDArray[np.int64]
 
     @classmethod
     def of(cls, pairs: int, question: Sequence[int], order: Sequence[Order], answers: Sequence[Answer]) -> Verdicts:
@@ -97,6 +101,7 @@ class Verdicts:
             cost=np.array([answer.cost for answer in checked], dtype=np.float64),
             truncated=np.array([answer.truncated for answer in checked], dtype=np.bool_),
             raw=[answer.raw for answer in checked],
+            calls=np.array([answer.calls for answer in checked], dtype=np.int64),
         )
 
     def __len__(self) -> int:

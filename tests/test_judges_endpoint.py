@@ -171,7 +171,8 @@ def test_many_requests_in_flight_come_back_in_order_and_none_twice(server: Serve
         ("A", 1.0, "ok"),
         (" B.\n", 0.0, "ok"),
         ("", None, "empty-reply"),
-        ("A or B", None, "no-label"),
+        ("A or B", None, "two-verdicts"),
+        ("Neither.", None, "no-label"),
         ("А", None, "no-label"),  # a Cyrillic letter that looks like the label
     ],
 )
@@ -179,7 +180,7 @@ def test_text_verdicts_are_read_only_when_allowed_and_said_so_once(
     server: Server, caplog: pytest.LogCaptureFixture, text: str, preference: float | None, status: str
 ):
     server.script = lambda *_: (200, reply(text))
-    with caplog.at_level(logging.WARNING, logger="judges.endpoint"):
+    with caplog.at_level(logging.WARNING, logger="judges.llm"):
         verdicts = judge(server, text_verdicts=True).verdicts(["p"] * 3, ["a"] * 3, ["b"] * 3)
     assert list(verdicts.status) == [status] * 3
     assert verdicts.mean().tolist() == [preference] * 3 if preference is not None else np.isnan(verdicts.mean()).all()

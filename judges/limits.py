@@ -1,0 +1,99 @@
+"""How fast and how much: a token bucket, a budget that is never passed, and how long to wait before another try."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+LONGEST_WAIT = 300.0  # seconds; an endpoint that asks for more is not waited for
+POLL = 0.02
+
+
+class Bucket:
+    """A token bucket of `per_minute`, that holds a second's worth: over any time it lets through that time's share and
+    one second more.
+    """
+
+    def __init__(self, per_minute: float) -> None:
+        self.rate = per_minute / 60
+        self.capacity = max(1.0, self.rate)
+        self.level, self.at = self.capacity, -math.inf
+
+    def delay(self, amount: float, now: float) -> float:
+        """Seconds to wait before an `amount` taken at time `now` may pass; it is taken at once, so callers queue."""
+        if self.at > -math.inf:
+            self.level = min(self.capacity, self.level + (now - self.at) * self.rate)
+        self.at = now
+        self.level -= amount
+        return max(0.0, -self.level / self.rate)
+
+    async def take(self, amount: float) -> None:
+        """Waits until `amount` may pass."""
+        if (wait := self.delay(amount, time.monotonic())) > 0:
+            await asyncio.sleep(wait)
+
+
+@dataclass
+class Budget:
+    """Calls and US$ that may be spent, by one judge as long as it lives; None is no bound.
+
+    A call reserves the most it can cost and gives back what it did not. So nothing passes the budget, not even calls
+    in flight: a call that would waits until the others have settled, and is refused if it still would.
+    """
+
+    calls: int | None = None
+    usd: float | None = None
+    spent_calls: int = 0
+    spent_usd: float = 0.0
+    reserved_usd: float = 0.0
+    in_flight: int = 0
+
+    async def reserve(self, most: float) -> bool:
+        """Whether a call of at most `most` US$ may be made now; it is then counted, and must be settled."""
+        while self._passes(self.spent_usd + self.reserved_usd + most):
+            if self._passes(self.spent_usd + most) or not self.in_flight:
+                return False
+            await asyncio.sleep(POLL)
+        self.spent_calls += 1
+        self.in_flight += 1
+        self.reserved_usd += most
+        return True
+
+    def settle(self, most: float, cost: float) -> None:
+        """A call that reserved `most` cost `cost`."""
+        self.in_flight -= 1
+        self.reserved_usd = self.reserved_usd - most if self.in_flight else 0.0  # sums of floats leave crumbs
+        self.spent_usd += cost
+
+    def _passes(self, usd: float) -> bool:
+        return (self.calls is not None and self.spent_calls >= self.calls) or (self.usd is not None and usd > self.usd)
+
+
+def backoff(tries: int, headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait after the `tries`-th failed try: what Retry-After says and up to a tenth more, else half a second
+    doubled each time, at most 8, and between a half and all of that. None: the endpoint wants too long a wait.
+    """
+    asked = _retry_after(headers)
+    if asked is None:
+        return min(8.0, 0.5 * 2 ** (tries - 1)) * random.uniform(0.5, 1)
+    return asked * random.uniform(1, 1.1) if asked <= LONGEST_WAIT else None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, from `retry-after-ms` or `retry-after` as seconds or as a date; None where there is none to read."""
+    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) * unit
+        except ValueError:
+            continue
+        if math.isfinite(seconds):
+            return max(0.0, seconds)
+    try:
+        return max(0.0, parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None

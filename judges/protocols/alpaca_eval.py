@@ -1,0 +1,85 @@
+"""AlpacaEval 2.0's comparison: prompt, labels and decoding are read from the installed alpaca-eval package."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from judges.judge import Question, prompt_text
+from judges.protocols.custom import LabelProtocol
+from judges.protocols.protocol import Message, Request, fill
+
+EVALUATOR = "weighted_alpaca_eval_gpt4_turbo"
+TURN = re.compile(r"<\|im_start\|>([^\n]*)\n(.*?)<\|im_end\|>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class AlpacaEval(LabelProtocol):
+    """The evaluator `weighted_alpaca_eval_gpt4_turbo` of alpaca-eval 0.6.6.
+
+    P(first beats second) = P(m) / (P(m) + P(M)), as `completion_parsers.logprob_parser` computes 2 - preference; a
+    label that is not among the listed tokens counts 0, and only the bare label counts. Replies without
+    log-probabilities fail: the protocol reads no text. Responses are substituted all at once, where
+    `utils.make_prompts` would replace a placeholder that a response contains. Which response is placed first is the
+    caller's; upstream draws it.
+    """
+
+    turns: tuple[tuple[str, str], ...]
+    labels: tuple[str, str]
+    max_tokens: int
+    temperature: float
+    top_logprobs: int
+    exact: bool = True
+
+    @classmethod
+    def installed(cls, *, max_tokens: int | None = None, temperature: float | None = None) -> AlpacaEval:
+        """The protocol of the installed package, which is not imported.
+
+        Raises:
+            ValueError: alpaca-eval is not installed, or its evaluator has another form.
+        """
+        configs = _configs()
+        try:
+            config = yaml.safe_load((configs / EVALUATOR / "configs.yaml").read_text(encoding="utf-8"))[EVALUATOR]
+            prompt = (configs / config["prompt_template"]).read_text(encoding="utf-8")
+            options = config["completions_kwargs"]
+            return cls(
+                turns=tuple((role.strip(), content.strip()) for role, content in TURN.findall(prompt)),
+                labels=_labels(config["completion_parser_kwargs"]),
+                max_tokens=max_tokens or int(options["max_tokens"]),
+                temperature=float(options["temperature"] if temperature is None else temperature),
+                top_logprobs=int(options["top_logprobs"]),
+            )
+        except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+            raise ValueError(
+                f"the installed alpaca-eval has no evaluator {EVALUATOR} in the form of 0.6.6 ({error}); "
+                "install alpaca-eval==0.6.6"
+            ) from error
+
+    def request(self, question: Question) -> Request:
+        values = {
+            "instruction": prompt_text(question.prompt),
+            "output_1": question.first,
+            "output_2": question.second,
+        }
+        messages: list[Message] = [{"role": role, "content": fill(content, values)} for role, content in self.turns]
+        return Request(messages, self.max_tokens, self.temperature, self.labels, self.top_logprobs)
+
+
+def _configs() -> Path:
+    spec = find_spec("alpaca_eval")
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError("protocol 'alpaca-eval' reads its prompt from alpaca-eval: pip install alpaca-eval==0.6.6")
+    return Path(spec.submodule_search_locations[0]) / "evaluators_configs"
+
+
+def _labels(options: dict[str, Any]) -> tuple[str, str]:
+    """The label of the first output (the numerator) and the other one."""
+    first = options["numerator_token"]
+    (other,) = {*options["denominator_tokens"]} - {first}
+    return first, other

@@ -1,0 +1,146 @@
+"""Arena-Hard's comparison: an explanation that ends with one of five verdicts, [[A>>B]] to [[B>>A]]."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from judges.judge import Question, prompt_text
+from judges.protocols.protocol import NO_VERDICT, Protocol, Reading, Reply, Request, chat, fill
+from judges.protocols.reading import find, one_verdict, strip_thinking, without_text
+
+SYSTEM = """\
+You compare the answers of two assistants, A and B, to one request. Check both for mistakes, then weigh how well each \
+helps with what was asked. Explain your comparison briefly and end with exactly one verdict on a line of its own:
+
+[[A>>B]] A is much better
+[[A>B]] A is a little better
+[[A=B]] they are about equal
+[[B>A]] B is a little better
+[[B>>A]] B is much better
+"""
+USER = """\
+Request:
+{QUESTION}
+
+Answer of assistant A:
+{ANSWER_A}
+
+Answer of assistant B:
+{ANSWER_B}
+"""
+ONCE_MORE = "Your reply has no verdict. Finish it with exactly one of the five verdicts in double square brackets."
+PATTERNS = (r"\[\[([AB<>=]+)\]\]", r"\[([AB<>=]+)\]")
+# show_result.py of lmarena/arena-hard-auto reads the mirrored spellings too.
+PREFERENCE = {"A>>B": 1.0, "A>B": 0.75, "A=B": 0.5, "B>A": 0.25, "B>>A": 0.0}
+MIRRORED = {"B<<A": 1.0, "B<A": 0.75, "B=A": 0.5, "A<B": 0.25, "A<<B": 0.0}
+SIDES = ({"ANSWER_A", "answer_1"}, {"ANSWER_B", "answer_2"})
+
+
+@dataclass(frozen=True)
+class ArenaHard(Protocol):
+    """Five-way verdicts as 1, .75, .5, .25 and 0.
+
+    Follows lmarena/arena-hard-auto, `gen_judgment.py`: the first of `patterns` that matches decides; a reply without a
+    verdict is answered once ("number_of_judgment_attempts: 2" of its v0.1) and both replies are read together. As in
+    v0.1, two verdicts that differ are a failure; v2.0 takes the last one, which would let a quoted verdict count. The
+    words of the second request are our own. Without a file prompt and system text are ours too: **not the official
+    prompt**, only its contract.
+    """
+
+    system: str = SYSTEM
+    template: str = USER
+    patterns: tuple[re.Pattern[str], ...] = tuple(map(re.compile, PATTERNS))
+    attempts: int = 2
+    max_tokens: int = 4096
+    temperature: float = 0.0
+
+    @classmethod
+    def from_files(cls, prompt_file: Path, settings_file: Path | None, category: str) -> ArenaHard:
+        """The official protocol from a config of arena-hard-auto.
+
+        Args:
+            prompt_file: YAML with `prompt_template`, `regex_patterns` or `regex_pattern`, `temperature`, `max_tokens`,
+                and, before v2.0, `system_prompt`.
+            settings_file: JSON of upstream's JUDGE_SETTINGS, {category: {"system_prompt"}}, where the YAML has none.
+            category: of settings_file.
+
+        Raises:
+            ValueError: a file that is missing, is not in this form, or leaves a response out.
+        """
+        config = _mapping(prompt_file, yaml.safe_load)
+        template = config.get("prompt_template")
+        template = template[0] if isinstance(template, list) and template else template
+        if not isinstance(template, str) or not all(any(f"{{{n}}}" in template for n in side) for side in SIDES):
+            raise ValueError(f"{prompt_file} has no prompt_template with {{ANSWER_A}} and {{ANSWER_B}}")
+        return cls(
+            system=_system(config, prompt_file, settings_file, category),
+            template=template,
+            patterns=_patterns(config, prompt_file),
+            attempts=int(config.get("number_of_judgment_attempts", 2)),
+            max_tokens=int(config.get("max_tokens", cls.max_tokens)),
+            temperature=float(config.get("temperature", cls.temperature)),
+        )
+
+    def request(self, question: Question) -> Request:
+        asked = prompt_text(question.prompt)
+        values = {"QUESTION": asked, "question_1": asked}
+        values |= dict.fromkeys(SIDES[0], question.first) | dict.fromkeys(SIDES[1], question.second)
+        return Request(chat(self.system, fill(self.template, values)), self.max_tokens, self.temperature)
+
+    def again(self, request: Request, reply: Reply) -> Request | None:
+        if self.attempts < 2:
+            return None
+        turns = [{"role": "assistant", "content": reply.text}, {"role": "user", "content": ONCE_MORE}]
+        return Request([*request.messages, *turns], request.max_tokens, request.temperature)
+
+    def read(self, reply: Reply, question: Question) -> Reading:
+        if problem := without_text(reply):
+            return Reading.failure(problem)
+        text = strip_thinking(reply.text)
+        found = next((each for pattern in self.patterns if (each := find(pattern, text))), [])
+        verdict, problem = one_verdict(found, text, question)
+        if problem:
+            return Reading.failure(problem)
+        value = (PREFERENCE | MIRRORED).get(verdict)
+        return Reading.failure(NO_VERDICT) if value is None else Reading(value)
+
+
+def _mapping(path: Path, parse: Any) -> dict[str, Any]:
+    try:
+        content = parse(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read as a config of a judge: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no keys and values; it must be a config of a judge")
+    return content
+
+
+def _system(config: dict[str, Any], prompt_file: Path, settings_file: Path | None, category: str) -> str:
+    if settings_file is None:
+        if not isinstance(config.get("system_prompt"), str):
+            raise ValueError(f"{prompt_file} has no system_prompt; give the option settings_file")
+        return config["system_prompt"]
+    settings = _mapping(settings_file, json.loads)
+    try:
+        return str(settings[category]["system_prompt"])
+    except (KeyError, TypeError):
+        raise ValueError(
+            f"{settings_file} has no system_prompt for category {category!r}; it has {', '.join(map(str, settings))}"
+        ) from None
+
+
+def _patterns(config: dict[str, Any], prompt_file: Path) -> tuple[re.Pattern[str], ...]:
+    texts = config.get("regex_patterns") or [config.get("regex_pattern") or PATTERNS[0]]
+    try:
+        patterns = tuple(re.compile(text) for text in texts)
+    except (re.error, TypeError) as error:
+        raise ValueError(f"{prompt_file} has a pattern that is no regular expression: {error}") from error
+    if any(pattern.groups != 1 for pattern in patterns):
+        raise ValueError(f"{prompt_file} has a pattern without exactly one group for the verdict")
+    return patterns

@@ -1,0 +1,116 @@
+"""Reading verdicts from text that may be hostile: the rules that all protocols with written verdicts share."""
+
+from __future__ import annotations
+
+import re
+import string
+from bisect import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from judges.judge import Question, prompt_text
+from judges.protocols.protocol import NO_VERDICT, Reply
+
+OPENING = re.compile(r"\s*<think(?:ing)?>", re.IGNORECASE)
+CLOSING = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+REFUSAL = re.compile(
+    r"\s*(?:i['’]m (?:very )?sorry|i am (?:very )?sorry|sorry|i can(?:['’]t|not)|i['’]m (?:unable|not able)"
+    r"|i am (?:unable|not able)|i (?:must|have to) (?:decline|refuse)|i won['’]t|as an ai)\b",
+    re.IGNORECASE,
+)
+# A fenced block, a line that quotes, a text in quotation marks. The last two end with their line.
+QUOTATION = re.compile(r'```.*?(?:```|\Z)|^[ \t]*>[^\n]*|"[^"\n]*"|“[^”\n]*”', re.DOTALL | re.MULTILINE)
+QUOTED_LINE = re.compile(r'^[ \t*]*("[^"\n]*"|“[^”\n]*”)[ \t*.]*$', re.MULTILINE)
+UPPER = str.maketrans(string.ascii_lowercase, string.ascii_uppercase)
+CONTEXT = 16  # characters before a verdict that make it a copy of a response's words
+
+
+@dataclass(frozen=True)
+class Found:
+    """A verdict in a text: what it says and where it stands."""
+
+    verdict: str
+    start: int
+    end: int
+
+
+def strip_thinking(text: str) -> str:
+    """A reply without the thinking block it begins with; "" where the block never ends.
+
+    A block whose opening tag is in the prompt shows only its closing tag; all up to the last one is thinking.
+    """
+    closings = list(CLOSING.finditer(text))
+    if closings:
+        return text[closings[-1].end() :]
+    return "" if OPENING.match(text) else text
+
+
+def without_text(reply: Reply) -> str | None:
+    """Why a reply holds no text to read: "refusal", "truncated", "empty-reply"; None where it does."""
+    if reply.refused or reply.finish == "content_filter":
+        return "refusal"
+    if reply.finish == "length":
+        return "truncated"
+    return None if strip_thinking(reply.text).strip() else "empty-reply"
+
+
+def find(pattern: re.Pattern[str], text: str) -> list[Found]:
+    """The matches of a pattern with one group, ASCII letters read as capitals, empty ones left out."""
+    return [Found(match[1], *match.span()) for match in pattern.finditer(text.translate(UPPER)) if match[1]]
+
+
+def one_verdict(found: Sequence[Found], text: str, question: Question) -> tuple[str, str]:
+    """(verdict, "") or ("", kind of failure) from the verdicts found in a reply.
+
+    "two-verdicts": two that differ, wherever they stand. "quoted-verdict": the only one stands in a quotation or in
+    words copied from the prompt or a response; or these hold the same verdict and it is not the reply's last line.
+    "refusal": none, and the reply begins as refusals do. "no-verdict": none.
+    """
+    if not found:
+        return "", "refusal" if REFUSAL.match(text) else NO_VERDICT
+    if len({each.verdict for each in found}) > 1:
+        return "", "two-verdicts"
+    sources = _sources(question)
+    in_source = any(text[found[0].start : found[0].end].translate(UPPER) in each for each in sources)
+    foreign = _copies(sources, text, found) | _quoted(text, found, strict=in_source)
+    last_line = text.rstrip().rfind("\n") + 1
+    if any(each not in foreign and (not in_source or each.start >= last_line) for each in found):
+        return found[0].verdict, ""
+    return "", "quoted-verdict"
+
+
+def _sources(question: Question) -> list[str]:
+    texts = (prompt_text(question.prompt), question.first, question.second, *question.references)
+    return [text.translate(UPPER) for text in texts]
+
+
+def _copies(sources: Sequence[str], text: str, found: Sequence[Found]) -> set[Found]:
+    """The verdicts that stand after the same words as in a source."""
+    capitals = text.translate(UPPER)
+    written = {capitals[each.start : each.end] for each in found}
+    contexts = {
+        source[match.start() - CONTEXT : match.end()]
+        for source in sources
+        for token in written
+        for match in re.finditer(re.escape(token), source)
+        if match.start() >= CONTEXT
+    }
+    return {each for each in found if capitals[max(0, each.start - CONTEXT) : each.end] in contexts}
+
+
+def _quoted(text: str, found: Sequence[Found], *, strict: bool) -> set[Found]:
+    """The verdicts that stand in quotations.
+
+    Prompts show the verdict in quotation marks, so marks around the bare verdict, or around a whole line, are the
+    judge's own, unless `strict`.
+    """
+    own = set() if strict else {match.span(1) for match in QUOTED_LINE.finditer(text)}
+    spans = [match.span() for match in QUOTATION.finditer(text)]
+    starts = [start for start, _ in spans]
+    quoted = set()
+    for each in found:
+        start, end = spans[bisect(starts, each.start) - 1] if starts else (0, 0)
+        bare = not strict and (start, end) == (each.start - 1, each.end + 1)
+        if start <= each.start and each.end <= end and not bare and (start, end) not in own:
+            quoted.add(each)
+    return quoted
