@@ -148,8 +148,8 @@ class Endpoint:
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self.timeout):
-                raw = await client.chat.completions.with_raw_response.create(**self._body(request))
-                text = raw.text
+                # The typed method spends a third of the processor's time on types that are not needed here.
+                text = await client.post("/chat/completions", cast_to=str, body=self._body(request))
         except TimeoutError:
             return Try(Reply(status="timeout"), again=True, perhaps_paid=True)
         except openai.APIStatusError as error:

@@ -132,6 +132,7 @@ def test_the_frame_has_a_row_a_question_with_everything_measured():
             "cost": 0.001,
             "truncated": False,
             "raw": "A",
+            "calls": 0,
         }
     ]
 

@@ -1,0 +1,328 @@
+"""LLMJudge against an endpoint that misbehaves: nothing lost, nothing doubled, nothing paid twice, no cap passed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from chat_server import Act, ChatServer, completion
+
+from judges import LLMJudge
+
+KEY = "sk-test-5f2c9d-not-for-anyone"
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+
+def number_of(words: str) -> int:
+    """The number of the item a rendered question is about."""
+    return int(words.split("item")[1].split()[0])
+
+
+def preference_of(number: int) -> float:
+    return (number % 97 + 1) / 99
+
+
+def right(words: str, *_: Any) -> Act:
+    return Act(completion("A", preference_of(number_of(words))))
+
+
+def items(n: int) -> tuple[list[str], list[str], list[str]]:
+    return ["p"] * n, [f"item{i} " for i in range(n)], ["b"] * n
+
+
+def judge(server: ChatServer, **options: Any) -> LLMJudge:
+    return LLMJudge("m", base_url=server.url, **({"max_retries": 0, "concurrency": 64} | options))
+
+
+WRONG_TYPES = [
+    {"choices": 3},
+    [1],
+    {"choices": [{"message": {"content": ["A"]}}]},
+    {"choices": [{"message": {"content": "A"}, "logprobs": {"content": [{"top_logprobs": 7}]}}]},
+    completion("A", 0.5) | {"usage": {"prompt_tokens": "many"}},
+]
+TIMEOUT = 1.0
+# Items by their number modulo 16: how often they fail before they are answered (99: always), as what, and how.
+FAULTS: dict[int, tuple[int, str, Act]] = {
+    0: (1, "rate-limit", Act({"error": KEY}, 429, {"retry-after": "0.05"})),
+    1: (1, "http-500", Act({"error": KEY}, 500)),
+    2: (99, "http-503", Act("down", 503, {"retry-after-ms": "20"})),
+    3: (1, "timeout", Act(completion("A", 0.5), delay=3 * TIMEOUT)),
+    4: (1, "connection", Act(reset=True)),
+    5: (99, "connection", Act(reset=True)),
+    6: (99, "timeout", Act(completion("A", 0.5), dribble=3 * TIMEOUT)),
+    7: (99, "malformed-reply", Act('{"choices": [')),
+    8: (99, "malformed-reply", Act(WRONG_TYPES[0])),
+    9: (99, "no-logprobs", Act(completion("A"))),
+    10: (99, "refusal", Act(completion(None, 0.5, refusal="I will not."))),
+    11: (99, "http-400", Act({"error": KEY}, 400)),
+}
+RETRIED = {"rate-limit", "http-500", "http-503", "timeout", "connection"}
+
+
+def faulty(words: str, tries: int, _: Any) -> Act:
+    number = number_of(words)
+    failures, _, act = FAULTS.get(number % 16, (0, "", Act()))
+    if tries > failures:
+        return Act(completion("A", preference_of(number)), dribble=0.02 * (number % 16 == 12))
+    return Act(WRONG_TYPES[number // 16 % len(WRONG_TYPES)]) if number % 16 == 8 else act
+
+
+@pytest.mark.slow
+def test_two_thousand_comparisons_under_every_fault_are_right_or_fail_as_their_kind():
+    n, retries = 2000, 2
+    seen: list[tuple[int, int]] = []
+    with ChatServer(faulty) as server:
+        made = judge(server, max_retries=retries, timeout=TIMEOUT)
+        verdicts = made.verdicts(*items(n), progress=lambda *done: seen.append(done))
+    failures = [FAULTS.get(i % 16, (0, "", Act())) for i in range(n)]
+    expected = [kind if times > retries else "ok" for times, kind, _ in failures]
+    assert Counter(verdicts.status) == Counter(expected)
+    assert list(verdicts.status) == expected
+    preference = [preference_of(i) if status == "ok" else math.nan for i, status in enumerate(expected)]
+    np.testing.assert_allclose(verdicts.preference, preference, atol=1e-12)
+    calls = [1 + (min(times, retries) if kind in RETRIED else 0) for times, kind, _ in failures]
+    assert {number_of(words): count for words, count in server.calls.items()} == dict(enumerate(calls))
+    assert verdicts.calls.tolist() == calls
+    assert [done for done, _ in seen if done] == list(range(1, n + 1))
+    assert server.most <= 64
+    assert KEY not in verdicts.frame().to_csv()
+
+
+CLIENT = """\
+import sys
+import numpy as np
+from judges import LLMJudge
+judge = LLMJudge("m", base_url=sys.argv[1], cache=sys.argv[2], concurrency=32, max_retries=0)
+n = int(sys.argv[3])
+np.save(sys.argv[4], judge.compare(["p"] * n, [f"item{i} " for i in range(n)], ["b"] * n))
+"""
+
+
+def test_a_run_killed_half_way_and_resumed_repeats_no_paid_call(tmp_path: Path):
+    n, cache = 400, tmp_path / "replies.sqlite"
+    with ChatServer(lambda *call: Act(right(*call).body, delay=0.1)) as server:
+        command = [sys.executable, "-c", CLIENT, server.url, str(cache), str(n), str(tmp_path / "out.npy")]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        killed = subprocess.Popen(command, env=environment)
+        while server.total < n // 2:
+            time.sleep(0.005)
+        killed.kill()
+        killed.wait()
+        time.sleep(0.2)
+        before = server.total
+        kept = sqlite3.connect(cache).execute("SELECT count(*) FROM replies").fetchone()[0]
+        assert n // 4 < kept < n
+        subprocess.run(command, env=environment, check=True)
+        assert server.total - before == n - kept
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), [preference_of(i) for i in range(n)], atol=1e-12)
+    assert before - kept <= 32  # what was in flight when it was killed
+    assert KEY.encode() not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("cap", [0, 1, 100])
+def test_an_endpoint_never_sees_more_calls_than_the_budget_retries_included(cap: int):
+    def half(words: str, tries: int, body: Any) -> Act:
+        return Act({}, 500, {"retry-after": "0"}) if number_of(words) % 2 and tries < 3 else right(words)
+
+    with ChatServer(half) as server:
+        verdicts = judge(server, budget_calls=cap, max_retries=3).verdicts(*items(300))
+        assert server.total == cap
+    assert verdicts.calls.sum() == cap
+    statuses = Counter(verdicts.status)
+    assert statuses["budget"] == (verdicts.calls == 0).sum() > 0
+    assert set(statuses) <= {"ok", "budget", "http-500"}
+
+
+def test_us_dollars_are_reserved_before_a_call_so_that_the_budget_is_never_passed(tmp_path: Path):
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("m: {input: 1000, output: 100000}\n")
+    with ChatServer(lambda *_: Act(completion("A", 0.75, usage=(20, 1)), delay=0.01)) as server:
+        made = judge(server, budget_usd=5.0, prices=prices)
+        verdicts = made.verdicts(*items(100))
+        again = made.verdicts(*items(3))
+    paid = verdicts.cost[verdicts.calls > 0]
+    np.testing.assert_allclose(paid, 0.12, atol=1e-12)  # 20 x $1,000 and 1 x $100,000 a million
+    longest = 0.1 + 1e-3 * (16 + len(server.bodies[0]["messages"][0]["content"].encode()) + 2)
+    assert 5 - longest - 0.12 < paid.sum() <= 5
+    assert Counter(verdicts.status) == {"ok": len(paid), "budget": 100 - len(paid)}
+    assert again.status == ["budget"] * 3
+
+
+def test_a_budget_in_dollars_needs_a_price_and_dated_names_have_their_models_price():
+    with pytest.raises(ValueError, match="budget_usd needs the price of 'unknown'"):
+        LLMJudge("unknown", base_url="http://localhost/v1", budget_usd=1)
+    with ChatServer(right) as server:
+        verdicts = LLMJudge("gpt-4o-mini-2024-07-18", base_url=server.url).verdicts(*items(1))
+    np.testing.assert_allclose(verdicts.cost, (11 * 0.15 + 1 * 0.60) / 1e6)
+
+
+def test_a_cached_verdict_costs_no_call_and_keeps_what_it_cost_then(tmp_path: Path):
+    with ChatServer(right) as server:
+        first = judge(server, cache=tmp_path).verdicts(*items(5))
+        again = judge(server, cache=tmp_path).verdicts(*items(5))
+        assert (tmp_path / "replies.sqlite").is_file()
+        assert server.total == 5
+        np.testing.assert_array_equal(first.preference, again.preference)
+        np.testing.assert_array_equal(first.latency, again.latency)
+        assert (first.calls.tolist(), again.calls.tolist()) == ([1] * 5, [0] * 5)
+        for other in ({"repeat": 1}, {"temperature": 0.5}, {"max_tokens": 2}, {"labels": ("A", "C")}):
+            judge(server, cache=tmp_path, **other).compare(*items(5))
+        LLMJudge("n", base_url=server.url, cache=tmp_path).compare(*items(5))
+        LLMJudge("m", base_url=server.url.replace("127.0.0.1", "localhost"), cache=tmp_path).compare(*items(5))
+        judge(server, cache=tmp_path).compare(["p"] * 5, ["b"] * 5, items(5)[1])
+        assert server.total == 5 * 8
+
+
+def test_equal_questions_are_asked_once_with_a_cache_and_each_time_without(tmp_path: Path):
+    with ChatServer(right) as server:
+        verdicts = judge(server, cache=tmp_path / "one.sqlite").verdicts(["p"] * 4, ["item1 "] * 4, ["b"] * 4)
+        assert server.total == verdicts.calls.sum() == 1
+        np.testing.assert_allclose(verdicts.preference, [preference_of(1)] * 4)
+        judge(server).compare(["p"] * 4, ["item1 "] * 4, ["b"] * 4)
+        assert server.total == 5
+
+
+def test_failed_calls_are_not_cached_and_are_asked_again(tmp_path: Path):
+    with ChatServer(lambda words, tries, body: right(words) if tries > 1 else Act({}, 500)) as server:
+        assert judge(server, cache=tmp_path).verdicts(*items(3)).status == ["http-500"] * 3
+        assert judge(server, cache=tmp_path).verdicts(*items(3)).status == ["ok"] * 3
+
+
+def test_a_file_that_is_no_cache_is_refused(tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("no database " * 100)
+    with pytest.raises(ValueError, match=r"cache .*notes.txt cannot be opened"):
+        LLMJudge("m", base_url="http://127.0.0.1:9/v1", cache=tmp_path / "notes.txt").compare(["p"], ["a"], ["b"])
+
+
+def test_retry_after_is_waited_for_and_a_wait_too_long_is_a_failure_at_once():
+    def script(words: str, tries: int, _: Any) -> Act:
+        wait = {"item0": "0.4", "item1": "86400"}[words.split("Response A:\n")[1].split()[0]]
+        return Act({}, 429, {"retry-after": wait}) if tries == 1 else right(words)
+
+    with ChatServer(script) as server:
+        started = time.perf_counter()
+        assert judge(server, max_retries=2).verdicts(*items(2)).status == ["ok", "rate-limit"]
+        assert 0.4 <= time.perf_counter() - started < 5
+        assert server.total == 3
+
+
+def test_requests_a_minute_are_kept():
+    with ChatServer(right) as server:
+        started = time.perf_counter()
+        judge(server, requests_per_minute=1200).compare(*items(40))  # 20 at once, then 20 a second
+    assert time.perf_counter() - started >= 0.95
+
+
+def test_a_key_refused_after_answers_fails_those_questions_and_keeps_the_answers():
+    def script(words: str, *_: Any) -> Act:
+        return Act({"error": KEY}, 401) if number_of(words) > 4 else right(words)
+
+    with ChatServer(script) as server:
+        verdicts = judge(server, concurrency=1).verdicts(*items(8))
+    assert list(verdicts.status) == ["ok"] * 5 + ["http-401"] * 3
+
+
+def test_judging_works_where_a_loop_is_running_already():
+    async def notebook() -> list[float]:
+        return judge(server).compare(*items(3)).tolist()
+
+    with ChatServer(right) as server:
+        np.testing.assert_allclose(asyncio.run(notebook()), [preference_of(i) for i in range(3)])
+
+
+def test_the_key_is_sent_and_stands_nowhere_else(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("DEBUG")
+
+    def script(words: str, tries: int, _: Any) -> Act:
+        number = number_of(words)
+        if number == 1:
+            return Act({"error": {"message": f"key {KEY}"}}, 500)
+        if number == 2:
+            return Act(f"{KEY} is not JSON")
+        return Act(completion(f"your key is {KEY}", preference_of(number)))
+
+    with ChatServer(script) as server:
+        made = judge(server, cache=tmp_path / "replies.sqlite")
+        verdicts = made.verdicts(*items(4))
+        assert all(f"Bearer {KEY}" in head for head in server.headers)
+    assert verdicts.raw[0] == "your key is [key]"
+    shown = [verdicts.frame().to_csv(), json.dumps(made.options(), default=str), repr(made), caplog.text]
+    stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert KEY not in "".join(shown)
+    assert KEY.encode() not in stored
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"api_key_env": KEY},
+        {"base_url": f"https://user:{KEY}@host/v1"},
+        {"base_url": f"https://host/v1?key={KEY}"},
+        {"base_url": f"ftp://{KEY}"},
+    ],
+)
+def test_a_key_in_an_option_is_refused_without_telling_it(options: dict[str, Any]):
+    with pytest.raises(ValueError, match="must") as caught:
+        LLMJudge("m", **({"base_url": "https://host/v1"} | options))
+    assert KEY not in str(caught.value)
+
+
+async def bare(url: str, prompts: list[str], concurrency: int) -> None:
+    """The same calls through the openai client alone."""
+    import openai
+
+    limit = asyncio.Semaphore(concurrency)
+    async with openai.AsyncOpenAI(api_key="none", base_url=url, max_retries=0) as client:
+
+        async def one(prompt: str) -> None:
+            messages: Any = [{"role": "user", "content": prompt}]
+            async with limit:
+                await client.chat.completions.create(
+                    model="m", messages=messages, max_tokens=1, temperature=0, logprobs=True, top_logprobs=20
+                )
+
+        await asyncio.gather(*map(one, prompts))
+
+
+@pytest.mark.slow
+def test_a_thousand_calls_take_no_longer_than_the_bare_client_and_near_what_latency_allows():
+    n, latency, concurrency = 1000, 0.2, 64
+    program = [sys.executable, str(Path(__file__).parent / "chat_server.py"), str(latency)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout
+            url = server.stdout.readline().strip()
+            made = LLMJudge("m", base_url=url, concurrency=concurrency, max_retries=0)
+            made.compare(*items(concurrency))
+            theirs, ours = [], []
+            for _ in range(3):
+                started = time.perf_counter()
+                asyncio.run(bare(url, [f"item{i} " for i in range(n)], concurrency))
+                theirs.append(time.perf_counter() - started)
+                started = time.perf_counter()
+                assert made.verdicts(*items(n)).coverage() == 1
+                ours.append(time.perf_counter() - started)
+        finally:
+            server.kill()
+    print(
+        f"openai client {min(theirs):.2f} s, judge {min(ours):.2f} s, latency allows {latency * n / concurrency:.2f} s"
+    )
+    assert min(ours) <= 1.05 * min(theirs)
+    assert min(ours) <= 1.25 * latency * n / concurrency
