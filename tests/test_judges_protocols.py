@@ -199,6 +199,7 @@ def test_no_reply_whatever_is_an_exception_or_a_value_out_of_range(text: str, fi
             assert isinstance(value, str) or 0 <= value <= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit",
     [
@@ -342,6 +343,12 @@ def test_alpaca_evals_verdict_is_two_less_the_published_preference(tmp_path: Pat
         assert isinstance(value, float)
         assert min(abs(2 - value - row["preference"]), abs(1 + value - row["preference"])) < 1e-9
     assert len(rows) == 803
+
+
+def test_without_alpaca_eval_its_protocol_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("judges.protocols.alpaca_eval.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="pip install alpaca-eval==0.6.6"):
+        LLMJudge("m", base_url="http://h/v1", protocol="alpaca-eval")
 
 
 def test_alpaca_eval_reads_only_bare_labels_and_no_text(tmp_path: Path):

@@ -119,3 +119,25 @@ def save_pairrm(folder: Path, seed: int = 0) -> Path:
     encoder = DebertaV2Model(deberta(len(made)))
     new_ranker(encoder, made).save(folder, made)
     return folder
+
+
+def save_parrot(folder: Path, word: str) -> Path:
+    """A chat model whose every reply is `word`, which becomes one token: any other token leads to it, it to the end."""
+    made = tokenizer()
+    made.add_tokens([word])
+    made.model_max_length = 4096
+    config = llama(len(made))
+    config.max_position_embeddings = 4096
+    network = LlamaForCausalLM(config)
+    said = made.convert_tokens_to_ids(word)
+    with torch.no_grad():
+        for layer in network.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        network.model.embed_tokens.weight.zero_()[:, 0] = 1
+        network.model.embed_tokens.weight[said] = torch.eye(32)[1]
+        network.lm_head.weight.zero_()[said, 0] = 1
+        network.lm_head.weight[made.eos_token_id, 1] = 1
+    network.save_pretrained(folder)
+    made.save_pretrained(folder)
+    return folder
