@@ -24,6 +24,7 @@ from judges.verdicts import OK
 Done = Callable[[int, Reply], None]
 RETRIED = {408, 409, 429}
 OPENAI = "https://api.openai.com/v1"
+MOST_TOKENS = 2**40  # more than that is no count
 OVERHEAD = 16  # tokens that a chat format adds to a message, at most
 
 
@@ -209,27 +210,35 @@ def read_reply(body: str) -> Reply:
             input_tokens=_count(usage.get("prompt_tokens")),
             output_tokens=_count(usage.get("completion_tokens")),
         )
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return Reply(status="malformed-reply")
 
 
 def _text(value: Any) -> str:
     if value is not None and not isinstance(value, str):
         raise TypeError("not a text")
-    return value or ""
+    return (value or "").encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no text to store
 
 
 def _count(value: Any) -> int:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+    if value is None:
+        return 0
+    if type(value) is not int or not 0 <= value <= MOST_TOKENS:
         raise TypeError("not a number of tokens")
-    return value or 0
+    return value
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise TypeError("not a number")
+    return float(value)
 
 
 def _top(logprobs: Any) -> list[tuple[str, float]] | None:
     """(token, log-probability) of the first token's alternatives; None where there are none."""
     if not logprobs or not logprobs.get("content"):
         return None
-    top = [(_text(each["token"]), float(each["logprob"])) for each in logprobs["content"][0]["top_logprobs"]]
+    top = [(_text(each["token"]), _number(each["logprob"])) for each in logprobs["content"][0]["top_logprobs"]]
     if not all(value <= 1e-3 or math.isnan(value) for _, value in top):
         raise ValueError("a log-probability above 0")
     return top or None

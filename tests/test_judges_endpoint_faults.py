@@ -56,6 +56,10 @@ WRONG_TYPES = [
     {"choices": [{"message": {"content": ["A"]}}]},
     {"choices": [{"message": {"content": "A"}, "logprobs": {"content": [{"top_logprobs": 7}]}}]},
     completion("A", 0.5) | {"usage": {"prompt_tokens": "many"}},
+    completion("A", 0.5) | {"usage": {"prompt_tokens": 10**400}},
+    json.loads(json.dumps(completion("A", 0.5)).replace("-0.69", 'true, "x": -0.69')),
+    json.loads(json.dumps(completion("A", 0.5)).replace("-0.69", f'{10**400}, "x": -0.69')),
+    None,
 ]
 TIMEOUT = 1.0
 # Items by their number modulo 16: how often they fail before they are answered (99: always), as what, and how.
@@ -326,3 +330,10 @@ def test_a_thousand_calls_take_no_longer_than_the_bare_client_and_near_what_late
     )
     assert min(ours) <= 1.05 * min(theirs)
     assert min(ours) <= 1.25 * latency * n / concurrency
+
+
+def test_half_a_surrogate_pair_neither_stops_a_run_nor_a_file(tmp_path: Path):
+    with ChatServer(lambda *_: Act('{"choices": [{"message": {"content": "\\ud83d A"}}]}')) as server:
+        verdicts = judge(server, cache=tmp_path).verdicts(["p", "p\ud83d"], ["item1 ", "item2 "], ["b", "b"])
+    assert verdicts.status[0] == "no-logprobs"
+    verdicts.frame().to_parquet(tmp_path / "verdicts.parquet")

@@ -97,6 +97,24 @@ def test_each_way_to_hold_no_verdict_is_a_kind_of_failure(text: str, kind: str):
     assert read(PAIR, re.sub(r"\[\[([^]]*)\]\]", lambda m: f"[[{m[1][0]}]]", text)) in (kind, 1.0, 0.5)
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("", "empty-reply"),
+        ("I'm sorry, but I can't choose.", "refusal"),
+        ("A or B", "two-verdicts"),
+        ("C", "no-label"),
+        ("A is better", "no-label"),
+        ("<think>A", "empty-reply"),
+    ],
+)
+def test_text_that_is_not_exactly_one_label_is_a_kind_of_failure(text: str, kind: str):
+    assert read(Custom(text_verdicts=True), text) == kind
+    assert read(Custom(text_verdicts=True), f"{text} so", finish="length") == "truncated"
+    assert read(Custom(text_verdicts=True), "<think>B?</think>A.") == 1.0
+    assert read(Custom(), "A") == "no-logprobs"
+
+
 def test_refused_and_cut_replies_fail_whatever_they_say():
     for protocol, text in [(ARENA, "[[A>B]]"), (PAIR, "[[A]]"), (SINGLE, "[[5]]")]:
         assert read(protocol, text, refused=True) == "refusal"
@@ -347,7 +365,7 @@ def test_alpaca_evals_verdict_is_two_less_the_published_preference(tmp_path: Pat
 
 def test_without_alpaca_eval_its_protocol_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("judges.protocols.alpaca_eval.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="pip install alpaca-eval==0.6.6"):
+    with pytest.raises(ValueError, match=r"pip install alpaca-eval==0\.6\.6"):
         LLMJudge("m", base_url="http://h/v1", protocol="alpaca-eval")
 
 

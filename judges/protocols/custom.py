@@ -12,7 +12,8 @@ from typing import Any
 from judges.judge import Question, prompt_text
 from judges.models import defused, encode_chat
 from judges.protocols.protocol import Protocol, Reading, Reply, Request
-from judges.protocols.reading import strip_thinking
+from judges.protocols.reading import REFUSAL, strip_thinking
+from judges.verdicts import OK
 
 TEMPLATE = """\
 Two responses answer one prompt. Decide which of them is the better answer.
@@ -47,7 +48,8 @@ class LabelProtocol(Protocol):
         if reply.refused or reply.finish == "content_filter":
             return Reading.failure("refusal")
         if reply.top is not None:
-            return Reading(*label_preference(reply.top, self.labels, exact=self.exact))
+            value, status = label_preference(reply.top, self.labels, exact=self.exact)
+            return Reading(value, "refusal" if status != OK and REFUSAL.match(reply.text) else status)
         return replace(self._text(reply), from_text=True) if self.text_verdicts else Reading.failure("no-logprobs")
 
     def _text(self, reply: Reply) -> Reading:
@@ -58,6 +60,8 @@ class LabelProtocol(Protocol):
             return Reading.failure("truncated")
         if not stated:
             return Reading.failure("empty-reply")
+        if REFUSAL.match(stated):
+            return Reading.failure("refusal")
         both = all(re.search(rf"(?<!\w){re.escape(label)}(?!\w)", stated) for label in self.labels)
         return Reading.failure("two-verdicts" if both else "no-label")
 
@@ -99,7 +103,7 @@ def label_preference(
     total = sum(weights)
     if not 0 < total < math.inf:
         return math.nan, "no-label"
-    return weights[0] / total, "ok"
+    return weights[0] / total, OK
 
 
 def render(template: Any, labels: tuple[str, str], question: Question) -> str:
