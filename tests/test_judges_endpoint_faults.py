@@ -359,3 +359,45 @@ def test_half_a_surrogate_pair_neither_stops_a_run_nor_a_file(tmp_path: Path):
         verdicts = judge(server, cache=tmp_path).verdicts(["p", "p\ud83d"], ["item1 ", "item2 "], ["b", "b"])
     assert verdicts.status[0] == "no-logprobs"
     verdicts.frame().to_parquet(tmp_path / "verdicts.parquet")
+
+
+def test_arena_hard_asks_once_more_for_a_missing_verdict_and_a_cached_run_asks_nothing(tmp_path: Path):
+    def script(words: str, tries: int, body: dict[str, Any]) -> Act:
+        asked_again = len(body["messages"]) == 4
+        return Act(completion("My verdict: [[A>B]]" if asked_again else "Both answer well.", usage=(10, 5)))
+
+    with ChatServer(script) as server:
+        made = judge(server, protocol="arena-hard", cache=tmp_path)
+        verdicts = made.verdicts(*items(2))
+        assert server.total == 4
+        again = judge(server, protocol="arena-hard", cache=tmp_path).verdicts(*items(2))
+        assert server.total == 4
+    assert verdicts.preference.tolist() == again.preference.tolist() == [0.75] * 2
+    assert verdicts.raw == ["Both answer well.\nMy verdict: [[A>B]]"] * 2
+    assert (verdicts.calls.tolist(), verdicts.input_tokens.tolist()) == ([2, 2], [20, 20])
+    further = [body["messages"] for body in server.bodies if len(body["messages"]) == 4]
+    assert [turn["role"] for turn in further[0]] == ["system", "user", "assistant", "user"]
+    assert further[0][2]["content"] == "Both answer well."
+
+
+def test_mt_bench_shows_reference_answers_where_there_are_some_in_both_orders():
+    with ChatServer(lambda *_: Act(completion("[[A]]"))) as server:
+        made = judge(server, protocol="mt-bench", concurrency=1)
+        verdicts = made.verdicts(
+            ["p", "q"], ["one", "two"], ["x", "y"], both_orders=True, references=[None, ["the truth"]]
+        )
+        asked = [body["messages"][1]["content"] for body in server.bodies]
+        with pytest.raises(ValueError, match="one reference a prompt"):
+            made.verdicts(["p"], ["a"], ["b"], references=[])
+    assert ["the truth" in words for words in asked] == [False, True, False, True]
+    assert verdicts.mean().tolist() == [0.5, 0.5]
+
+
+def test_mt_bench_rates_through_an_endpoint_and_failures_are_nan():
+    def script(words: str, *_: Any) -> Act:
+        return Act({}, 500) if "item1" in words else Act(completion("Good.\n\nRating: [[8]]"))
+
+    with ChatServer(script) as server:
+        ratings = judge(server, protocol="mt-bench").rate(["p"] * 3, ["item0", "item1", "item2"], [None] * 3)
+    np.testing.assert_array_equal(ratings.rating, [8, np.nan, 8])
+    assert ratings.status == ["ok", "http-500", "ok"]
