@@ -24,6 +24,7 @@ from judges.verdicts import OK
 Done = Callable[[int, Reply], None]
 RETRIED = {408, 409, 429}
 OPENAI = "https://api.openai.com/v1"
+SECRET = 8  # characters that make a key
 MOST_TOKENS = 2**40  # more than that is no count
 OVERHEAD = 16  # tokens that a chat format adds to a message, at most
 
@@ -159,11 +160,16 @@ class Endpoint:
             return Try(Reply(status=failure_kind(error)), again=True, perhaps_paid=True)
         except (openai.OpenAIError, ValueError):
             return Try(Reply(status="malformed-reply"), perhaps_paid=True)
-        reply = read_reply(text.replace(self.api_key, "[key]") if self.api_key else text)
+        reply = read_reply(self._without_key(text))
         self.answered = True
         cost = self.price.cost(reply.input_tokens, reply.output_tokens)
         known = replace(reply, latency=time.perf_counter() - started, cost=cost)
         return Try(known, perhaps_paid=not (reply.input_tokens or reply.output_tokens))
+
+    def _without_key(self, text: str) -> str:
+        """The text without the key, should the endpoint echo it; short ones, as of local servers, are ordinary words."""
+        key = self.api_key or ""
+        return text.replace(key, "[key]") if len(key) >= SECRET else text
 
     def _body(self, request: Request) -> dict[str, Any]:
         """The call's arguments. All models of OpenAI take `max_completion_tokens`; other endpoints `max_tokens`."""

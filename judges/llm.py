@@ -77,7 +77,7 @@ class LLMJudge(Judge):
         cache: file (or folder) that keeps an endpoint's replies; what is in it is not paid for again.
         api_key_env: environment variable that holds the endpoint's key; the key itself is never an option.
         concurrency, timeout, max_retries: calls in flight, seconds for one, and further tries. Retries wait as long as
-            Retry-After says, else ever longer, with jitter.
+            Retry-After says (a question whose wait would pass 5 minutes fails), else ever longer, with jitter.
         requests_per_minute, tokens_per_minute: what is sent at most; tokens are estimated as 4 characters each.
         budget_calls, budget_usd: what this judge may spend on an endpoint as long as it lives, retries included. A call
             that could pass it is not made. A call that failed on its way counts at the most it can have cost.

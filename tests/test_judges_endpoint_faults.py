@@ -401,3 +401,9 @@ def test_mt_bench_rates_through_an_endpoint_and_failures_are_nan():
         ratings = judge(server, protocol="mt-bench").rate(["p"] * 3, ["item0", "item1", "item2"], [None] * 3)
     np.testing.assert_array_equal(ratings.rating, [8, np.nan, 8])
     assert ratings.status == ["ok", "http-500", "ok"]
+
+
+def test_a_local_servers_short_key_spoils_no_reply(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    with ChatServer(right) as server:
+        assert judge(server).verdicts(*items(2)).status == ["ok", "ok"]
