@@ -167,7 +167,7 @@ class Endpoint:
         return Try(known, perhaps_paid=not (reply.input_tokens or reply.output_tokens))
 
     def _without_key(self, text: str) -> str:
-        """The text without the key, should the endpoint echo it; short ones, as of local servers, are ordinary words."""
+        """The text without the key, should an endpoint echo it; short ones, as of local servers, are ordinary words."""
         key = self.api_key or ""
         return text.replace(key, "[key]") if len(key) >= SECRET else text
 

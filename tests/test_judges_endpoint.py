@@ -22,6 +22,7 @@ class Server(ThreadingHTTPServer):
     """Answers each request by `script(number, body) -> (HTTP status, JSON or raw text)`, and remembers the bodies."""
 
     daemon_threads = True
+    request_queue_size = 128  # the usual 5 resets connections that come in a burst
     script: Script
 
     def handle_error(self, request: Any, client_address: Any) -> None:
