@@ -119,8 +119,8 @@ class VerdictTable:
 
 
 def verdict_key(judge: str, question: Question) -> str:
-    """The key of one verdict: the judge's fingerprint and the question as placed."""
-    described = canonical([judge, question.prompt, question.first, question.second])
+    """The key of one verdict: the judge's fingerprint and the question as placed, with its references."""
+    described = canonical([judge, question.prompt, question.first, question.second, question.references])
     return hashlib.sha256(described.encode()).hexdigest()
 
 

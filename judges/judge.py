@@ -123,7 +123,7 @@ class Judge(ABC):
     def rate(self, prompts: Sequence[Prompt], answers: Sequence[str], references: Sequence[References]) -> Ratings:
         """Ratings of single answers in 1..10: here 1 + 9 P(answer beats the reference answer), both orders averaged.
 
-        A judge with a protocol of its own for single answers overrides this. An order that fails leaves the other; an
+        A judge with a protocol of its own for single answers overrides this. An order that fails is a failure; an
         answer without a reference fails as "no-reference". Raises ValueError where the lengths differ.
         """
         if not len(prompts) == len(answers) == len(references):

@@ -120,7 +120,7 @@ class LLMJudge(Judge):
     paths: ClassVar[tuple[str, ...]] = ("model", "prompt_file", "settings_file", "cache", "prices")
     tuning: ClassVar[tuple[str, ...]] = (
         *("batch_size", "concurrency", "timeout", "max_retries", "api_key_env", "cache", "prices"),
-        *("requests_per_minute", "tokens_per_minute"),
+        *("requests_per_minute", "tokens_per_minute", "budget_calls", "budget_usd"),
     )
 
     def __post_init__(self) -> None:

@@ -206,10 +206,7 @@ def ask(
     if raw.shape != index.shape:
         raise ValueError(f"the comparison returned shape {raw.shape} for {len(index)} questions: one preference each")
     answers = np.where(swapped, 1 - raw, raw).reshape(-1, len(asked))
-    answered = ~np.isnan(answers)
-    total = np.where(answered, answers, 0).sum(axis=0)
-    count = answered.sum(axis=0)
-    preference[asked] = np.divide(total, count, out=np.full(len(asked), np.nan), where=count > 0)
+    preference[asked] = answers.mean(axis=0)  # NaN where an order failed: one order alone would favour a place
     return preference, len(index)
 
 

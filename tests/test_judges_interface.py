@@ -61,12 +61,12 @@ def test_both_orders_are_separate_questions_recorded_in_the_pairs_own_naming():
 
 
 def test_a_judge_that_compares_rates_against_the_last_reference_in_both_orders():
-    """1 + 9 (.9 + .7)/2 = 8.2; one order failed leaves the other; both failed, and no reference, are failures."""
+    """1 + 9 (.9 + .7)/2 = 8.2; one order failed, both failed and no reference are failures."""
     placed = [Answer(0.9), Answer(1.0), Answer.failure("a"), Answer(0.3), Answer.failure("t"), Answer.failure("b")]
     judge = Scripted(placed)
     rated = judge.rate(["p", "q", "r", "s"], ["x"] * 4, [("old", "ref"), None, ["ref"], ["ref"]])
-    np.testing.assert_allclose(rated.rating, [8.2, np.nan, 10, np.nan])
-    assert rated.status == ["ok", "no-reference", "ok", "a+b"]
+    np.testing.assert_allclose(rated.rating, [8.2, np.nan, np.nan, np.nan])
+    assert rated.status == ["ok", "no-reference", "t", "a+b"]
     assert [(each.prompt, each.first, each.second) for each in judge.asked[:1] + judge.asked[3:4]] == [
         ("p", "x", "ref"),
         ("p", "ref", "x"),

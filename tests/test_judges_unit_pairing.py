@@ -215,9 +215,11 @@ def test_asking_about_equal_texts_alone_never_calls_the_judge():
     assert (found.tolist(), asked) == ([0.5, 0.5], 0)
 
 
-def test_both_orders_failing_is_missing_and_one_order_failing_is_the_other_one():
+def test_a_pair_whose_second_order_fails_is_missing_and_one_whose_orders_agree_is_not():
     def compare(prompt: np.ndarray, first: Sequence[str], second: Sequence[str]) -> np.ndarray:
-        return np.array([np.nan if i == 0 or a == "b" else 0.75 for i, a in zip(prompt, first, strict=True)])
+        return np.array(
+            [np.nan if i == 0 and a == "b" else 0.75 if a == "a" else 0.25 for i, a in zip(prompt, first, strict=True)]
+        )
 
     found, _ = ask(compare, np.arange(2), ["a", "a"], ["b", "b"], rng(), orders="both")
     np.testing.assert_array_equal(found, [np.nan, 0.75])

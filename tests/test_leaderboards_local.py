@@ -74,7 +74,8 @@ def test_limits_take_the_first_prompts_and_the_curves_limit_holds_before_the_las
     assert [r.id for r in board.requests(HELDOUT, 0.7, last=True)] == ["q0", "q1", "q2", "q3"]
     early = board.requests(HELDOUT, 0.7, last=False)
     assert [(r.id, r.temperature) for r in early] == [("q0", 0.7), ("q1", 0.7)]
-    for wrong in ({"limit": 1}, {"curve_limit": 0}):
+    assert HeadToHead(curve_limit=0).requests(HELDOUT, 0.7, last=False) == []
+    for wrong in ({"limit": 1}, {"limit": 0}, {"curve_limit": 1}):
         with pytest.raises(ValueError, match="at least 2 prompts"):
             HeadToHead(**wrong)
 
