@@ -78,7 +78,9 @@ def sweep(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: runs/NAME.")] = None,
     store: StoreOption = None,
     executor: Annotated[str, typer.Option(metavar="local|ray", help="Where stages run.")] = "local",
-    jobs: Annotated[int, typer.Option(metavar="N", help="Stages at once.")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Stages at once. Default: one a core on a CPU, one on a GPU.")
+    ] = None,
 ) -> None:
     """Run a matrix, or go on with it: only what is missing is computed. Ends with tables and report.
 
@@ -90,17 +92,15 @@ def sweep(
     """
     if executor != "local":
         raise ValueError(f"--executor {executor}: not built yet; use local")
-    if jobs != 1:
-        raise ValueError(f"--jobs {jobs}: only one stage at a time is built yet; use --jobs 1")
     from harness.config import load_config
+    from harness.executors.local import default_jobs
     from harness.sweep import run_sweep
 
     loaded = load_config(config, set or [])
     folder = out or Path("runs") / loaded.name
     console = Console(stderr=True)
-    outcome = run_sweep(
-        loaded, folder, _store(store), command=shlex.join(["nashbench", *sys.argv[1:]]), console=console
-    )
+    command = shlex.join(["nashbench", *sys.argv[1:]])
+    outcome = run_sweep(loaded, folder, _store(store), command=command, console=console, jobs=jobs or default_jobs())
     counts = ", ".join(f"{n} {state}" for state, n in outcome.states.items())
     console.print(f"{len(outcome.executed)} stages executed; cells: {counts}", highlight=False)
     typer.echo(outcome.report)

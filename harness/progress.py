@@ -7,13 +7,13 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from harness.stage import Stage
 
 
 class ProgressListener:
-    """Two bars on a terminal (all stages, and the one at work), one line a stage elsewhere.
+    """Bars on a terminal (all stages, and each at work), one line a stage elsewhere.
 
     Args:
         stages: all stages that will be heard of.
@@ -30,7 +30,7 @@ class ProgressListener:
         self.executed: list[str] = []
         self.reasons: dict[str, str] = {}
         self.details: dict[str, str] = {}
-        self.running: str | None = None
+        self.running: dict[str, float] = {}
         self.seconds: dict[str, list[float]] = defaultdict(list)
         columns = (
             SpinnerColumn(),
@@ -43,7 +43,7 @@ class ProgressListener:
             *columns, TextColumn("{task.fields[left]}"), console=console, disable=not console.is_terminal
         )
         self.all = self.bars.add_task("stages", total=self.total, left="")
-        self.one = self.bars.add_task("", total=None, left="", visible=False)
+        self.bar_of: dict[str, TaskID] = {}
 
     def __enter__(self) -> ProgressListener:
         self.bars.start()
@@ -51,37 +51,37 @@ class ProgressListener:
 
     def __exit__(self, *exception: object) -> None:
         self.bars.stop()
-        self.running = None
+        self.running.clear()
         self.changed()
 
     def started(self, stage: Stage) -> None:
-        self.running, self._began = stage.key, time.monotonic()
-        self.bars.remove_task(self.one)
-        self.one = self.bars.add_task(stage.title or stage.kind, total=None, left="")
+        self.running[stage.key] = time.monotonic()
+        self.bar_of[stage.key] = self.bars.add_task(stage.title or stage.kind, total=None, left="")
         self.changed()
 
     def progressed(self, stage: Stage, done: int, total: int) -> None:
-        self.bars.update(self.one, completed=done, total=total)
+        self.bars.update(self.bar_of[stage.key], completed=done, total=total)
 
     def finished(self, stage: Stage, computed: bool) -> None:
         self.left.pop(stage.key, None)
         if computed:
             self.executed.append(stage.key)
-            self.seconds[stage.kind].append(time.monotonic() - self._began)
+            self.seconds[stage.kind].append(time.monotonic() - self.running[stage.key])
             self._line(stage, f"{self.seconds[stage.kind][-1]:.1f} s")
         self._ended(stage)
 
     def failed(self, stage: Stage, reason: str, details: str) -> None:
         self.reasons[stage.key], self.details[stage.key] = reason, details
-        if stage.key == self.running and stage.key not in self.checks:
+        if stage.key in self.running and stage.key not in self.checks:
             self.console.print(f"failed: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
         self._ended(stage)
 
     def _ended(self, stage: Stage) -> None:
-        self.running = None
+        self.running.pop(stage.key, None)
         self.left.pop(stage.key, None)
         self.bars.update(self.all, completed=self.total - len(self.left), left=self._remaining())
-        self.bars.update(self.one, visible=False)
+        if stage.key in self.bar_of:
+            self.bars.remove_task(self.bar_of.pop(stage.key))
         self.changed()
 
     def _remaining(self) -> str:
@@ -90,7 +90,7 @@ class ProgressListener:
         unknown = sum(stage.kind not in known for stage in self.left.values())
         if not self.left or unknown > len(self.left) / 10:
             return ""  # too little has been seen to say
-        seconds = sum(known.get(stage.kind, 0.0) for stage in self.left.values())
+        seconds = sum(known.get(stage.kind, 0.0) for stage in self.left.values()) / max(1, len(self.running) + 1)
         return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
 
     def _line(self, stage: Stage, took: str) -> None:

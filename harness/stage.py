@@ -86,8 +86,19 @@ def canonical(value: Any) -> str:
 
 @cache
 def machine() -> dict[str, Any]:
-    """Kind of device and thread count: the same inputs give the same bytes only on the same kind of machine."""
-    return {"device": _device(), "threads": len(os.sched_getaffinity(0))}
+    """Kind of device and threads a stage: the same inputs give the same bytes only where these are the same.
+
+    On a CPU a stage has one thread, or what `OMP_NUM_THREADS` says; other stages use the other cores, so that results
+    do not depend on how many run at once.
+    """
+    device = _device()
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return {"device": device, "threads": int(given) if given.isdecimal() else 1 if device == "cpu" else cores()}
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def _device() -> str:

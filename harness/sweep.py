@@ -39,7 +39,7 @@ class Outcome:
         return 0 if set(self.states) <= {"done"} else 1
 
 
-def run_sweep(config: Config, out: Path, store: Store, *, command: str, console: Console) -> Outcome:
+def run_sweep(config: Config, out: Path, store: Store, *, command: str, console: Console, jobs: int = 1) -> Outcome:
     """Run what is missing of a sweep and write its folder.
 
     Raises:
@@ -58,7 +58,7 @@ def run_sweep(config: Config, out: Path, store: Store, *, command: str, console:
         _write_atomically(out / "cells.json", json.dumps(cells, indent=1))
 
     listener = ProgressListener(stages, write_cells, console, {stage.key for stage in plan.checks})
-    with listener, LocalExecutor(store) as executor:
+    with listener, LocalExecutor(store, jobs) as executor:
         executor.execute(plan.checks, listener)
         if listener.reasons:
             raise ValueError(next(iter(listener.reasons.values())))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -207,12 +207,12 @@ def _metrics(plan: Plan) -> dict[str, Any]:
     return {f"{b.name}/{name}": dataclasses.asdict(metric) for b in boards for name, metric in b.metrics.items()}
 
 
-def cell_states(plan: Plan, store: Store, reasons: Mapping[str, str], running: str | None) -> list[dict[str, Any]]:
+def cell_states(plan: Plan, store: Store, reasons: Mapping[str, str], running: Collection[str]) -> list[dict[str, Any]]:
     """What `cells.json` holds: each cell's state, its reason where it failed, and its stages."""
     return [_cell_state(cell, store, reasons, running) for cell in plan.cells]
 
 
-def _cell_state(cell: CellPlan, store: Store, reasons: Mapping[str, str], running: str | None) -> dict[str, Any]:
+def _cell_state(cell: CellPlan, store: Store, reasons: Mapping[str, str], running: Collection[str]) -> dict[str, Any]:
     stages = [
         {"name": s.title or s.kind, "key": s.key, "state": _stage_state(s, store, reasons, running)}
         for s in cell.stages
@@ -234,12 +234,12 @@ def _cell_state(cell: CellPlan, store: Store, reasons: Mapping[str, str], runnin
     }
 
 
-def _stage_state(stage: Stage, store: Store, reasons: Mapping[str, str], running: str | None) -> str:
+def _stage_state(stage: Stage, store: Store, reasons: Mapping[str, str], running: Collection[str]) -> str:
     if store.has(stage):
         return "done"
     if stage.key in reasons:
         return "failed"
-    return "running" if stage.key == running else "missing"
+    return "running" if stage.key in running else "missing"
 
 
 def trained_losses(plan: Plan) -> dict[str, Any]:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from harness.asking import RememberingJudge, compare_with
+from harness.figures import text_figures
 from harness.prompts import iteration_rows, read_prompts
 from harness.registry import load, make, nearest
-from harness.figures import text_figures
 from harness.stages import ModelCache
 from harness.store import Store
 from judges.judge import Judge, Question

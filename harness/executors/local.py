@@ -1,7 +1,7 @@
-"""Runs stages one after another in one warm worker process.
+"""Runs stages in warm worker processes on this machine, those at once that do not need each other.
 
-The worker keeps torch and the frozen policies loaded between stages; where it dies (out of memory, a crash) the stage
-fails with its reason and a fresh worker goes on.
+A worker keeps torch and the frozen policies loaded between stages; where one dies (out of memory, a crash) its stage
+fails with the reason and a fresh worker goes on.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.stage import Stage, machine
+from harness.stage import Stage, cores, machine
 from harness.store import Store
 
 
@@ -34,85 +35,124 @@ class Listener(Protocol):
     def failed(self, stage: Stage, reason: str, details: str) -> None: ...
 
 
-class LocalExecutor:
-    """One warm worker process on this machine."""
+def default_jobs() -> int:
+    """Stages at once: as many as the cores hold on a CPU (at most eight, for the memory), one on a GPU."""
+    known = machine()
+    return min(8, max(1, cores() // known["threads"])) if known["device"] == "cpu" else 1
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self._worker: tuple[Any, Connection] | None = None
+
+@dataclass
+class _Worker:
+    """A worker process, our end of its pipe, and the stage it is at."""
+
+    process: Any
+    pipe: Connection
+    stage: Stage | None = None
+
+
+class LocalExecutor:
+    """Warm worker processes on this machine; what a stage computes does not depend on how many there are."""
+
+    def __init__(self, store: Store, jobs: int = 1) -> None:
+        self.store, self.jobs = store, jobs
+        self._workers: list[_Worker] = []
 
     def __enter__(self) -> LocalExecutor:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._stop()
+        for worker in list(self._workers):
+            self._stop(worker)
 
     def execute(self, stages: Sequence[Stage], listener: Listener) -> None:
-        """Compute every stage that is not in the store, in order; one whose input failed fails with that reason."""
-        failures: dict[str, str] = {}
-        for stage in stages:
-            broken = next((failures[s.key] for s in stage.inputs.values() if s.key in failures), None)
-            if broken is not None:
-                failures[stage.key] = broken
-                listener.failed(stage, broken, "")
-            elif self.store.has(stage):
-                listener.finished(stage, computed=False)
-            else:
-                reason = self._compute(stage, listener)
-                if reason is not None:
-                    failures[stage.key] = reason
+        """Compute every stage that is not in the store; one whose input failed fails with that reason.
 
-    def _compute(self, stage: Stage, listener: Listener) -> str | None:
-        """Run one stage in the worker; the reason where it failed."""
+        A stage begins when all it reads is there; of several, the first in order.
+        """
+        waiting = {stage.key: stage for stage in stages}
+        failures: dict[str, str] = {}
+        while waiting or any(self._busy()):
+            for stage in list(waiting.values()):
+                broken = next((failures[s.key] for s in stage.inputs.values() if s.key in failures), None)
+                at_work = {worker.stage.key for worker in self._busy() if worker.stage}
+                if broken is not None:
+                    failures[stage.key] = broken
+                    listener.failed(stage, broken, "")
+                elif any(s.key in waiting or s.key in at_work for s in stage.inputs.values()):
+                    continue
+                elif self.store.has(stage):
+                    listener.finished(stage, computed=False)
+                elif len(at_work) < self.jobs:
+                    self._begin(stage, listener)
+                else:
+                    break
+                del waiting[stage.key]
+            failures |= self._hear(listener)
+
+    def _begin(self, stage: Stage, listener: Listener) -> None:
+        worker = next((w for w in self._workers if w.stage is None), None) or self._hire()
+        worker.stage = stage
         listener.started(stage)
-        pipe = self._pipe()
         try:
-            pipe.send(stage)
-            while True:
-                kind, *said = pipe.recv()
+            worker.pipe.send(stage)
+        except ConnectionError:
+            pass  # it is dead, which is heard when its outcome is read
+
+    def _hear(self, listener: Listener) -> dict[str, str]:
+        """Wait until a stage has ended; key -> reason of those that failed."""
+        failures: dict[str, str] = {}
+        ended = False
+        while not ended and any(self._busy()):
+            for pipe in wait([worker.pipe for worker in self._busy()]):
+                worker = next(w for w in self._workers if w.pipe is pipe)
+                assert worker.stage is not None
+                stage, (kind, *said) = worker.stage, self._outcome(worker)
                 if kind == "progress":
                     listener.progressed(stage, *said)
                     continue
+                ended, worker.stage = True, None
                 if kind == "done":
                     listener.finished(stage, computed=True)
-                    return None
+                    continue
                 reason, details = said
-                break
+                failures[stage.key] = f"{stage.title}: {reason}" if stage.title else reason
+                listener.failed(stage, failures[stage.key], details)
+        return failures
+
+    def _outcome(self, worker: _Worker) -> tuple[Any, ...]:
+        """The next thing a worker says; its death is a failure."""
+        try:
+            return tuple(worker.pipe.recv())
         except (EOFError, ConnectionError):
-            reason, details = self._epitaph(stage), ""
-        reason = f"{stage.title}: {reason}" if stage.title else reason
-        listener.failed(stage, reason, details)
-        return reason
+            return "failed", self._epitaph(worker), ""
 
-    def _epitaph(self, stage: Stage) -> str:
-        assert self._worker is not None
-        process = self._worker[0]
-        process.join(5)
-        code = process.exitcode
-        self._stop()
+    def _busy(self) -> Iterator[_Worker]:
+        return (worker for worker in self._workers if worker.stage is not None)
+
+    def _epitaph(self, worker: _Worker) -> str:
+        worker.process.join(5)
+        code = worker.process.exitcode
+        self._stop(worker)
         killed = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        hint = "; out of memory? lower training.batch_size or sampling.batch_size" if code == -signal.SIGKILL else ""
-        return f"the worker process died ({killed}){hint}"
+        hint = "; out of memory? lower training.batch_size, sampling.batch_size or --jobs"
+        return f"the worker process died ({killed}){hint if code == -signal.SIGKILL else ''}"
 
-    def _pipe(self) -> Connection:
-        if self._worker is None:
-            # Idle OpenMP threads that spin are ruinous where another process wants the cores (3x slower, measured).
-            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-            context = multiprocessing.get_context("spawn")
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, str(self.store.root)), daemon=True)
-            _start_deaf_to_ctrl_c(process)
-            theirs.close()
-            self._worker = (process, ours)
-        return self._worker[1]
+    def _hire(self) -> _Worker:
+        # Idle OpenMP threads that spin are ruinous where another process wants the cores (3x slower, measured).
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, str(self.store.root)), daemon=True)
+        _start_deaf_to_ctrl_c(process)
+        theirs.close()
+        self._workers.append(_Worker(process, ours))
+        return self._workers[-1]
 
-    def _stop(self) -> None:
-        if self._worker is not None:
-            process, pipe = self._worker
-            pipe.close()
-            process.terminate()
-            process.join()
-            self._worker = None
+    def _stop(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        worker.pipe.close()
+        worker.process.terminate()
+        worker.process.join()
 
 
 def _start_deaf_to_ctrl_c(process: Any) -> None:

@@ -22,7 +22,7 @@ CHAT_TEMPLATE = (
 JUDGE_WORDS = ("first", "second", "better")
 """Words of the judges' template (`judges.py` beside this file), so that a judge can start from these weights."""
 CONTEXT = 128
-PAIRS, BATCH_SIZE, LEARNING_RATE, WARMUP = 27_200, 64, 5e-3, 0.05
+PAIRS, BATCH_SIZE, LEARNING_RATE, WARMUP = 24_000, 64, 5e-3, 0.05
 
 Report = Callable[[int, int, float], None]
 

@@ -21,7 +21,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 RECIPES: dict[str, dict[str, float]] = {
     "reward-model": {"epochs": 1.0, "lr": 1e-3, "batch_size": 32},
     "pairrm": {"epochs": 1.5, "lr": 1e-3, "batch_size": 16},
-    "llm": {"epochs": 1.7, "lr": 1.5e-3, "batch_size": 16},
+    "llm": {"epochs": 1.6, "lr": 1.5e-3, "batch_size": 16},
 }
 """How they are trained. A judge that reads two responses starts to learn only after some hundred steps, so small
 batches serve it better.
