@@ -20,11 +20,12 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A thread each for tests side by side; the slow ones measure time, so they run alone.
 test: lint
-	$(BIN)/pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto -m "not slow"
 
-test-all: lint
-	$(BIN)/pytest
+test-all: test
+	$(BIN)/pytest -m slow
 
 clean:
 	rm -rf .venv build *.egg-info
