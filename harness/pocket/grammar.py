@@ -3,7 +3,7 @@
 Sixteen nouns have four true adjectives each: the `truth` facts of `panel.yaml`, where the annotators hold them. A
 prompt asks for a description, a comparison, a story, a one-line summary of two sentences, or a second turn. An answer
 is plain, rich or warm, and each of its adjectives, actions and places is right with a probability that differs from
-answer to answer, so that there is something to learn. README.md beside this file has the whole world.
+answer to answer, else wrong or vague, so that there is something to learn. README.md beside this file has the whole world.
 """
 
 import hashlib
@@ -22,6 +22,8 @@ PANEL = Path(__file__).with_name("panel.yaml")
 FACTS: dict[str, list[str]] = yaml.safe_load(PANEL.read_text())["features"]["truth"]["facts"]
 NOUNS = tuple(FACTS)
 ADJECTIVES = tuple(sorted({adjective for facts in FACTS.values() for adjective in facts}))
+VAGUE = ("nice", "odd", "some")
+"""What an answer says in place of an adjective when it has nothing to say."""
 VERBS = ("sleeps", "sings", "runs", "hides", "waits", "eats", "plays", "jumps")
 PLACES = (
     "in the barn",
@@ -86,7 +88,7 @@ RESPONSES = {kind: ABOUT_TWO if kind in ("compare", "story", "summary") else ABO
 
 def vocabulary() -> list[str]:
     """Every word and mark of the grammar, sorted: what a word-level tokenizer of this world must know."""
-    texts = [*NOUNS, *ADJECTIVES, *VERBS, *PLACES, *TIMES]
+    texts = [*NOUNS, *ADJECTIVES, *VAGUE, *VERBS, *PLACES, *TIMES]
     texts += [template for templates in PROMPTS.values() for template in templates]
     texts += [template for family in (ABOUT_ONE, ABOUT_TWO) for templates in family.values() for template in templates]
     return sorted({word for text in texts for word in re.sub(r"\{\w+\}", " ", text).split()})
@@ -155,11 +157,13 @@ def draw_prompt(kind: str, rng: Random) -> tuple[list[Message], dict[str, str]]:
 def answer(topic: dict[str, str], style: str, accuracy: float, rng: Random) -> str:
     """One answer to a topic, at most 15 words and marks.
 
-    Each slot but the nouns is right with probability `accuracy`, else drawn at random.
+    Each slot but the nouns is right with probability `accuracy`, else drawn at random; an adjective that is not right is
+    vague half of the time.
     """
     a, b = rng.sample(FACTS[topic["n"]], 2) if topic["kind"] != "summary" else (topic["a"], topic["b"])
     right = topic | {"a": a, "b": b, "place": topic["place"] or rng.choice(PLACES)}
-    wrong = dict(zip("abcvw", rng.sample(ADJECTIVES, 3) + rng.sample(VERBS, 2), strict=True))
+    adjectives = [rng.choice((word, rng.choice(VAGUE))) for word in rng.sample(ADJECTIVES, 3)]
+    wrong = dict(zip("abcvw", adjectives + rng.sample(VERBS, 2), strict=True))
     wrong["place"] = rng.choice(PLACES)
     mistakes = {slot: word for slot, word in wrong.items() if rng.random() >= accuracy}
     return _fill(rng.choice(RESPONSES[topic["kind"]][style]), right | mistakes)

@@ -20,7 +20,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 """The judges that are trained here, with the options they are used with."""
 RECIPES: dict[str, dict[str, float]] = {
     "reward-model": {"epochs": 1.0, "lr": 1e-3, "batch_size": 32},
-    "pairrm": {"epochs": 1.5, "lr": 1e-3, "batch_size": 16},
+    "pairrm": {"epochs": 1.8, "lr": 8e-4, "batch_size": 16},
     "llm": {"epochs": 1.6, "lr": 1.5e-3, "batch_size": 16},
 }
 """How they are trained. A judge that reads two responses starts to learn only after some hundred steps, so small
@@ -58,7 +58,7 @@ def train(name: str, labels: Path, base_policy: Path, out: Path, *, seed: int, p
     """Train a judge of `OPTIONS` and save it; the figures of `judges.train.train_judge` on held-out prompts.
 
     The reward model and the language-model judge start from the base policy's weights; the ranker is an encoder with
-    random ones.
+    the policy's word embeddings and random weights.
     """
     from judges.train import train_judge
 
@@ -69,15 +69,15 @@ def train(name: str, labels: Path, base_policy: Path, out: Path, *, seed: int, p
 
 
 def _encoder(base_policy: Path, folder: Path) -> Path:
-    """A folder with the config of a small DeBERTa and the world's tokenizer, to start from random weights.
+    """A folder with a small DeBERTa to start from: the base policy's word embeddings, all else random.
 
     The initial weights are those of a narrow network (1 / sqrt(hidden size)), and positions are relative only: so the
     prefix tokens find their own response within the budget.
     """
-    from transformers import AutoTokenizer, DebertaV2Config
+    from transformers import AutoModelForCausalLM, AutoTokenizer, DebertaV2Config, DebertaV2Model, set_seed
 
     tokenizer = AutoTokenizer.from_pretrained(base_policy)
-    DebertaV2Config(
+    config = DebertaV2Config(
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=256,
@@ -92,6 +92,11 @@ def _encoder(base_policy: Path, folder: Path) -> Path:
         attention_probs_dropout_prob=0.0,
         initializer_range=128**-0.5,
         pad_token_id=tokenizer.pad_token_id,
-    ).save_pretrained(folder)
+    )
+    set_seed(0)
+    encoder = DebertaV2Model(config)
+    words = AutoModelForCausalLM.from_pretrained(base_policy).get_input_embeddings().weight.detach()
+    encoder.get_input_embeddings().weight.data.copy_(words / words.std() * config.initializer_range)
+    encoder.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
