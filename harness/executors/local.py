@@ -6,6 +6,7 @@ fails with the reason and a fresh worker goes on.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -93,10 +94,8 @@ class LocalExecutor:
         worker = next((w for w in self._workers if w.stage is None), None) or self._hire()
         worker.stage = stage
         listener.started(stage)
-        try:
+        with contextlib.suppress(ConnectionError):  # a dead worker is heard of when its outcome is read
             worker.pipe.send(stage)
-        except ConnectionError:
-            pass  # it is dead, which is heard when its outcome is read
 
     def _hear(self, listener: Listener) -> dict[str, str]:
         """Wait until a stage has ended; key -> reason of those that failed."""

@@ -3,7 +3,8 @@
 Sixteen nouns have four true adjectives each: the `truth` facts of `panel.yaml`, where the annotators hold them. A
 prompt asks for a description, a comparison, a story, a one-line summary of two sentences, or a second turn. An answer
 is plain, rich or warm, and each of its adjectives, actions and places is right with a probability that differs from
-answer to answer, else wrong or vague, so that there is something to learn. README.md beside this file has the whole world.
+answer to answer, else wrong or vague, so that there is something to learn. README.md beside this file has the whole
+world.
 """
 
 import hashlib
@@ -157,8 +158,8 @@ def draw_prompt(kind: str, rng: Random) -> tuple[list[Message], dict[str, str]]:
 def answer(topic: dict[str, str], style: str, accuracy: float, rng: Random) -> str:
     """One answer to a topic, at most 15 words and marks.
 
-    Each slot but the nouns is right with probability `accuracy`, else drawn at random; an adjective that is not right is
-    vague half of the time.
+    Each slot but the nouns is right with probability `accuracy`, else drawn at random; an adjective that is not right
+    is vague half of the time.
     """
     a, b = rng.sample(FACTS[topic["n"]], 2) if topic["kind"] != "summary" else (topic["a"], topic["b"])
     right = topic | {"a": a, "b": b, "place": topic["place"] or rng.choice(PLACES)}
