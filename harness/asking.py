@@ -40,9 +40,9 @@ class RememberingJudge(Judge):
 
     def rate(self, prompts: Sequence[Prompt], answers: Sequence[str], references: Sequence[References]) -> Ratings:
         """Comparisons with references are remembered; a judge with a protocol of its own for ratings is asked."""
-        if type(self.inner).rate is Judge.rate:
-            return super().rate(prompts, answers, references)
-        return self.inner.rate(prompts, answers, references)
+        if self.inner.rates_alone:
+            return self.inner.rate(prompts, answers, references)
+        return super().rate(prompts, answers, references)
 
 
 def compare_with(judge: Judge, prompts: Sequence[Prompt]) -> Callable[..., NDArray[np.float64]]:

@@ -120,6 +120,11 @@ class Judge(ABC):
             )
         return Verdicts.of(n, [*range(n)] * (2 if both_orders else 1), order, answers)
 
+    @property
+    def rates_alone(self) -> bool:
+        """Whether `rate` asks about an answer by itself; else it compares it with the reference."""
+        return False
+
     def rate(self, prompts: Sequence[Prompt], answers: Sequence[str], references: Sequence[References]) -> Ratings:
         """Ratings of single answers in 1..10: here 1 + 9 P(answer beats the reference answer), both orders averaged.
 

@@ -137,6 +137,10 @@ class LLMJudge(Judge):
     def answer(self, questions: Sequence[Question], advance: Advance) -> list[Answer]:
         return failing_empty(questions, advance, lambda asked, step: self._answers(self._protocol, asked, step))
 
+    @property
+    def rates_alone(self) -> bool:
+        return self._protocol.rating is not None
+
     def rate(self, prompts: Sequence[Prompt], answers: Sequence[str], references: Sequence[References]) -> Ratings:
         """MT-Bench's ratings of single answers, 1 to 10, with references where given; others: as `Judge.rate`."""
         if self._protocol.rating is None:
