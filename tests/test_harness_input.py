@@ -183,7 +183,6 @@ def test_a_wrong_override_is_named_as_such(sweep: Callable[..., Ended], setting:
 
 def test_what_is_not_built_yet_is_refused_by_name(workspace: Workspace, nashbench: Command) -> None:
     check_refused(nashbench("sweep", str(workspace.config()), "--executor", "ray"), "--executor ray", "use local")
-    check_refused(nashbench("sweep", str(workspace.config()), "--jobs", "4"), "--jobs 4", "--jobs 1")
 
 
 @pytest.mark.parametrize("place", ["--out", "--store"])

@@ -120,6 +120,11 @@ def installed(plugins: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("kind_plugin", None)
 
 
+def hear_ctrl_c() -> None:
+    """SIGINT is inherited as ignored where these tests themselves run in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(workspace: Workspace, plugins: Path, config: Path, store: Path | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "harness", *workspace.arguments(config, store=store)],
@@ -129,6 +134,7 @@ def start(workspace: Workspace, plugins: Path, config: Path, store: Path | None 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=hear_ctrl_c,
     )
 
 

@@ -132,9 +132,9 @@ def test_the_exact_preference_is_the_weighted_sigmoid_worked_by_hand_and_the_maj
     # All three are true and name the cat; RICH says "the" twice among 11 words and loses .3/11 of variety.
     loss = 0.3 / 11
     by_hand = {
-        (PLAIN, RICH): [0.7 + loss, -1.9 + loss, 1.2 + loss],
-        (RICH, WARM): [-0.7 + 1.9 - loss, 1.9 - 1.2 - loss, -1.2 - 0.7 - loss],
-        (WARM, PLAIN): [-1.9, 1.2, 0.7],
+        (PLAIN, RICH): [1.0 + loss, -2.8 + loss, 1.8 + loss],
+        (RICH, WARM): [-1.0 + 2.8 - loss, 2.8 - 1.8 - loss, -1.8 - 1.0 - loss],
+        (WARM, PLAIN): [-2.8, 1.8, 1.0],
     }
     for (first, second), gains in by_hand.items():
         expected = sum(w * sigmoid(4 * gain) for w, gain in zip((0.40, 0.35, 0.25), gains, strict=True))

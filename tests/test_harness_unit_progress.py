@@ -150,7 +150,7 @@ def test_on_a_terminal_the_bars_speak_and_no_line_is_printed(watch: Callable[...
     one = watched.listener.bars.tasks[1]
     assert (one.description, one.completed, one.total, one.visible) == ("fit 0", 3, 12, True)
     watched.listener.finished(stages[0], computed=True)
-    assert not watched.listener.bars.tasks[1].visible
+    assert len(watched.listener.bars.tasks) == 1
     assert watched.lines == []
 
 
@@ -205,10 +205,34 @@ def test_every_change_is_announced_and_nothing_runs_after_the_end(watch: Callabl
     watched = watch(stages)
     with watched.listener:
         watched.work(stages[0], 1)
-        assert (watched.changes, watched.listener.running) == (2, None)
+        assert (watched.changes, set(watched.listener.running)) == (2, set())
         watched.listener.started(stages[1])
-        assert (watched.changes, watched.listener.running) == (3, stages[1].key)
-    assert (watched.changes, watched.listener.running) == (4, None)
+        assert (watched.changes, set(watched.listener.running)) == (3, {stages[1].key})
+    assert (watched.changes, set(watched.listener.running)) == (4, set())
+
+
+def test_stages_at_work_at_once_have_a_bar_and_a_time_each_and_share_the_time_left(
+    watch: Callable[..., Watched],
+) -> None:
+    stages = some("fit", 6)
+    watched = watch(stages, terminal=True)
+    for stage in stages[:3]:
+        watched.listener.started(stage)
+        watched.now += 1
+    watched.listener.progressed(stages[1], 2, 4)
+    assert [(t.description, t.completed) for t in watched.listener.bars.tasks[1:]] == [
+        ("fit 0", 0),
+        ("fit 1", 2),
+        ("fit 2", 0),
+    ]
+    assert list(watched.listener.running) == [stage.key for stage in stages[:3]]
+    watched.now = 20
+    watched.listener.finished(stages[1], computed=True)
+    assert watched.listener.seconds["fit"] == [19.0]  # begun at 1
+    assert watched.left == "about 32 s left"  # five of 19 s, three at once
+    watched.listener.failed(stages[0], "no", "")
+    assert [t.description for t in watched.listener.bars.tasks[1:]] == ["fit 2"]
+    assert list(watched.listener.running) == [stages[2].key]
 
 
 # --- order and text of stages ------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from harness.comparing import Graded, comparison_stages
 from harness.config import Config
+from harness.judging import JUDGES
 from harness.matrix import Cell, Variant
 from harness.plan import CellPlan, Grade, Plan, make_plan
 from harness.registry import make
@@ -43,8 +45,8 @@ def graded(cell: str, iteration: int, answer: Stage, grader: str = "panel", boar
 
 def control() -> CellPlan:
     plan = CellPlan(Cell("pocket", Variant("sft", {}), None, None), None)
-    plan.answers[0] = Stage("answer", {"cell": "control"})
-    plan.grades = [graded("control", 0, plan.answers[0])]
+    answer = plan.answers["head-to-head", 0] = Stage("answer", {"cell": "control"})
+    plan.grades = [graded("control", 0, answer)]
     return plan
 
 
@@ -58,8 +60,8 @@ def trained(seed: int = 0, graders: tuple[str, ...] = ("panel",)) -> CellPlan:
         fit = Stage("fit", {"t": t, "seed": seed}, {"pairs": pair}, title=f"fit {t}")
         policy = {"policy": fit}
         plan.training[t] = [sample, pair, fit]
-        plan.answers[t] = Stage("answer", {"t": t, "seed": seed}, policy)
-        plan.grades += [graded(plan.cell.id, t, plan.answers[t], grader) for grader in graders]
+        answer = plan.answers["head-to-head", t] = Stage("answer", {"t": t, "seed": seed}, policy)
+        plan.grades += [graded(plan.cell.id, t, answer, grader) for grader in graders]
     return plan
 
 
@@ -88,7 +90,7 @@ def keep_cell(store: Store, plan: CellPlan, upto: int = 2) -> None:
             known["work"] = {"steps": WORK[t]["fit"][2]}
             losses = pd.DataFrame({"loss": [1.0 / t, 0.5 / t], "margin": [0.0, float(t)]})
             losses.to_parquet(folder / "dynamics.parquet", index=False)
-        keep(store, plan.answers[t], figures={"words": 10.0 * t})
+        keep(store, plan.answers["head-to-head", t], figures={"words": 10.0 * t})
         for number, grade in enumerate(g for g in plan.grades if g.iteration == t):
             keep_grade(store, grade, 0.5 + t / 10 + number / 100)
 
@@ -109,8 +111,8 @@ def out(tmp_path: Path) -> Path:
 
 
 def test_a_score_costs_the_work_of_all_iterations_up_to_its_own(store: Store, out: Path) -> None:
-    plan = Plan(CONFIG, [trained()])
-    keep_cell(store, plan.cells[0])
+    plan = Plan(CONFIG, [control(), trained()])
+    keep_cell(store, plan.cells[1])
     results = write_tables(plan, store, out)["results"].set_index("iteration")
     for t in WORK:
         sums = [sum(w[i] for s in range(1, t + 1) for w in WORK[s].values()) for i in range(3)]
@@ -151,8 +153,8 @@ def test_a_game_costs_as_many_steps_as_iterations_so_far(store: Store, out: Path
 
 
 def test_dynamics_number_every_step_from_one_and_count_what_was_lost(store: Store, out: Path) -> None:
-    plan = Plan(CONFIG, [trained()])
-    keep_cell(store, plan.cells[0])
+    plan = Plan(CONFIG, [control(), trained()])
+    keep_cell(store, plan.cells[1])
     dynamics = write_tables(plan, store, out)["dynamics"]
     value = dynamics.set_index(["iteration", "phase", "step", "metric"])["value"]
     for t in (1, 2):
@@ -176,7 +178,9 @@ def test_of_a_half_finished_cell_the_tables_have_what_is_there(store: Store, out
 
 def test_tables_of_an_empty_store_have_all_their_columns_and_no_row(store: Store, out: Path) -> None:
     tables = write_tables(Plan(CONFIG, [control(), trained()]), store, out)
-    for name, columns in (("results", RESULTS), ("dynamics", DYNAMICS), ("comparisons", COMPARISONS)):
+    expected = {"results": RESULTS, "dynamics": DYNAMICS, "comparisons": COMPARISONS, "judges": JUDGES}
+    assert set(tables) == set(expected)
+    for name, columns in expected.items():
         assert tables[name].empty
         assert list(tables[name].columns) == columns
         assert pd.read_csv(out / f"{name}.csv").columns.tolist() == columns
@@ -199,10 +203,10 @@ def test_csv_and_parquet_say_the_same(store: Store, out: Path) -> None:
 
 
 def test_samples_are_the_last_iterations_with_every_graders_verdict(store: Store, out: Path) -> None:
-    plan = Plan(CONFIG, [trained(graders=("panel", "other"))])
-    keep_cell(store, plan.cells[0])
+    plan = Plan(CONFIG, [control(), trained(graders=("panel", "other"))])
+    keep_cell(store, plan.cells[1])
     write_tables(plan, store, out)
-    samples = pd.read_parquet(out / "samples" / f"{plan.cells[0].cell.id}.parquet")
+    samples = pd.read_parquet(out / "samples" / f"{plan.cells[1].cell.id}.parquet")
     assert samples["prompt_id"].tolist() == ["p", "q", "p", "q"]
     assert samples["grader"].tolist() == ["panel", "panel", "other", "other"]
     assert set(samples["iteration"]) == {2}
@@ -227,7 +231,7 @@ def test_metrics_are_keyed_by_leaderboard_and_metric_and_listed_once_whatever_th
 # --- states ------------------------------------------------------------------------------------------------------
 
 
-def state_of(plan: Plan, store: Store, reasons: dict[str, str] | None = None, running: str | None = None) -> Any:
+def state_of(plan: Plan, store: Store, reasons: dict[str, str] | None = None, running: Collection[str] = ()) -> Any:
     (state,) = cell_states(plan, store, reasons or {}, running)
     return state
 
@@ -236,9 +240,9 @@ def test_a_cell_is_missing_then_running_then_done(store: Store) -> None:
     plan = Plan(CONFIG, [trained()])
     sample, pair, fit = plan.cells[0].training[1]
     assert state_of(plan, store)["state"] == "missing"
-    assert state_of(plan, store, running=sample.key)["state"] == "running"
+    assert state_of(plan, store, running=[sample.key])["state"] == "running"
     keep(store, sample)
-    state = state_of(plan, store, running=pair.key)
+    state = state_of(plan, store, running=[pair.key])
     found = {s["key"]: s["state"] for s in state["stages"]}
     assert [found[s.key] for s in (sample, pair, fit)] == ["done", "running", "missing"]
     for stage in plan.cells[0].stages:
@@ -252,7 +256,7 @@ def test_a_cell_is_missing_then_running_then_done(store: Store) -> None:
 def test_a_failure_outweighs_what_runs_and_gives_its_reason_and_a_later_artifact_heals_it(store: Store) -> None:
     plan = Plan(CONFIG, [trained()])
     sample, pair, _ = plan.cells[0].training[1]
-    state = state_of(plan, store, {pair.key: "no judge"}, running=sample.key)
+    state = state_of(plan, store, {pair.key: "no judge"}, running=[sample.key])
     assert (state["state"], state["reason"]) == ("failed", "no judge")
     keep(store, pair)
     assert {s["key"]: s["state"] for s in state_of(plan, store, {pair.key: "no judge"})["stages"]}[pair.key] == "done"
@@ -261,7 +265,7 @@ def test_a_failure_outweighs_what_runs_and_gives_its_reason_and_a_later_artifact
 def test_another_cells_failure_is_not_ones_own(store: Store) -> None:
     plan = Plan(CONFIG, [trained(seed=0), trained(seed=1)])
     first = plan.cells[0].training[1][0]
-    states = cell_states(plan, store, {first.key: "gone"}, None)
+    states = cell_states(plan, store, {first.key: "gone"}, ())
     assert [(s["state"], s["reason"], s["seed"]) for s in states] == [("failed", "gone", 0), ("missing", "", 1)]
 
 

@@ -336,7 +336,7 @@ def test_the_pocket_panels_style_majority_is_a_cycle_by_its_own_coefficients():
 
 
 def test_votes_are_written_for_the_samples_that_differ_and_read_back_as_labels(tmp_path: Path):
-    from harness.pocket.judges import write_votes
+    from harness.pocket.judges import VOTES_A_PAIR, write_votes
 
     drawn = [("the cat is soft", "oh dear"), ("same", "same"), ("silver mist", "the owl is wise")]
     policy = SimpleNamespace(
@@ -349,10 +349,10 @@ def test_votes_are_written_for_the_samples_that_differ_and_read_back_as_labels(t
     assert write_votes(policy, tmp_path, pairs=3, seed=5) == {"pairs": 2}
     labels = read_labels(tmp_path / "labels.jsonl")
     assert [(each.id, each.first, each.second) for each in labels] == [("0", *drawn[0]), ("1", *drawn[2])]
-    assert all(len(each.votes) == 9 and set(each.votes) <= {"first", "second"} for each in labels)
+    assert all(len(each.votes) == VOTES_A_PAIR and set(each.votes) <= {"first", "second"} for each in labels)
     assert all(each.prompt[-1]["role"] == "user" for each in labels)
     columns = [[getattr(each, name) for each in labels] for name in ("prompt", "first", "second")]
-    votes = PanelJudge(PANEL).simulate_votes(*columns, votes=9, seed=5)
+    votes = PanelJudge(PANEL).simulate_votes(*columns, votes=VOTES_A_PAIR, seed=5)
     np.testing.assert_allclose([each.share for each in labels], votes.mean(axis=1))
 
 
