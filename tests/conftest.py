@@ -197,7 +197,7 @@ def nashbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 class InlineExecutor:
     """Runs stages in this process, to spare a worker's start; how a worker behaves is tested with a real one."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, jobs: int = 1) -> None:
         self.store = store
 
     def __enter__(self) -> InlineExecutor:

@@ -209,7 +209,7 @@ def test_two_sweeps_in_two_empty_stores_give_the_same_bytes_and_a_third_computes
         contents = {(out / table).read_bytes() for out in outs}
         assert len(contents) == 1
     results = pd.read_csv(outs[0] / "results.csv")
-    assert set(results["trainer"]) == {"sft", "dpo", "ipo-md"}
+    assert set(results["trainer"]) == {"sft", "constant", "longest", "dpo", "ipo-md"}
     rates = results[results["metric"] == "win_rate"]
     assert rates["value"].between(0, 1).all()
     assert (rates["ci_low"] <= rates["value"]).all()
@@ -299,10 +299,12 @@ def test_failed_verdicts_lower_the_coverage_and_are_counted_and_never_become_a_t
     assert (rates["coverage"] < 1).any()
     for row in rates.itertuples():
         samples = pd.read_parquet(workspace.out / "samples" / f"{row.cell}.parquet")
-        touched = (samples["response"] + samples["before"]).str.contains("dog")
-        assert samples["preference"].isna().tolist() == touched.tolist()
-        assert set(samples.loc[touched, "status"]) <= {"not-a-number"}
-        assert row.coverage == pytest.approx(1 - touched.mean())
+        empty = samples["response"].str.strip() == ""
+        failed = empty | (samples["response"] + samples["before"]).str.contains("dog")
+        assert samples["preference"].isna().tolist() == failed.tolist()
+        assert set(samples.loc[empty, "status"]) <= {"empty-answer"}
+        assert set(samples.loc[failed & ~empty, "status"]) <= {"not-a-number"}
+        assert row.coverage == pytest.approx(1 - failed.mean())
         assert row.value == pytest.approx(samples["preference"].mean())
     dynamics = pd.read_csv(workspace.out / "dynamics.csv").set_index("metric")["value"]
     assert dynamics["pair/failed"] > 0
@@ -315,7 +317,9 @@ def test_cells_whose_judge_always_fails_fail_with_the_reason_and_the_others_go_o
 ) -> None:
     hopeless = {"name": "counting", "fails": ""}
     config = workspace.config(
-        matrix={"trainer": ["dpo", "ipo-md"], "judge": [hopeless, PANEL_ENTRY]}, graders=[PANEL_ENTRY]
+        matrix={"trainer": ["dpo", "ipo-md"], "judge": [hopeless, PANEL_ENTRY]},
+        graders=[PANEL_ENTRY],
+        sampling={"k": 4, "max_tokens": 6, "temperature": 50.0},  # no two texts alike, which would be a tie unasked
     )
     ended = nashbench(*workspace.arguments(config))
     assert ended.code == 1
