@@ -32,7 +32,9 @@ class RememberingJudge(Judge):
         missing = {key: question for key, question in zip(keys, questions, strict=True) if key not in known}
         advance(len(questions) - len(missing))
         if missing:
-            record = self.inner.verdicts(*_columns(list(missing.values())), progress=_Deltas(advance))
+            asked = list(missing.values())
+            references = [question.references for question in asked]
+            record = self.inner.verdicts(*_columns(asked), progress=_Deltas(advance), references=references)
             fresh = dict(zip(missing, record.answers(), strict=True))
             self.table.add(fresh)
             known |= fresh

@@ -17,8 +17,8 @@ from harness.figures import text_figures
 from harness.prompts import iteration_rows, read_prompts
 from harness.registry import load, make, nearest
 from harness.stages import ModelCache
-from harness.store import Store
-from judges.judge import Judge, Question
+from harness.store import Store, verdict_key
+from judges.judge import Judge, Prompt, Question, Ratings, References
 from judges.verdicts import Answer
 from trainers import DPO
 
@@ -72,6 +72,47 @@ def test_progress_counts_every_question_known_or_not(tmp_path: Path) -> None:
     judge.verdicts(["p"] * 3, ["a", "b", "c"], ["b", "c", "d"], progress=lambda *at: heard.append(at))
     assert heard[-1] == (3, 3)
     assert [done for done, _ in heard] == sorted(done for done, _ in heard)
+
+
+def test_references_are_part_of_a_question_they_reach_the_judge_and_tell_its_verdicts_apart(tmp_path: Path) -> None:
+    plain, told, other = (Question("p", "a", "b", references) for references in ((), ("c",), ("d",)))
+    assert len({verdict_key("judge", question) for question in (plain, told, other)}) == 3
+    assert verdict_key("judge", told) == verdict_key("judge", Question("p", "a", "b", ("c",)))
+    inner, table = Flaky(), Store(tmp_path).verdicts
+    for references in (None, [["c"]], [["d"]], [["c"]], [None]):
+        RememberingJudge(inner, table).verdicts(["p"], ["a"], ["b"], references=references)
+    assert inner.asked == [plain, told, other]
+
+
+@dataclass(eq=False)
+class Rater(Flaky):
+    """Has a protocol of its own for single answers: their lengths."""
+
+    rated: list[str] = field(default_factory=list, init=False)
+
+    def rate(self, prompts: Sequence[Prompt], answers: Sequence[str], references: Sequence[References]) -> Ratings:
+        self.rated += answers
+        return Ratings(np.array([float(len(answer)) for answer in answers]), ["ok"] * len(answers))
+
+
+def test_a_judges_own_ratings_are_asked_for_through_the_memory(tmp_path: Path) -> None:
+    inner = Rater()
+    judge = RememberingJudge(inner, Store(tmp_path).verdicts)
+    assert judge.rate(["p", "q"], ["four", "five."], [None, ["r"]]).rating.tolist() == [4, 5]
+    assert (inner.rated, inner.asked) == (["four", "five."], [])
+
+
+def test_ratings_by_comparison_with_the_reference_are_remembered(tmp_path: Path) -> None:
+    """1 + 9 P(answer beats reference); of texts of lengths 3 and 1, P is the logistic of 2."""
+    asked = (["p", "q"], ["abc", "b"], [["c"], None])
+    first, second = Flaky(), Flaky()
+    before = RememberingJudge(first, Store(tmp_path).verdicts).rate(*asked)
+    np.testing.assert_allclose(before.rating, [1 + 9 / (1 + math.exp(-2)), np.nan])
+    assert before.status == ["ok", "no-reference"]
+    assert [(q.first, q.second) for q in first.asked] == [("abc", "c"), ("c", "abc")]
+    after = RememberingJudge(second, Store(tmp_path).verdicts).rate(*asked)
+    np.testing.assert_array_equal(after.rating, before.rating)
+    assert second.asked == []
 
 
 def test_compare_with_looks_prompts_up_by_number(tmp_path: Path) -> None:

@@ -299,10 +299,10 @@ def test_failed_verdicts_lower_the_coverage_and_are_counted_and_never_become_a_t
     assert (rates["coverage"] < 1).any()
     for row in rates.itertuples():
         samples = pd.read_parquet(workspace.out / "samples" / f"{row.cell}.parquet")
-        empty = samples["response"].str.strip() == ""
+        empty = (samples["response"].str.strip() == "") | (samples["before"].str.strip() == "")
         failed = empty | (samples["response"] + samples["before"]).str.contains("dog")
         assert samples["preference"].isna().tolist() == failed.tolist()
-        assert set(samples.loc[empty, "status"]) <= {"empty-answer"}
+        assert set(samples.loc[empty, "status"]) <= {"empty-answer", "baseline-empty-answer"}
         assert set(samples.loc[failed & ~empty, "status"]) <= {"not-a-number"}
         assert row.coverage == pytest.approx(1 - failed.mean())
         assert row.value == pytest.approx(samples["preference"].mean())

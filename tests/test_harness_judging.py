@@ -1,0 +1,99 @@
+"""The table of judges from held-out verdicts written by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.config import Config
+from harness.judging import JUDGES, METRICS, judge_rows
+from harness.matrix import Cell, Variant
+from harness.plan import CellPlan, Plan
+from harness.stage import Stage
+from harness.store import Store
+
+CONFIG = Config.model_validate(
+    {
+        "name": "x",
+        "policy": "pocket",
+        "matrix": {"trainer": ["dpo"], "judge": ["pairrm", "llm"]},
+        "leaderboards": ["head-to-head"],
+    }
+)
+SHARES = [0.75, 0.25, 1.0, 0.5]
+PAIRRM = [0.8, 0.6, 1.0, None]
+LLM = [0.6, 0.5, None, 0.5]
+
+
+def entropy(share: float, p: float) -> float:
+    return -(share * math.log(p) + (1 - share) * math.log(1 - p))
+
+
+def keep(store: Store, name: str, preferences: list[float | None]) -> Stage:
+    stage = Stage("judge", {"name": name})
+    with store.writing(stage) as (out, _):
+        (out / "model").mkdir()
+        rows = [
+            {"id": str(i), "preference": p, "share": s}
+            for i, (p, s) in enumerate(zip(preferences, SHARES, strict=True))
+        ]
+        (out / "model" / "heldout.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return stage
+
+
+def plan_of(*stages: Stage) -> Plan:
+    plan = CellPlan(Cell("pocket", Variant("dpo", {}), Variant("pairrm", {}), 0), None)
+    plan.training[1] = [*stages, Stage("pair", {})]
+    return Plan(CONFIG, [plan])
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
+    store = Store(tmp_path)
+    plan = plan_of(keep(store, "pairrm", PAIRRM), keep(store, "llm", LLM))
+    return {(row["metric"], row["judge"], row["against"]): row for row in judge_rows(plan, store)}
+
+
+def test_every_judge_has_a_row_a_metric_and_every_two_their_difference_both_ways(rows: dict[Any, Any]) -> None:
+    pairs = [("pairrm", ""), ("llm", ""), ("pairrm", "llm"), ("llm", "pairrm")]
+    assert set(rows) == {(metric, *pair) for metric in METRICS for pair in pairs}
+    assert all(set(row) <= set(JUDGES) for row in rows.values())
+
+
+def test_log_loss_is_the_mean_cross_entropy_of_the_answered_pairs(rows: dict[Any, Any]) -> None:
+    row = rows["log_loss", "pairrm", ""]
+    sure = -math.log1p(-1e-12)  # a certain judge is kept 1e-12 away from 1
+    assert row["value"] == pytest.approx((entropy(0.75, 0.8) + entropy(0.25, 0.6) + sure) / 3, abs=1e-12)
+    assert (row["n"], row["coverage"]) == (3, 0.75)
+    assert row["ci_low"] <= row["value"] <= row["ci_high"]
+    other = rows["log_loss", "llm", ""]
+    assert other["value"] == pytest.approx((entropy(0.75, 0.6) + 2 * math.log(2)) / 3)
+
+
+def test_accuracy_counts_decided_pairs_and_a_judges_tie_as_wrong(rows: dict[Any, Any]) -> None:
+    pairrm, llm = rows["accuracy", "pairrm", ""], rows["accuracy", "llm", ""]
+    assert (pairrm["value"], pairrm["n"]) == (pytest.approx(2 / 3), 3)
+    assert (llm["value"], llm["n"], llm["coverage"]) == (0.5, 2, 0.5)  # right, undecided; failed; even votes
+
+
+def test_the_difference_is_over_the_pairs_that_both_answered(rows: dict[Any, Any]) -> None:
+    row, turned = rows["log_loss", "pairrm", "llm"], rows["log_loss", "llm", "pairrm"]
+    by_pair = [entropy(0.75, 0.8) - entropy(0.75, 0.6), entropy(0.25, 0.6) - math.log(2)]
+    assert row["value"] == pytest.approx(sum(by_pair) / 2)
+    assert (row["n"], row["coverage"]) == (2, 0.5)
+    assert turned["value"] == pytest.approx(-row["value"])
+    assert turned["p_value"] == row["p_value"]
+    # The signs of two differences: the observed sum is the largest of four where they agree, else one of the middle.
+    assert row["p_value"] == (0.5 if by_pair[0] * by_pair[1] > 0 else 1.0)
+    assert rows["accuracy", "pairrm", "llm"]["value"] == 0  # both right, then both wrong
+
+
+def test_a_judge_that_is_not_trained_yet_is_left_out(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    found = list(judge_rows(plan_of(keep(store, "pairrm", PAIRRM), Stage("judge", {"name": "llm"})), store))
+    assert [(row["judge"], row["against"]) for row in found] == [("pairrm", "")] * 2
+    assert list(judge_rows(plan_of(), store)) == []
