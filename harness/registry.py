@@ -51,7 +51,7 @@ def make(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
         ValueError: as `load`; an unknown or missing option, or one the class refuses.
     """
     cls = load(kind, name)
-    check_options(kind, name, options)
+    _check_options(kind, name, options)
     for field in dataclasses.fields(cls):
         needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if field.init and needed and field.name not in options:
@@ -64,7 +64,7 @@ def make(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
         raise ValueError(f"{kind[:-1]} {name!r} refused its options {dict(options)}: {error}") from error
 
 
-def check_options(kind: Kind, name: str, options: Mapping[str, Any]) -> None:
+def _check_options(kind: Kind, name: str, options: Mapping[str, Any]) -> None:
     """Raise ValueError for an option that the class registered under a name does not have."""
     fields = [f.name for f in dataclasses.fields(load(kind, name)) if f.init]
     for option in options:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from typing import Any
 from harness.config import Config, Game
 from harness.matrix import Variant
 from harness.pocket.judges import OPTIONS, PANEL
-from harness.registry import Kind, check_options, load, make
+from harness.registry import Kind, load, make
 from harness.stage import Stage, canonical
 from harness.store import content_hash
+from leaderboards.leaderboard import NoData
 from trainers.games import load_game
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
@@ -144,12 +146,18 @@ def board_ref(variant: Variant, policy: str) -> Ref:
     kind = in_place(variant, lambda: load("leaderboards", variant.name))
     stated = canonical({k: v for k, v in variant.options.items() if k not in kind.paths})
     if policy == "pocket" and kind.paths and not variant.options.keys() & {*kind.paths, "tasks"}:
-        in_place(variant, lambda: check_options("leaderboards", variant.name, variant.options))
+        in_place(variant, lambda: _check_without_data(variant))
         return Ref("leaderboards", variant.name, variant.options, stated, variant.label, _sets_stage())
     made("leaderboards", variant)
     contents = [content_hash(Path(variant.options[k])) for k in kind.paths if k in variant.options]
     fingerprint = " ".join([variant.name, stated, *contents])
     return Ref("leaderboards", variant.name, variant.options, fingerprint, variant.label)
+
+
+def _check_without_data(variant: Variant) -> None:
+    """A leaderboard's options; boards look at their questions last, and these are not made yet."""
+    with contextlib.suppress(NoData):
+        make("leaderboards", variant.name, variant.options)
 
 
 def _pocket_stage() -> Stage:

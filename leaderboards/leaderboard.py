@@ -199,10 +199,19 @@ class TextLeaderboard(Leaderboard):
         return Reply(text, text != said[0], "ok" if text.strip() else "empty-answer")
 
 
+class NoData(ValueError):
+    """A board is asked for its questions and was given none; its other options are as they should be."""
+
+
 def data_path(board: str, data: str | Path | None, what: str) -> Path:
-    """The path that the option `data` of a board names. Raises ValueError where it is not given or not there."""
+    """The path that the option `data` of a board names.
+
+    Raises:
+        NoData: it is not given.
+        ValueError: it is not there.
+    """
     if data is None:
-        raise ValueError(f"{board} needs the option data: {what}")
+        raise NoData(f"{board} needs the option data: {what}")
     if not Path(data).exists():
         raise ValueError(f"{board}: data {str(data)!r} is not there; give {what}")
     return Path(data)

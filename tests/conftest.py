@@ -194,6 +194,17 @@ def nashbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     return call
 
 
+def install(folder: Path, name: str, entries: str, module: str = "") -> Path:
+    """A package as `pip install --target` leaves it: the module and its metadata."""
+    metadata = folder / f"{name.replace('-', '_')}-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(entries)
+    if module:
+        (folder / f"{name.replace('-', '_')}.py").write_text(module)
+    return folder
+
+
 class InlineExecutor:
     """Runs stages in this process, to spare a worker's start; how a worker behaves is tested with a real one."""
 

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import Ended, Workspace
+from conftest import Ended, Workspace, install
 
 from harness import registry
 
@@ -92,17 +92,6 @@ no-judge = kind_plugin:NoJudge
 """
 
 
-def install(folder: Path, name: str, entries: str, module: str = "") -> Path:
-    """A package as `pip install --target` leaves it: the module and its metadata."""
-    metadata = folder / f"{name.replace('-', '_')}-1.0.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(entries)
-    if module:
-        (folder / f"{name.replace('-', '_')}.py").write_text(module)
-    return folder
-
-
 @pytest.fixture
 def plugins(tmp_path: Path) -> Path:
     return install(tmp_path / "site", "kind-plugin", ENTRIES, MODULE)
@@ -163,7 +152,9 @@ def test_a_third_party_trainer_and_judge_run_in_a_sweep_like_the_built_in_ones(
     running = start(workspace, plugins, workspace.config(matrix=matrix))
     out, err = running.communicate(timeout=300)
     assert running.returncode == 0, err
-    assert states(workspace) == dict.fromkeys(("sft", "gentle(eta=0.5)", "gentle(eta=1.0)", "dpo"), ("done", ""))
+    assert states(workspace) == dict.fromkeys(
+        ("sft", "constant", "longest", "gentle(eta=0.5)", "gentle(eta=1.0)", "dpo"), ("done", "")
+    )
     assert Path(out.strip()).is_file()
 
 
@@ -234,11 +225,11 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on_from_there(workspace:
     config = game(workspace, "omd", {"name": "slow", "folder": str(workspace.folder)})
     running = start(workspace, plugins, config)
     deadline = time.monotonic() + 120
-    while not (workspace.folder / "waiting").exists():
+    alone = ["done", "done", "running"]
+    while not (workspace.folder / "waiting").exists() or [s for s, _ in states(workspace).values()] != alone:
         assert running.poll() is None, running.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert [state for state, _ in states(workspace).values()] == ["done", "done", "running"]
     os.killpg(running.pid, signal.SIGINT)
     _, err = running.communicate(timeout=60)
     assert running.returncode == 130, err

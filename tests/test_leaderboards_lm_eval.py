@@ -12,22 +12,12 @@ import sys
 import numpy as np
 import pytest
 import yaml
+from boards_world import CHOICE, write_tasks
 from conftest import WORDS
 from leaderboards_published import write
 
 from leaderboards import LMEval
 
-CHOICE = {
-    "task": "tiny_choice",
-    "dataset_path": "json",
-    "dataset_kwargs": {"data_files": {"test": "files/choice.jsonl"}},
-    "test_split": "test",
-    "output_type": "multiple_choice",
-    "doc_to_text": "{{question}}",
-    "doc_to_choice": "{{choices}}",
-    "doc_to_target": "answer",
-    "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
-}
 GENERATE = {
     "task": "tiny_generation",
     "dataset_path": "json",
@@ -41,14 +31,6 @@ GENERATE = {
 }
 QUESTIONS = [f"the {a} {b}" for a in WORDS[:5] for b in WORDS[5:8]]
 CHOICES = ["runs", "jumps and sleeps", "sleeps"]
-
-
-def write_tasks(folder, *tasks):
-    for task in tasks:
-        name = task.get("task") if isinstance(task.get("task"), str) else task["group"]
-        (folder / f"{name}.yaml").parent.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(task))
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,109 @@
+"""Judges and leaderboards that a config names: what a world brings, what must be given, and how a mistake is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from boards_world import alpaca, arena, lm_eval, mt_bench
+
+from harness.matrix import Variant
+from harness.pocket.judges import OPTIONS
+from harness.resolve import board_ref, judge_ref
+
+PLACE = "sweep.yaml:3: matrix.judge.0"
+BOARDS = ("alpaca-eval", "arena-hard", "mt-bench", "lm-eval")
+
+
+def refused(ref: Any, name: str, options: dict[str, Any], policy: str) -> str:
+    with pytest.raises(ValueError, match=r"^sweep\.yaml:3") as error:
+        ref(Variant(name, options, PLACE), policy)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# --- judges ------------------------------------------------------------------------------------------------------
+
+
+def test_the_pocket_worlds_judges_are_stages_that_share_one_base_policy_and_one_set_of_votes() -> None:
+    refs = [judge_ref(Variant(name, {}), "pocket") for name in OPTIONS]
+    sources = [ref.source for ref in refs]
+    assert [source.kind for source in sources if source] == ["judge"] * 3
+    assert len({source.key for source in sources if source}) == 3
+    for ref, source in zip(refs, sources, strict=True):
+        assert source is not None
+        assert (ref.fingerprint, dict(ref.options)) == (source.key, OPTIONS[ref.name])
+        assert (ref.inputs, ref.described) == ({"judge": source}, {"judge": source.key})
+        assert source.inputs["votes"].inputs["policy"].key == source.inputs["policy"].key
+    assert len({source.inputs["votes"].key for source in sources if source}) == 1
+
+
+@pytest.mark.parametrize("name", sorted(OPTIONS))
+def test_options_of_a_judge_that_the_world_trains_are_refused_unless_a_model_is_given(name: str) -> None:
+    said = refused(judge_ref, name, {"batch_size": 4}, "pocket")
+    assert said.startswith(f"{PLACE}: ")
+    for part in (f"trains the judge {name!r} itself", "leave out batch_size", "give a model of your own"):
+        assert part in said
+
+
+def test_a_judge_with_a_model_of_its_own_is_no_stage_of_the_world(tiny_model: Path) -> None:
+    given = judge_ref(Variant("llm", {"model": str(tiny_model), "batch_size": 4}), "pocket")
+    assert (given.source, given.inputs, given.options["batch_size"]) == (None, {}, 4)
+    assert given.fingerprint == judge_ref(Variant("llm", {"model": str(tiny_model), "batch_size": 4}), "").fingerprint
+
+
+def test_outside_the_world_a_judge_needs_its_model() -> None:
+    assert "needs the option 'model'" in refused(judge_ref, "reward-model", {}, "org/name")
+    assert "did you mean 'model'" in refused(judge_ref, "reward-model", {"modle": "x"}, "org/name")
+
+
+# --- leaderboards ------------------------------------------------------------------------------------------------
+
+
+def test_the_pocket_worlds_boards_read_one_stage_of_questions() -> None:
+    refs = [board_ref(Variant(name, {}), "pocket") for name in BOARDS]
+    assert {ref.source.kind for ref in refs if ref.source} == {"sets"}
+    assert len({ref.source.key for ref in refs if ref.source}) == 1
+    assert {key for ref in refs for key in ref.inputs} == {"sets"}
+    own = board_ref(Variant("head-to-head", {}), "pocket")
+    assert (own.source, own.inputs) == (None, {})
+    assert board_ref(Variant("lm-eval", {"tasks": "arc_easy"}), "pocket").source is None  # lm-eval's own tasks
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_another_policy_must_be_given_the_questions(name: str) -> None:
+    said = refused(board_ref, name, {}, "org/name")
+    assert said.startswith(f"{PLACE}: {name} needs the option data: ")
+    assert "is not there" in refused(board_ref, name, {"data": "/no/such/place"}, "org/name")
+
+
+@pytest.mark.parametrize("policy", ["pocket", "org/name"])
+@pytest.mark.parametrize("name", BOARDS)
+def test_a_wrong_option_is_refused_at_its_place_before_there_are_questions(name: str, policy: str) -> None:
+    said = refused(board_ref, name, {"limt": 8}, policy)
+    assert said.startswith(f"{PLACE}: leaderboard {name!r} has no option 'limt'")
+    assert "did you mean 'limit'?" in said
+    assert "limit is 1" in refused(board_ref, name, {"limit": 1}, policy)
+
+
+def test_a_board_is_known_by_the_content_of_its_files_and_its_options(tmp_path: Path) -> None:
+    texts = ["the cat", "a dog"]
+    made = {
+        "alpaca-eval": lambda folder: alpaca(folder, texts).parent,
+        "arena-hard": lambda folder: arena(folder, texts),
+        "mt-bench": lambda folder: mt_bench(folder, {}),
+        "lm-eval": lambda folder: lm_eval(folder, ["the cat", "a dog"]),
+    }
+    for name, write_files in made.items():
+        one, same = (str(write_files(tmp_path / name / copy)) for copy in ("one", "same"))
+        prints = [board_ref(Variant(name, {"data": data}), "org/name").fingerprint for data in (one, same)]
+        assert prints[0] == prints[1]
+        fewer = board_ref(Variant(name, {"data": one, "limit": 2}), "org/name")
+        assert fewer.fingerprint != prints[0]
+        assert json.loads(json.dumps(fewer.where)) == {
+            "leaderboard": {"name": name, "options": {"data": one, "limit": 2}}
+        }
+        (Path(same) / "more.txt").write_text("more")
+        assert board_ref(Variant(name, {"data": same}), "org/name").fingerprint != prints[0]
