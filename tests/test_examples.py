@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -12,9 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness.matrix import REPLIES
 from judges.panel import PanelJudge
 from judges.tournament import cycle_rate
 
+TRAINERS, JUDGES = ("onpo", "inpo", "ipo-md", "dpo", "slic"), ("reward-model", "pairrm", "llm")
+PAIRWISE, ALL_BOARDS = {"alpaca-eval", "arena-hard"}, {"alpaca-eval", "arena-hard", "mt-bench", "lm-eval"}
 ROOT = Path(__file__).resolve().parents[1]
 STORIES = ROOT.parent / "shared" / "models" / "stories260k"
 CYC3_GAP = 2 * (1 / 3 * (0.9 + 0.2 + 0.5) - 0.5)  # uniform play on the shipped cycle: row 1 gains most
@@ -42,17 +46,35 @@ def final(folder: Path) -> pd.DataFrame:
     return rates.assign(trainer=rates.trainer.str.partition("(")[0]).set_index("trainer")
 
 
-def test_the_quickstart_trains_five_algorithms_and_a_second_run_computes_nothing(tmp_path: Path) -> None:
+def test_the_quickstart_rates_five_trainers_under_three_judges_on_four_boards_and_a_second_run_computes_nothing(
+    tmp_path: Path,
+) -> None:
     sweep("quickstart", tmp_path)
-    rates = final(tmp_path)
-    assert set(rates.index) == {"sft", "onpo", "inpo", "ipo-md", "dpo", "slic"}
-    assert (rates.coverage == 1).all()
-    assert (rates.n >= 1500).all()
-    control = rates.loc["sft"]
-    assert control.ci_low < 0.5 < control.ci_high or abs(control.value - 0.5) < 0.02
+    cells = json.loads((tmp_path / "out" / "cells.json").read_text())
+    assert {cell["state"] for cell in cells} == {"done"}
+    trained = {(cell["trainer"].partition("(")[0], cell["judge"]) for cell in cells if cell["judge"]}
+    assert trained == set(itertools.product(TRAINERS, JUDGES))
+    assert [cell["trainer"] for cell in cells if not cell["judge"]] == ["sft", *REPLIES]
+    assert len(cells) == len(trained) + 3 == 18
+    check_boards(pd.read_parquet(tmp_path / "out" / "results.parquet"))
     said, seconds = sweep("quickstart", tmp_path)
     assert "0 stages executed" in said
-    assert seconds < 20
+    assert seconds < 30
+
+
+def check_boards(results: pd.DataFrame) -> None:
+    """Every policy has been on every board at the end, those that only reply on the pairwise ones."""
+    last = results[results.iteration.isin([0, 3])]
+    for (trainer, _), boards in last.groupby(["trainer", "judge"])["leaderboard"].agg(set).items():
+        assert boards == (PAIRWISE if trainer in REPLIES else ALL_BOARDS), trainer
+    assert set(results.loc[results.leaderboard != "lm-eval", "grader"]) == {"panel", "llm"}
+    assert (last[last.metric != "length_controlled_winrate"].coverage > 0.9).all()
+    win_rates = last[(last.leaderboard == "alpaca-eval") & (last.metric == "win_rate")]
+    assert (win_rates.n >= 1500).all()
+    assert (win_rates.ci_low <= win_rates.value).all()
+    assert (win_rates.value <= win_rates.ci_high).all()
+    own = win_rates[(win_rates.trainer == "sft") & (win_rates.grader == "panel")].iloc[0]
+    assert own.ci_low < 50 < own.ci_high or abs(own.value - 50) < 2  # against other samples of itself
 
 
 def test_the_games_example_starts_at_the_gap_of_uniform_play_and_onpo_closes_it(tmp_path: Path) -> None:
@@ -76,7 +98,7 @@ def stories(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_stories_are_learnt_without_breaking_the_text(stories: Path) -> None:
-    rates = final(stories).drop(index="sft")
+    rates = final(stories).drop(index=["sft", *REPLIES])
     clearly = rates[rates.ci_low > 0.5]
     assert len(clearly) >= 2
     assert (rates.n >= 200).all()

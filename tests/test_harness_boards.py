@@ -1,0 +1,300 @@
+"""Four leaderboards through a whole sweep on a tiny chat model, graded by the panel; answers, turns and controls."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from boards_world import lm_eval
+from conftest import PANEL, WORDS, InlineExecutor, Workspace, write_prompts
+from leaderboards_published import write
+from rich.console import Console
+
+from harness import stages
+from harness.config import load_config
+from harness.plan import CellPlan, Plan, in_order, make_plan
+from harness.stage import Stage
+from harness.stages.evaluating import _by_policy
+from harness.store import Store
+from harness.sweep import Outcome, run_sweep
+from judges import PanelJudge
+from leaderboards.leaderboard import Request
+from trainers.options import Sampling
+from trainers.policies.causal_lm import CausalLM
+
+QUESTIONS = [f"the {a} {b}" for a in WORDS[:5] for b in WORDS[5:8]]
+REFERENCES = ("the red cat runs", "a big dog jumps and sleeps")
+PAIRWISE, ALL = {"alpaca-eval", "arena-hard"}, {"alpaca-eval", "arena-hard", "mt-bench", "lm-eval"}
+
+
+def write_sets(folder: Path) -> dict[str, Path]:
+    """Question sets over the tiny model's words, in the official files' formats."""
+    said = [{"instruction": q, "output": f"{q} runs", "generator": "base", "dataset": "d"} for q in QUESTIONS]
+    write(folder / "alpaca" / "model_outputs.json", said)
+    asked = [{"uid": f"q{i}", "category": "hard_prompt", "prompt": q} for i, q in enumerate(QUESTIONS)]
+    write(folder / "arena" / "question.jsonl", asked, lines=True)
+    told = [
+        {"uid": f"q{i}", "messages": [{"role": "assistant", "content": f"{q} sleeps"}]} for i, q in enumerate(QUESTIONS)
+    ]
+    write(folder / "arena" / "model_answer" / "base.jsonl", told, lines=True)
+    kinds = ("math", "writing")
+    turns = [{"question_id": i, "category": kinds[i % 2], "turns": [q, "and it"]} for i, q in enumerate(QUESTIONS[:6])]
+    write(folder / "mt" / "question.jsonl", turns, lines=True)
+    answers = [{"question_id": i, "choices": [{"turns": list(REFERENCES)}]} for i in range(6)]
+    write(folder / "mt" / "reference_answer" / "gpt-4.jsonl", answers, lines=True)
+    return {
+        "alpaca-eval": folder / "alpaca",
+        "arena-hard": folder / "arena",
+        "mt-bench": folder / "mt",
+        "lm-eval": lm_eval(folder / "lm", QUESTIONS),
+    }
+
+
+@dataclass
+class Swept:
+    """A sweep that ended, and what it left."""
+
+    outcome: Outcome
+    plan: Plan
+    store: Store
+    out: Path
+    model: Path
+    run: Callable[[], Outcome]
+
+    @property
+    def results(self) -> pd.DataFrame:
+        return pd.read_parquet(self.out / "results.parquet")
+
+    def cell(self, trainer: str) -> CellPlan:
+        (found,) = (c for c in self.plan.cells if c.cell.trainer.name == trainer)
+        return found
+
+    def samples(self, trainer: str, board: str) -> pd.DataFrame:
+        frame = pd.read_parquet(self.out / "samples" / f"{self.cell(trainer).cell.id}.parquet")
+        return frame[frame["leaderboard"] == board]
+
+    def answers(self, trainer: str, board: str) -> tuple[Stage, pd.DataFrame]:
+        (stage,) = (s for (label, _), s in self.cell(trainer).answers.items() if label.startswith(board))
+        return stage, pd.read_parquet(self.store.path(stage) / "answers.parquet")
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, tiny_chat_model: Path) -> Swept:
+    folder = tmp_path_factory.mktemp("boards")
+    (folder / "panel.yaml").write_text(PANEL)
+    write_prompts(folder / "prompts.jsonl", QUESTIONS)
+    workspace = Workspace(folder, tiny_chat_model)
+    boards = [{"name": name, "data": str(data)} for name, data in write_sets(folder).items()]
+    path = workspace.config(leaderboards=boards, sampling={"k": 4, "max_tokens": 6})
+    config = load_config(path, [])
+
+    def run() -> Outcome:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("harness.sweep.LocalExecutor", InlineExecutor)
+            console = Console(file=io.StringIO())
+            return run_sweep(config, workspace.out, Store(workspace.store), command="test", console=console)
+
+    return Swept(run(), make_plan(config), Store(workspace.store), workspace.out, tiny_chat_model, run)
+
+
+def test_all_four_boards_are_there_for_every_policy_and_replies_are_graded_by_comparison_alone(swept: Swept) -> None:
+    assert swept.outcome.states == {"done": 4}
+    graded = swept.results.groupby("trainer")["leaderboard"].agg(set).to_dict()
+    assert graded == {"sft": ALL, "dpo": ALL, "constant": PAIRWISE, "longest": PAIRWISE}
+    compared = pd.read_parquet(swept.out / "comparisons.parquet")
+    assert set(compared["leaderboard"]) == ALL
+    replies = compared[compared["a"].str.contains("constant|longest")]
+    assert set(replies["leaderboard"]) == PAIRWISE
+    metrics = json.loads((swept.out / "metrics.json").read_text())
+    assert {f"{row.leaderboard}/{row.metric}" for row in swept.results.itertuples()} <= set(metrics)
+
+
+def test_every_score_has_its_interval_its_n_and_its_coverage(swept: Swept) -> None:
+    results = swept.results
+    assert results["value"].notna().all()
+    assert results["coverage"].between(0, 1).all()
+    several = results[results["n"] > 1]
+    assert set(several["leaderboard"]) == ALL
+    assert (several["ci_low"] <= several["value"]).all()
+    assert (several["value"] <= several["ci_high"]).all()
+    assert set(results.loc[results["leaderboard"] != "lm-eval", "grader"]) == {"panel"}
+    assert set(results.loc[results["leaderboard"] == "lm-eval", "grader"]) == {""}
+
+
+@pytest.mark.parametrize("trainer", ["sft", "dpo", "constant", "longest"])
+def test_pairwise_scores_are_the_panels_exact_preferences(swept: Swept, trainer: str) -> None:
+    """The panel is the same in both orders, so an order drawn for a prompt changes nothing."""
+    panel = PanelJudge(swept.out.parent / "panel.yaml")
+    samples = swept.samples(trainer, "alpaca-eval")
+    prompts, ours, theirs = (samples[name].tolist() for name in ("prompt", "response", "before"))
+    exact = panel.compare([json.loads(p) for p in prompts], ours, theirs)
+    said = samples["response"].str.strip() != ""
+    assert samples["preference"].notna().tolist() == said.tolist()
+    assert samples.loc[said, "preference"].tolist() == pytest.approx(exact[said.to_numpy()].tolist())
+    row = swept.results.set_index(["trainer", "leaderboard", "metric"]).loc[trainer, "alpaca-eval", "win_rate"]
+    assert row["value"] == pytest.approx(100 * exact[said.to_numpy()].mean())
+    assert (row["n"], row["coverage"]) == (said.sum(), pytest.approx(said.mean()))
+
+
+@pytest.mark.parametrize("trainer", ["sft", "dpo"])
+def test_ratings_are_one_to_ten_by_the_panels_preference_over_the_reference(swept: Swept, trainer: str) -> None:
+    panel = PanelJudge(swept.out.parent / "panel.yaml")
+    samples = swept.samples(trainer, "mt-bench").dropna(subset=["rating"])
+    references = [REFERENCES[int(turn) - 1] for turn in samples["turn"]]
+    exact = panel.compare([json.loads(p) for p in samples["prompt"]], samples["response"].tolist(), references)
+    assert samples["rating"].tolist() == pytest.approx((1 + 9 * exact).tolist())
+    overall = swept.results.query("trainer == @trainer and metric == 'score' and category == ''")
+    assert overall["value"].tolist() == pytest.approx([samples["rating"].mean()])
+
+
+def test_a_second_run_computes_nothing_and_leaves_the_same_tables(
+    swept: Swept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (swept.out / "results.csv").read_bytes()
+    monkeypatch.setattr("harness.stages.FUNCTIONS", {})
+    again = swept.run()
+    assert (again.executed, again.states) == ([], {"done": 4})
+    assert (swept.out / "results.csv").read_bytes() == before
+
+
+# --- controls ----------------------------------------------------------------------------------------------------
+
+
+def test_the_constant_control_says_one_thing_to_everything(swept: Swept) -> None:
+    for board in PAIRWISE:
+        _, answers = swept.answers("constant", board)
+        assert len(answers) == len(QUESTIONS)
+        assert answers["text"].nunique() == 1
+        assert answers["id"].nunique() == len(QUESTIONS)
+
+
+@pytest.mark.parametrize("board", sorted(PAIRWISE))
+def test_the_longest_control_is_the_longest_of_k_of_the_untrained_policy(swept: Swept, board: str) -> None:
+    stage, answers = swept.answers("longest", board)
+    policy = CausalLM.load(swept.model)
+    generator = torch.Generator().manual_seed(stage.seed)
+    drawn = policy.sample([policy.encode(q) for q in QUESTIONS], 4, Sampling(max_tokens=6), generator)
+    for text, responses in zip(answers["text"], drawn, strict=True):
+        assert text in [r.text for r in responses]
+        assert all(len(text) >= len(r.text) for r in responses)
+    once = swept.answers("sft", board)[1]["text"].str.len().mean()
+    assert answers["text"].str.len().mean() > once
+
+
+# --- answers -----------------------------------------------------------------------------------------------------
+
+
+def greedy(policy: CausalLM, tokens: Sequence[int], count: int) -> str:
+    """The likeliest next token, again and again, without a cache."""
+    said: list[int] = []
+    with torch.no_grad():
+        while len(said) < count and (not said or said[-1] not in policy.end_tokens):
+            said.append(int(policy.model(torch.tensor([[*tokens, *said]])).logits[0, -1].argmax()))
+    return str(policy.tokenizer.decode(said, skip_special_tokens=True))
+
+
+def test_temperature_zero_takes_the_likeliest_token_and_a_second_turn_goes_on_from_the_first_answer(
+    swept: Swept,
+) -> None:
+    """Questions of mathematics are asked at temperature 0: both turns are recomputed token by token."""
+    policy = CausalLM.load(swept.model)
+    answers = swept.answers("sft", "mt-bench")[1].set_index("id")["text"]
+    for number in (0, 2, 4):
+        first = f"<s> user {QUESTIONS[number]} assistant"
+        one = greedy(policy, policy.tokenizer(first)["input_ids"], 6)
+        second = f"{first} {one} user and it assistant"
+        two = greedy(policy, policy.tokenizer(second)["input_ids"], 6)
+        assert (answers[f"{number}/1"], answers[f"{number}/2"]) == (one, two)
+
+
+def test_the_entropy_of_the_answers_is_their_mean_negative_log_likelihood_a_token(swept: Swept) -> None:
+    stage, answers = swept.answers("sft", "alpaca-eval")
+    policy, total = CausalLM.load(swept.model), 0.0
+    for question, said in zip(QUESTIONS, answers["tokens"], strict=True):
+        asked, said = policy.encode(question), [int(token) for token in said]
+        with torch.no_grad():
+            law = policy.model(torch.tensor([asked + said])).logits[0].double().log_softmax(-1)
+        total -= sum(float(law[len(asked) - 1 + i, token]) for i, token in enumerate(said))
+    figures = swept.store.manifest(stage)["figures"]
+    assert figures["entropy"] == pytest.approx(total / answers["tokens"].str.len().sum(), rel=1e-4)
+    assert figures["start_nll"] == figures["entropy"]  # the untrained policy is its own start
+    trained = swept.store.manifest(swept.answers("dpo", "alpaca-eval")[0])["figures"]
+    assert trained["start_nll"] != trained["entropy"]
+
+
+@dataclass
+class Echo:
+    """A policy that writes down what it is asked and answers with a number."""
+
+    asked: list[Any] = field(default_factory=list)
+    batches: list[tuple[int, int, float]] = field(default_factory=list)
+
+    def encode(self, prompt: Any) -> list[int]:
+        self.asked.append(prompt)
+        return [len(self.asked)]
+
+    def sample(self, prompts: Sequence[list[int]], k: int, options: Sampling, generator: Any) -> list[list[Any]]:
+        self.batches.append((len(prompts), k, options.temperature if options.top_p == 1 else 0.0))
+        return [[SimpleNamespace(text=f"{tokens[0]}.{n}", tokens=tokens) for n in range(k)] for tokens in prompts]
+
+
+def test_turns_are_asked_in_order_and_in_batches_of_one_temperature_and_answers_keep_the_requests_order() -> None:
+    policy = Echo()
+    context: Any = SimpleNamespace(policy=lambda name: policy, options={"sampling": {"k": 2, "max_tokens": 6}})
+    requests = [
+        Request(id="b/2", prompt="more b", temperature=0.0, turn=2, follows="b/1"),
+        Request(id="a/1", prompt="a", temperature=0.7),
+        Request(id="b/1", prompt="b", temperature=0.0),
+        Request(id="c/1", prompt=[{"role": "user", "content": "c"}], temperature=0.7),
+        Request(id="d/1", prompt="d", temperature=0.7, answers=3),
+    ]
+    answered = _by_policy(context, requests, torch.Generator())
+    said = {request.id: [r.text for r in responses] for request, _, responses in answered}
+    assert list(said) == [request.id for request in requests]
+    assert policy.batches == [(1, 1, 0.0), (2, 1, 0.7), (1, 3, 0.7), (1, 1, 0.0)]
+    assert said["d/1"] == ["4.0", "4.1", "4.2"]
+    assert policy.asked[-1] == [
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": said["b/1"][0]},
+        {"role": "user", "content": "more b"},
+    ]
+    assert policy.asked[:4] == ["b", "a", [{"role": "user", "content": "c"}], "d"]
+
+
+# --- thinking ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strip", [True, False])
+def test_thinking_is_taken_out_before_grading_where_asked_and_that_is_recorded(
+    tmp_path: Path, tiny_chat_model: Path, monkeypatch: pytest.MonkeyPatch, strip: bool
+) -> None:
+    def thinks(context: stages.Context) -> stages.Facts:
+        facts = original(context)
+        frame = pd.read_parquet(context.out / "answers.parquet")
+        frame.assign(text="<think> red </think> a " + frame["text"]).to_parquet(context.out / "answers.parquet")
+        return facts
+
+    original = stages.FUNCTIONS["answer"]
+    monkeypatch.setitem(stages.FUNCTIONS, "answer", thinks)
+    (tmp_path / "panel.yaml").write_text(PANEL)
+    write_prompts(tmp_path / "prompts.jsonl", QUESTIONS)
+    boards = [{"name": "alpaca-eval", "data": str(write_sets(tmp_path)["alpaca-eval"]), "strip_thinking": strip}]
+    plan = make_plan(load_config(Workspace(tmp_path, tiny_chat_model).config(leaderboards=boards), []))
+    (control,) = (cell for cell in plan.cells if cell.cell.trainer.name == "sft")
+    (grade,) = control.grades
+    store = Store(tmp_path / "store")
+    for stage in in_order([grade.stage]):
+        stages.run_stage(stage, store, stages.ModelCache(), lambda done, total: None)
+    verdicts = pd.read_parquet(store.path(grade.stage) / "verdicts.parquet")
+    assert set(verdicts["stripped"]) == {strip}
+    assert set(verdicts["response"].str.contains("<think>")) == {not strip}
+    assert verdicts["response"].str.startswith("a" if strip else "<think>").all()
+    assert f'"strip_thinking":{str(strip).lower()}' in store.manifest(grade.stage)["options"]["leaderboard"]
