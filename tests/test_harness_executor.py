@@ -18,7 +18,7 @@ import pytest
 from conftest import Ended, InlineExecutor, Workspace, install
 
 from harness import registry
-from harness.executors.local import LocalExecutor, _Worker
+from harness.executors.local import LocalExecutor, _Worker, default_jobs
 from harness.stage import Stage, machine
 from harness.store import Store
 
@@ -278,3 +278,33 @@ def test_a_sweep_leaves_the_same_bytes_one_stage_after_the_other_and_two_at_once
     ]
     assert len(weights[0]) == 3  # two policies, and the state of the stream
     assert weights[0] == weights[1]
+
+
+# --- how many at once --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "cores", "jobs"),
+    [("cpu", 1, 2, 2), ("cpu", 1, 64, 8), ("cpu", 4, 16, 4), ("cpu", 4, 2, 1), ("A GPU", 16, 16, 1)],
+)
+def test_as_many_stages_as_cores_hold_and_one_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, device: str, threads: int, cores: int, jobs: int
+) -> None:
+    monkeypatch.setattr("harness.executors.local.machine", lambda: {"device": device, "threads": threads})
+    monkeypatch.setattr("harness.executors.local.cores", lambda: cores)
+    assert default_jobs() == jobs
+
+
+@pytest.mark.parametrize(
+    ("given", "device", "threads"),
+    [(None, "cpu", 1), ("", "cpu", 1), ("3", "cpu", 3), ("many", "cpu", 1), (None, "A GPU", 12), ("3", "A GPU", 3)],
+)
+def test_a_stage_on_a_cpu_has_one_thread_or_what_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, device: str, threads: int
+) -> None:
+    monkeypatch.setattr("harness.stage._device", lambda: device)
+    monkeypatch.setattr("harness.stage.cores", lambda: 12)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert machine.__wrapped__() == {"device": device, "threads": threads}
