@@ -49,7 +49,7 @@ def keys(found: Sequence[Stage], kind: str) -> list[str]:
 
 @dataclass(eq=False)
 class CountingJudge(Judge):
-    """Prefers the longer text; remembers every question of this process; fails on texts that hold `fails`."""
+    """Prefers the longer text; remembers every question of this process; fails on prompts that hold `fails`."""
 
     fails: str = "\0"
     asked: ClassVar[list[Question]] = []
@@ -60,7 +60,7 @@ class CountingJudge(Judge):
         return [self._one(question) for question in questions]
 
     def _one(self, question: Question) -> Answer:
-        if self.fails in question.first + question.second:
+        if self.fails in str(question.prompt):
             return Answer(math.nan)
         return Answer(1 / (1 + math.exp(len(question.second) - len(question.first))))
 
@@ -288,7 +288,7 @@ def test_prompts_that_come_twice_in_an_iteration_stay_two_tournaments(workspace:
 def test_failed_verdicts_lower_the_coverage_and_are_counted_and_never_become_a_tie(
     workspace: Workspace, nashbench: Command
 ) -> None:
-    fails = {"name": "counting", "fails": "dog"}
+    fails = {"name": "counting", "fails": "blue"}
     config = workspace.config(
         matrix={"trainer": ["dpo"], "judge": [fails]}, prompts_per_iteration=12, sampling={"k": 2, "max_tokens": 6}
     )
@@ -300,7 +300,7 @@ def test_failed_verdicts_lower_the_coverage_and_are_counted_and_never_become_a_t
     for row in rates.itertuples():
         samples = pd.read_parquet(workspace.out / "samples" / f"{row.cell}.parquet")
         empty = (samples["response"].str.strip() == "") | (samples["before"].str.strip() == "")
-        failed = empty | (samples["response"] + samples["before"]).str.contains("dog")
+        failed = empty | samples["prompt"].str.contains("blue")
         assert samples["preference"].isna().tolist() == failed.tolist()
         assert set(samples.loc[empty, "status"]) <= {"empty-answer", "baseline-empty-answer"}
         assert set(samples.loc[failed & ~empty, "status"]) <= {"not-a-number"}
