@@ -102,7 +102,8 @@ def sweep(
     command = shlex.join(["nashbench", *sys.argv[1:]])
     outcome = run_sweep(loaded, folder, _store(store), command=command, console=console, jobs=jobs or default_jobs())
     counts = ", ".join(f"{n} {state}" for state, n in outcome.states.items())
-    console.print(f"{len(outcome.executed)} stages executed; cells: {counts}", highlight=False)
+    failed = f"; {len(outcome.failures)} failures" if outcome.failures else ""
+    console.print(f"{len(outcome.executed)} stages executed; cells: {counts}{failed}", highlight=False)
     typer.echo(outcome.report)
     raise typer.Exit(outcome.exit_code)
 

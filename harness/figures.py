@@ -11,13 +11,14 @@ import numpy as np
 from judges.judge import Judge
 from judges.panel import PanelJudge
 
+COUNTED = 128  # texts; as many as a curve's answers at least, so that iterations compare
 
 def text_figures(texts: Sequence[str]) -> dict[str, float]:
-    """Signs of collapse in the first 256 texts (shares of distinct things depend on how many there are).
+    """Signs of collapse in the first 128 texts (shares of distinct things depend on how many there are).
 
     distinct_2: share of distinct word pairs; repeated: share of texts seen before; words: mean length.
     """
-    texts = texts[:256]
+    texts = texts[:COUNTED]
     words = [text.split() for text in texts]
     bigrams = [pair for w in words for pair in itertools.pairwise(w)]
     return {

@@ -144,13 +144,13 @@ def board_ref(variant: Variant, policy: str) -> Ref:
         ValueError: unknown name or option, data that is missing or of another kind.
     """
     kind = in_place(variant, lambda: load("leaderboards", variant.name))
-    stated = canonical({k: v for k, v in variant.options.items() if k not in kind.paths})
+    stated = canonical([variant.name, {k: v for k, v in variant.options.items() if k not in kind.paths}])
     if policy == "pocket" and kind.paths and not variant.options.keys() & {*kind.paths, "tasks"}:
         in_place(variant, lambda: _check_without_data(variant))
         return Ref("leaderboards", variant.name, variant.options, stated, variant.label, _sets_stage())
     made("leaderboards", variant)
     contents = [content_hash(Path(variant.options[k])) for k in kind.paths if k in variant.options]
-    fingerprint = " ".join([variant.name, stated, *contents])
+    fingerprint = " ".join([stated, *contents])
     return Ref("leaderboards", variant.name, variant.options, fingerprint, variant.label)
 
 

@@ -27,16 +27,19 @@ RECORDED = ("nashbench", "torch", "transformers", "numpy", "pandas", "safetensor
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a sweep ended: cells by state, keys of the stages that were computed now, where the report is."""
+    """How a sweep ended: cells by state, keys of the stages that were computed now, reasons of those that failed (each
+    once), where the report is.
+    """
 
     states: dict[str, int]
     executed: list[str]
+    failures: list[str]
     report: Path
 
     @property
     def exit_code(self) -> int:
-        """0 where every cell is done, else 1."""
-        return 0 if set(self.states) <= {"done"} else 1
+        """0 where every cell and every comparison is done, else 1."""
+        return 0 if set(self.states) <= {"done"} and not self.failures else 1
 
 
 def run_sweep(config: Config, out: Path, store: Store, *, command: str, console: Console, jobs: int = 1) -> Outcome:
@@ -72,7 +75,8 @@ def run_sweep(config: Config, out: Path, store: Store, *, command: str, console:
         raise RuntimeError(
             f"the tables or the report of {out} could not be written; what was computed is kept"
         ) from error
-    return Outcome(_count_states(out), listener.executed, report)
+    failures = list(dict.fromkeys(listener.reasons.values()))
+    return Outcome(_count_states(out), listener.executed, failures, report)
 
 
 def _finish(plan: Plan, store: Store, out: Path, command: str) -> Path:

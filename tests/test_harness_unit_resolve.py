@@ -107,3 +107,8 @@ def test_a_board_is_known_by_the_content_of_its_files_and_its_options(tmp_path: 
         }
         (Path(same) / "more.txt").write_text("more")
         assert board_ref(Variant(name, {"data": same}), "org/name").fingerprint != prints[0]
+
+
+def test_two_boards_of_the_world_with_equal_options_are_two_boards() -> None:
+    names = ("alpaca-eval", "arena-hard", "mt-bench", "lm-eval")
+    assert len({board_ref(Variant(name, {}), "pocket").fingerprint for name in names}) == len(names)
