@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reports.numbers import Metric, metric
 from reports.tables import Row, Sweep, grouped, is_control, unique
@@ -13,7 +13,8 @@ from reports.tables import Row, Sweep, grouped, is_control, unique
 class Board:
     """One leaderboard over all sweeps.
 
-    `metrics` come lead first: those with a direction before others, official ones first, then as the results have them.
+    `metrics` come lead first: those with a direction before others, official ones first, then as the final results
+    have them. A board that scores its tasks alone has a metric for each task.
     """
 
     name: str
@@ -23,6 +24,17 @@ class Board:
     def lead(self) -> Metric:
         """The metric that ranks the board."""
         return self.metrics[0]
+
+    @property
+    def views(self) -> list[Board]:
+        """The board as each metric with a direction ranks it; the board itself first, and alone where none has one."""
+        rest = [metric for metric in self.metrics[1:] if metric.sign]
+        return [self, *(replace(self, metrics=(m, *(o for o in self.metrics if o != m))) for m in rest)]
+
+    @property
+    def is_of_tasks(self) -> bool:
+        """Whether its metrics are of single tasks, without an overall score."""
+        return bool(self.lead.category)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,16 +64,25 @@ class Group:
 
 def boards(sweeps: Sequence[Sweep]) -> list[Board]:
     """Every leaderboard that has a score, in order of first appearance."""
-    found: dict[str, dict[str, Metric]] = {}
+    found: dict[str, dict[tuple[str, str], Metric]] = {}
     for sweep in sweeps:
-        for row in sweep.results:
-            of_board = found.setdefault(row["leaderboard"], {})
-            if row["metric"] not in of_board:
-                of_board[row["metric"]] = metric(row["metric"], sweep.meta(row["leaderboard"], row["metric"]))
-    return [
-        Board(name=name, metrics=tuple(sorted(metrics.values(), key=lambda m: (not m.sign, not m.official))))
-        for name, metrics in found.items()
-    ]
+        for row in [*sweep.final, *sweep.results]:  # a metric of the last iteration alone may lead
+            name, category = row["metric"], row["category"]
+            known = found.setdefault(row["leaderboard"], {})
+            known.setdefault((name, category), metric(name, sweep.meta(row["leaderboard"], name), category))
+    return [Board(name=name, metrics=_ordered(list(metrics.values()))) for name, metrics in found.items()]
+
+
+def _ordered(metrics: Sequence[Metric]) -> tuple[Metric, ...]:
+    """The overall metrics, or those of single tasks where there is no overall one, the leading first."""
+    overall = [metric for metric in metrics if not metric.category] or metrics
+    return tuple(sorted(overall, key=lambda m: (not m.sign, not m.official)))
+
+
+def compared(sweeps: Sequence[Sweep], board: Board) -> Board:
+    """The board led by the metric whose values are compared prompt by prompt; as it is where none is."""
+    known = {(row["leaderboard"], row["metric"]) for sweep in sweeps for row in sweep.comparisons}
+    return next((view for view in board.views if (board.name, view.lead.name) in known), board)
 
 
 def best_first(lead: Metric) -> Callable[[Row], tuple[bool, float]]:
@@ -88,8 +109,8 @@ def groups(sweeps: Sequence[Sweep], board: Board) -> list[Group]:
     """The comparable groups of a board's lead metric."""
     found = []
     for sweep in sweeps:
-        overall = (row for row in sweep.final if not row["category"])
-        rows = [row for row in overall if (row["leaderboard"], row["metric"]) == (board.name, board.lead.name)]
+        wanted = (board.name, board.lead.name, board.lead.category)
+        rows = [row for row in sweep.final if (row["leaderboard"], row["metric"], row["category"]) == wanted]
         for (policy, grader), members in grouped(rows, lambda row: (row["policy"], row["grader"])).items():
             found.append(Group(sweep=sweep, board=board, policy=policy, grader=grader, rows=members))
     return found
@@ -134,8 +155,14 @@ def comparisons(group: Group, claim: str) -> list[Row]:
 
 
 def versus(group: Group, a: str, b: str) -> Row | None:
-    """The checkpoint comparison of two cells, `a` first, if the table has it."""
-    row = group.sweep.paired.get((group.board.name, group.board.lead.name, group.grader, frozenset((a, b))))
+    """The checkpoint comparison of two cells, `a` first, if the table has it.
+
+    Not where the board has several tasks with the metric: the table compares them together.
+    """
+    board = group.board
+    if sum(metric.name == board.lead.name for metric in board.metrics) > 1:
+        return None
+    row = group.sweep.paired.get((board.name, board.lead.name, group.grader, frozenset((a, b))))
     return None if row is None else oriented(row, a)
 
 

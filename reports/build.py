@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports.numbers import exact, show, show_p
-from reports.sections import account, comparisons, curves, leaderboard, matrix, samples, training, verdict
+from reports.sections import account, comparisons, curves, judges, leaderboard, matrix, samples, training, verdict
 from reports.sections.common import Figure, Strong, seeds_of
 from reports.tables import Sweep, grouped, is_control, read_sweeps, unique
 
@@ -22,7 +22,11 @@ HIDDEN = [*range(9), 11, 12, *range(14, 32), *range(0x7F, 0xA0), *range(0x202A, 
 VISIBLE = {code: f"⟨U+{code:04X}⟩" for code in HIDDEN}
 PAGES = (("index", "Report"), ("training", "Training"), ("comparisons", "Comparisons"), ("samples", "Samples"))
 # The filters that would change nothing on a page.
-WITHOUT = {"training": ("grader",), "comparisons": ("trainer", "judge", "seed"), "samples": ("grader",)}
+WITHOUT = {
+    "training": ("grader", "leaderboard"),
+    "comparisons": ("trainer", "judge", "seed"),
+    "samples": ("grader",),
+}
 
 
 def build(sweeps: Sequence[Path], out: Path) -> Path:
@@ -53,7 +57,8 @@ def _index(sweeps: Sequence[Sweep]) -> dict[str, Any]:
         "crossed": matrix.cross_judge(sweeps),
         "curves": curves.scores(sweeps),
         "telling": comparisons.telling(sweeps),
-        "judges": account.judges(sweeps),
+        "judges": judges.judges(sweeps),
+        "held_out": judges.held_out(sweeps),
         "cells": account.cells(sweeps),
         "provenance": account.provenance(sweeps),
         "samples": samples.samples(sweeps),
@@ -63,6 +68,7 @@ def _index(sweeps: Sequence[Sweep]) -> dict[str, Any]:
 def _training(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     return {
         "dynamics": training.dynamics(sweeps),
+        "always_zero": training.always_zero(sweeps),
         "styles": training.styles(sweeps),
         "alarms": training.alarms(sweeps),
     }
@@ -81,6 +87,7 @@ def filters(sweeps: Sequence[Sweep], without: Sequence[str]) -> list[tuple[str, 
     rows = [(sweep, row) for sweep in sweeps for row in sweep.info.values()]
     choices = {
         "sweep": [sweep.name for sweep in sweeps],
+        "leaderboard": unique(row["leaderboard"] for sweep in sweeps for row in sweep.results),
         "trainer": unique(row["trainer"] for _, row in rows if not is_control(row)),
         "judge": unique(row["judge"] for _, row in rows if row["judge"]),
         "grader": unique(row["grader"] for sweep in sweeps for row in sweep.results if row["grader"]),
@@ -108,6 +115,7 @@ def template_environment() -> Environment:
     )
     # Jinja's own groupby sorts; the boards stay in their order.
     environment.globals["by_board"] = lambda maps: grouped(maps, lambda of: of["board"].name).items()
+    environment.globals["by_metric"] = lambda maps: grouped(maps, lambda of: of["board"].lead.label).values()
     environment.filters |= {"exact": exact, "show": show, "show_p": show_p}
     environment.tests |= {
         "figure": lambda value: isinstance(value, Figure),

@@ -9,7 +9,8 @@ from typing import Any
 MINUS = "\N{MINUS SIGN}"
 THIN = "\N{NARROW NO-BREAK SPACE}"
 NONE = "\N{EN DASH}"
-SCALES = {"probability": [0, 1], "share": [0, 1], "percent": [0, 100]}  # of units that imply one
+SCALES = {"probability": [0, 1], "share": [0, 1], "percent": [0, 100], "rating": [1, 10]}  # of units that imply one
+SPELLED = {"length_controlled_winrate": "length-controlled win rate", "acc": "accuracy", "log_loss": "log-loss"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,8 @@ class Metric:
     """A metric as metrics.json describes it; one that is not described has no direction and no scale.
 
     decimals: digits after the point, None for four significant digits. null: the value of a policy as good as what it
-    is compared with; None on a log axis, whose zero is out of sight.
+    is compared with; None on a log axis, whose zero is out of sight. category: the task that the metric is of, on a
+    board without an overall score.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Metric:
     high: float | None = None
     null: float | None = None
     decimals: int | None = None
+    category: str = ""
 
     @property
     def sign(self) -> int:
@@ -38,11 +41,12 @@ class Metric:
 
     @property
     def label(self) -> str:
-        """The name for people: spaces for underscores."""
-        return self.name.replace("_", " ")
+        """The name for people: spelled out, spaces for underscores, after the task where it is of one."""
+        spelled = SPELLED.get(self.name, self.name.replace("_", " "))
+        return f"{self.category} · {spelled}" if self.category else spelled
 
 
-def metric(name: str, meta: dict[str, Any]) -> Metric:
+def metric(name: str, meta: dict[str, Any], category: str = "") -> Metric:
     """The Metric that an entry of metrics.json describes."""
     scale = meta.get("scale") or SCALES.get(str(meta.get("unit")))
     low, high = scale if isinstance(scale, list) and len(scale) == 2 else (None, None)
@@ -60,6 +64,7 @@ def metric(name: str, meta: dict[str, Any]) -> Metric:
         high=high,
         null=None if log else meta.get("null_value"),
         decimals=decimals,
+        category=category,
     )
 
 
@@ -92,7 +97,8 @@ def _digits(size: float, decimals: int | None) -> str:
     if float(size).is_integer() and size < 1e15:
         return f"{int(size):,}".replace(",", THIN)
     if 1e-3 <= size < 1e6:
-        places = max(0, 3 - math.floor(math.log10(size)))
+        # Rounded before its digits are counted: 9.99996 is 10.00, not 10.000.
+        places = max(0, 3 - math.floor(math.log10(float(f"{size:.3e}"))))
         return f"{size:,.{places}f}".replace(",", THIN)
     mantissa, _, power = f"{size:.2e}".partition("e")
     return f"{mantissa}e{int(power)}".replace("-", MINUS)

@@ -34,8 +34,15 @@ COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("seed", "iteration", "step", "value"),
     ),
     "samples": (
-        ("cell", "prompt_id", "prompt", "response", "before", "grader", "status"),
-        ("iteration", "preference"),
+        (
+            *("cell", "leaderboard", "prompt_id", "prompt", "response", "before", "grader", "status"),
+            *("category", "stripped", "first_game", "second_game", "metric"),
+        ),
+        ("iteration", "preference", "rating", "turn"),
+    ),
+    "judges": (
+        ("judge", "against", "metric"),
+        ("value", "ci_low", "ci_high", "n", "coverage", "p_value"),
     ),
 }
 
@@ -52,6 +59,7 @@ class Sweep:
     comparisons: list[Row] = field(default_factory=list)
     dynamics: list[Row] = field(default_factory=list)
     samples: list[Row] = field(default_factory=list)
+    judges: list[Row] = field(default_factory=list)
     metrics: dict[str, Row] = field(default_factory=dict)
     cells: list[Row] = field(default_factory=list)
     config: str = ""
@@ -139,13 +147,21 @@ def grouped(rows: Iterable[T], key: Callable[[T], Any]) -> dict[Any, list[T]]:
 def arm_labels(cells: Iterable[Row]) -> dict[tuple[str, str], str]:
     """A label for each (trainer, options): the trainer, and the options in which its arms differ."""
     arms = unique((row["trainer"], row["options"]) for row in cells)
+    named = bare_names(trainer for trainer, _ in arms)
     labels = {}
     for trainer, options in arms:
         rivals = [_options(other) for name, other in arms if name == trainer]
         own = _options(options)
         differing = [key for key in sorted(own) if any(rival.get(key) != own[key] for rival in rivals)]
-        labels[trainer, options] = " · ".join([trainer, *(f"{key} {compact(own[key])}" for key in differing)])
+        labels[trainer, options] = " · ".join([named[trainer], *(f"{key} {compact(own[key])}" for key in differing)])
     return labels
+
+
+def bare_names(names: Iterable[str]) -> dict[str, str]:
+    """Each name without brackets at its end, where no other one is called so: `dpo` for `dpo(beta=1)`."""
+    known = unique(names)
+    bare = {name: re.sub(r"(?<=.)\(.*\)$", "", name) for name in known}
+    return {name: bare[name] if list(bare.values()).count(bare[name]) == 1 else name for name in known}
 
 
 def compact(value: Any) -> str:
@@ -173,6 +189,7 @@ def read_sweep(path: Path) -> Sweep:
         comparisons=_rows(files.table("comparisons")),
         dynamics=_rows(_thinned(files.table("dynamics"))),
         samples=files.samples(),
+        judges=_rows(files.table("judges", needed=False)),
         metrics={name: meta for name, meta in files.document("metrics.json", {}).items() if isinstance(meta, dict)},
         cells=[_cell(row) for row in files.document("cells.json", []) if isinstance(row, dict)],
         config=files.text("config.yaml"),
@@ -232,13 +249,13 @@ class _Files:
         self.notes.append(f"{name} holds a {type(found).__name__} where a {type(empty).__name__} was expected")
         return empty
 
-    def table(self, name: str) -> pd.DataFrame | None:
+    def table(self, name: str, *, needed: bool = True) -> pd.DataFrame | None:
         for file in (self.path / f"{name}.parquet", self.path / f"{name}.csv"):
             if file.is_file() and file.stat().st_size:
                 frame = self.frame(file, name)
                 if frame is not None:
                     return frame
-        self.absent.append(name)
+        self.absent += [name] * needed
         return None
 
     def frame(self, file: Path, name: str) -> pd.DataFrame | None:

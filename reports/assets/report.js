@@ -53,6 +53,38 @@
   }
   form.addEventListener("submit", (event) => event.preventDefault());
 
+  // A board's metrics are tabs; all of its blocks on the page show the same metric. Without script all are shown.
+  const blocks = all(".views").filter((block) => block.children.length > 1);
+  const views = (block) => [...block.children].filter((child) => child.classList.contains("view"));
+  const show = (board, wanted) => {
+    for (const block of blocks.filter((block) => block.dataset.board === board)) {
+      const names = views(block).map((view) => view.dataset.view);
+      const chosen = names.includes(wanted) ? wanted : names[0];
+      for (const view of views(block)) view.hidden = view.dataset.view !== chosen;
+      for (const tab of all(".tabs button", block)) tab.setAttribute("aria-pressed", String(tab.textContent === chosen));
+    }
+  };
+  for (const block of blocks) {
+    const tabs = document.createElement("div");
+    tabs.className = "tabs";
+    tabs.setAttribute("role", "group");
+    tabs.setAttribute("aria-label", "Metric");
+    for (const view of views(block)) {
+      const tab = document.createElement("button");
+      tab.type = "button";
+      tab.textContent = view.dataset.view;
+      tab.addEventListener("click", () => {
+        const before = block.getBoundingClientRect().top;
+        const first = views(block)[0] === view;
+        show(block.dataset.board, view.dataset.view);
+        write("metric of " + block.dataset.board, first ? "" : view.dataset.view);
+        scrollBy({ top: block.getBoundingClientRect().top - before, behavior: "instant" });
+      });
+      tabs.append(tab);
+    }
+    block.prepend(tabs);
+  }
+
   // Sorting: numbers by their full value, texts by the alphabet, blanks last either way.
   const key = (cell) => {
     const value = cell.dataset.value ?? cell.dataset.sort ?? cell.querySelector("[data-value]")?.dataset.value ?? cell.textContent.trim();
@@ -152,6 +184,7 @@
       select.value = [...select.options].some((option) => option.value === wanted) ? wanted : "";
     }
     filter();
+    for (const board of new Set(blocks.map((block) => block.dataset.board))) show(board, state.get("metric of " + board));
     const [id, index, direction] = (state.get("sort") || "").split(".");
     const table = id && document.getElementById(id);
     if (table && table.matches("table.sortable") && table.tHead.rows[0].cells[index]?.querySelector("button") && ["ascending", "descending"].includes(direction)) {

@@ -1,14 +1,13 @@
-"""The account of a sweep: its cells, its judges, and where everything came from."""
+"""The account of a sweep: its cells, and where everything came from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from reports.boards import boards, graders, groups
 from reports.numbers import metric
 from reports.sections.common import figure, tags
-from reports.tables import CONTROLS, Row, Sweep, compact, grouped, is_control, unique
+from reports.tables import Row, Sweep, compact
 
 STATES = ("done", "running", "failed", "missing")
 
@@ -43,41 +42,6 @@ def _stage(stage: Row) -> dict[str, Any]:
         "state": str(stage.get("state") or ""),
         "seconds": figure(seconds if isinstance(seconds, int | float) else None),
     }
-
-
-def judges(sweeps: Sequence[Sweep]) -> dict[str, Any]:
-    """One entry a judge and sweep: what it trained and graded, its lowest coverage, what it gives to the controls."""
-    scored = [(board, name) for board in boards(sweeps) for name in CONTROLS if _controls(sweeps, board.name, name)]
-    rows = []
-    for sweep in sweeps:
-        trained = grouped((row for row in sweep.info.values() if row["judge"]), lambda row: row["judge"])
-        for judge in unique([*graders([sweep]), *trained]):
-            graded = [row for row in sweep.final if row["grader"] == judge]
-            coverage = [row["coverage"] for row in graded if row["coverage"] is not None]
-            rows.append(
-                {
-                    "sweep": sweep.name,
-                    "judge": judge,
-                    "trained": len(trained.get(judge, [])),
-                    "boards": unique(row["leaderboard"] for row in graded),
-                    "coverage": figure(min(coverage, default=None)),
-                    "controls": [_control(sweep, board, judge, name) for board, name in scored],
-                }
-            )
-    return {"rows": rows, "controls": [(board.name, name) for board, name in scored]}
-
-
-def _controls(sweeps: Sequence[Sweep], board: str, trainer: str) -> list[Row]:
-    rows = (row for sweep in sweeps for row in sweep.final if row["leaderboard"] == board and row["grader"])
-    return [row for row in rows if is_control(row) and row["trainer"] == trainer]
-
-
-def _control(sweep: Sweep, board: Any, judge: str, trainer: str) -> Any:
-    for group in groups([sweep], board):
-        row = group.control(trainer) if group.grader == judge else None
-        if row is not None:
-            return figure(row["value"], board.lead)
-    return figure(None)
 
 
 def provenance(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from reports.boards import Group, alpha, boards, comparisons, groups, oriented, significant
+from reports.boards import Board, Group, alpha, boards, compared, comparisons, groups, oriented, significant
 from reports.charts import Axis, whisker, whisker_axis
 from reports.numbers import Metric, metric
 from reports.sections.common import figure, p_figure
@@ -18,18 +18,22 @@ MOST_NAMES = 40  # a wider matrix cannot be read
 
 
 def telling(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
-    """The comparisons of the boards' lead metrics worth a place on the main page, one block a board.
+    """The comparisons worth a place on the main page, one block a board, of its first metric that has any.
 
     Algorithms first; of checkpoints, those against the untrained policy, or all where there are few.
     """
     blocks = []
-    for board in boards(sweeps):
+    for board in _compared(sweeps):
         rows = [pair for group in groups(sweeps, board) for pair in _telling(group)]
         rows = list({(sweep.name, *map(str, row.values())): (sweep, row) for sweep, row in rows}.values())
         if rows:
             lines = _lines(rows[:SHOWN], whisker_axis(_reach([row for _, row in rows[:SHOWN]]), 0.0))
             blocks.append({"board": board, "rows": lines, "left": len(rows) - len(lines)})
     return blocks
+
+
+def _compared(sweeps: Sequence[Sweep]) -> list[Board]:
+    return [compared(sweeps, board) for board in boards(sweeps)]
 
 
 def _telling(group: Group) -> list[tuple[Sweep, Row]]:
@@ -53,16 +57,26 @@ def every(sweeps: Sequence[Sweep]) -> dict[str, Any]:
 
 
 def matrices(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
-    """Row minus column for every pair, a matrix a board, grader and claim."""
+    """Row minus column for every pair, a matrix a board, grader, claim and training judge."""
     found = []
-    for board in boards(sweeps):
+    for board in _compared(sweeps):
         for group in groups(sweeps, board):
             for claim in ("algorithm", "checkpoint"):
-                rows = comparisons(group, claim)
-                names = unique(name for row in rows for name in (row["a"], row["b"]))
-                if 2 < len(names) <= MOST_NAMES and len(rows) >= len(names):
-                    found.append(_matrix(group, claim, rows, _controls_last(group.sweep, names)))
+                for rows in _by_judge(group.sweep, comparisons(group, claim)):
+                    names = unique(name for row in rows for name in (row["a"], row["b"]))
+                    if 2 < len(names) <= MOST_NAMES and len(rows) >= len(names):
+                        found.append(_matrix(group, claim, rows, _controls_last(group.sweep, names)))
     return found
+
+
+def _by_judge(sweep: Sweep, rows: Sequence[Row]) -> list[list[Row]]:
+    """The comparisons by the judge that trained both sides, or the one side that was trained; all where some differ."""
+    judges = [{sweep.info[row[side]]["judge"] for side in "ab" if row[side] in sweep.info} - {""} for row in rows]
+    if any(len(found) > 1 for found in judges):
+        return [list(rows)]
+    return [
+        [row for row, _ in of] for of in grouped(zip(rows, judges, strict=True), lambda p: frozenset(p[1])).values()
+    ]
 
 
 def _controls_last(sweep: Sweep, names: Sequence[str]) -> list[str]:

@@ -19,12 +19,13 @@ MOST_PANELS = 24  # beyond this many panels only the lead metric of each board i
 def scores(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
     """One row of panels a board, metric and grader, a panel a training judge, a line an arm and seed.
 
-    Only where some cell was scored at two iterations or more; on a board with many panels only its lead metric.
+    Only where some cell was scored at two iterations or more; with many panels only the first such metric of a board.
     """
     wanted = [(board, metric) for board in boards(sweeps) for metric in board.metrics if metric.sign]
     facets = [facet for board, metric in wanted for facet in _facets(sweeps, board, metric)]
     if sum(len(facet["panels"]) for facet in facets) > MOST_PANELS:
-        facets = [facet for facet in facets if facet["metric"] == facet["board"].lead]
+        first = {facet["board"].name: facet["metric"] for facet in reversed(facets)}
+        facets = [facet for facet in facets if facet["metric"] == first[facet["board"].name]]
     return facets
 
 
@@ -34,7 +35,7 @@ def _facets(sweeps: Sequence[Sweep], board: Board, metric: Metric) -> list[dict[
         rows = [
             row
             for row in sweep.results
-            if (row["leaderboard"], row["metric"], row["category"]) == (board.name, metric.name, "")
+            if (row["leaderboard"], row["metric"], row["category"]) == (board.name, metric.name, metric.category)
             and row["value"] is not None
             and row["iteration"] is not None
             and row["judge"]

@@ -17,28 +17,37 @@ COUNTS = ("n", "coverage", "samples", "queries", "steps")
 
 
 def leaderboard(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
-    """One table a leaderboard: columns and rows, rows by grader and then best first."""
-    return [_table(sweeps, board) for board in boards(sweeps)]
+    """For each leaderboard a table a metric, the first of them with the other metrics' values as columns.
+
+    Rows by grader, then trained policies best first, then the controls.
+    """
+    return [
+        {
+            "board": board,
+            "tables": [_table(sweeps, view, board.metrics[1:] if view == board else ()) for view in board.views],
+            "categories": None if board.is_of_tasks else categories(sweeps, board),
+        }
+        for board in boards(sweeps)
+    ]
 
 
-def _table(sweeps: Sequence[Sweep], board: Board) -> dict[str, Any]:
+def _table(sweeps: Sequence[Sweep], board: Board, others: Sequence[Metric]) -> dict[str, Any]:
     found = groups(sweeps, board)
     rows = [row for group in found for row in group.rows]
     reach = [row[key] for row in rows if row["trainer"] not in FAR for key in ("value", "ci_low", "ci_high")]
     axis, null = whisker_axis(reach, board.lead.null, log=board.lead.log), near(board.lead.null, reach)
-    lines = [line for index, group in enumerate(found) for line in _lines(group, axis, first=index > 0)]
+    lines = [line for index, group in enumerate(found) for line in _lines(group, axis, others, first=index > 0)]
     same = [key for key in COUNTS if len({tuple(line["counts"][key]) for line in lines}) == 1]
     return {
         "board": board,
         "lead": board.lead,
-        "others": board.metrics[1:],
+        "others": others,
         "rows": lines,
         "null_x": None if null is None else axis(null),
         "level": next((row["ci_level"] for row in rows if row["ci_low"] is not None), None),
         "counts": [key for key in COUNTS if key not in same],
         "same": [(key, lines[0]["counts"][key][0]) for key in same if lines[0]["counts"][key]],
         "varies": _varying(rows),
-        "categories": categories(sweeps, board),
     }
 
 
@@ -49,32 +58,34 @@ def _varying(rows: Sequence[Row]) -> set[str]:
     return keys | ({"grader"} if any(row["grader"] for row in rows) else set())
 
 
-def _lines(group: Group, axis: Axis, *, first: bool) -> list[dict[str, Any]]:
+def _lines(group: Group, axis: Axis, others: Sequence[Metric], *, first: bool) -> list[dict[str, Any]]:
     board, info = group.board, group.sweep.info
     rank = ranks(group) if board.lead.sign else {}
-    by_metric = _by_metric(group)
+    found = _found(group, others)
     arms = grouped(group.rows, lambda row: (info[row["cell"]]["arm"], row["judge"], row["iteration"]))
-    lines = [_line(group, rows, rank, by_metric, axis) for rows in sorted(arms.values(), key=median_first(board.lead))]
+    key = median_first(board.lead)
+    ordered = sorted(arms.values(), key=lambda rows: (is_control(rows[0]), *key(rows)))
+    lines = [_line(group, rows, rank, found, axis) for rows in ordered]
     lines[0]["first"] = first
     return lines
 
 
-def _by_metric(group: Group) -> dict[tuple[str, str], Row]:
-    """(cell, metric) -> its overall final row."""
-    wanted = (group.board.name, group.grader, "")
-    rows = (row for row in group.sweep.final if (row["leaderboard"], row["grader"], row["category"]) == wanted)
-    return {(row["cell"], row["metric"]): row for row in rows}
+Found = list[tuple[Metric, dict[str, Row]]]
+
+
+def _found(group: Group, metrics: Sequence[Metric]) -> Found:
+    """Each metric with its final rows by cell."""
+    rows = [r for r in group.sweep.final if (r["leaderboard"], r["grader"]) == (group.board.name, group.grader)]
+    return [
+        (m, {row["cell"]: row for row in rows if (row["metric"], row["category"]) == (m.name, m.category)})
+        for m in metrics
+    ]
 
 
 def _line(
-    group: Group,
-    rows: Sequence[Row],
-    rank: dict[str, tuple[int, int]],
-    by_metric: dict[tuple[str, str], Row],
-    axis: Axis,
+    group: Group, rows: Sequence[Row], rank: dict[str, tuple[int, int]], others: Found, axis: Axis
 ) -> dict[str, Any]:
     row, lead, held = rows[0], group.board.lead, [rank[row["cell"]] for row in rows if row["cell"] in rank]
-    others = [[by_metric.get((row["cell"], metric.name)) for row in rows] for metric in group.board.metrics[1:]]
     coverage = [row["coverage"] for row in rows if row["coverage"] is not None]
     return {
         "row": row,
@@ -89,7 +100,7 @@ def _line(
         "value": _spread([row["value"] for row in rows], lead),
         "interval": ends(row, lead) if len(rows) == 1 else [],
         "whiskers": [w for row in rows if (w := whisker(axis, row["value"], row["ci_low"], row["ci_high"]))],
-        "others": [_other(found, of) for found, of in zip(others, group.board.metrics[1:], strict=True)],
+        "others": [_spread((found[r["cell"]]["value"] for r in rows if r["cell"] in found), m) for m, found in others],
         "counts": {key: _spread([row[key] for row in rows]) for key in COUNTS},
         "thin": any(share < 1 for share in coverage),
     }
@@ -106,14 +117,6 @@ def ends(row: Row, metric: Metric) -> list[Any]:
     return [figure(row["ci_low"], metric), figure(row["ci_high"], metric)] if known else []
 
 
-def _other(rows: Sequence[Row | None], metric: Metric) -> dict[str, Any]:
-    known = [row for row in rows if row is not None]
-    return {
-        "value": _spread((row["value"] for row in known), metric),
-        "interval": ends(known[0], metric) if len(known) == 1 else [],
-    }
-
-
 def categories(sweeps: Sequence[Sweep], board: Board) -> dict[str, Any] | None:
     """The lead metric by category: a row a cell and grader, a column a category. None on boards without categories."""
     rows = [
@@ -126,7 +129,11 @@ def categories(sweeps: Sequence[Sweep], board: Board) -> dict[str, Any] | None:
         return None
     names = sorted({row["category"] for _, row in rows})
     by_cell = grouped(rows, lambda pair: (pair[0].name, pair[1]["cell"], pair[1]["grader"]))
-    return {"names": names, "rows": [_categories_of(members, names, board.lead) for members in by_cell.values()]}
+    return {
+        "lead": board.lead,
+        "names": names,
+        "rows": [_categories_of(members, names, board.lead) for members in by_cell.values()],
+    }
 
 
 def _categories_of(members: Sequence[tuple[Sweep, Row]], names: Sequence[str], lead: Metric) -> dict[str, Any]:
@@ -136,5 +143,6 @@ def _categories_of(members: Sequence[tuple[Sweep, Row]], names: Sequence[str], l
         "row": first,
         "tags": tags(sweep, first),
         "arm": sweep.info[first["cell"]]["label"],
+        "own": bool(first["judge"]) and first["judge"] == first["grader"],
         "values": [figure(values.get(name), lead) for name in names],
     }

@@ -15,9 +15,9 @@ Shade = Callable[[Sequence[float]], float]
 
 
 def trainer_by_judge(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
-    """One heat map a board and grader: rows are arms, columns the judges that trained them; the controls apart."""
+    """One heat map a metric and grader: rows are arms, columns the judges that trained them; the controls apart."""
     maps = []
-    for board in boards(sweeps):
+    for board in (view for of in boards(sweeps) for view in of.views):
         found = groups(sweeps, board)
         shade = shading(board, [row for group in found for row in group.rows])
         maps += [_by_judge(group, shade) for group in found if group.trained]
@@ -25,12 +25,12 @@ def trainer_by_judge(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
 
 
 def cross_judge(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
-    """One heat map an arm and board: rows are the judges that trained, columns those that graded.
+    """One heat map an arm and metric: rows are the judges that trained, columns those that graded.
 
     Only where at least two judges graded: otherwise it would repeat the first kind of map.
     """
     maps = []
-    for board in boards(sweeps):
+    for board in (view for of in boards(sweeps) for view in of.views):
         found = groups(sweeps, board)
         shade = shading(board, [row for group in found for row in group.rows])
         for of_policy in grouped(found, lambda group: (group.sweep.name, group.policy)).values():

@@ -1,4 +1,4 @@
-"""Samples side by side: the trained policy's response and the untrained one's, with what each grader said."""
+"""Samples side by side: the policy's response and what it was compared with, with what each grader said."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from reports.numbers import show
 from reports.sections.common import Figure, tags
 from reports.tables import Row, Sweep, grouped
 
-PER_CELL = 40
-IN_ALL = 800
+PER_BOARD = 40
+IN_ALL = 900
 CLIP = 4000  # characters of a text that are shown
 DIFF_WORDS = 400  # longer texts are shown without marks
 DIFF_LEAST = 0.3  # texts that share less than this are different texts, not edits of one another
@@ -27,32 +27,43 @@ class Piece(NamedTuple):
 
 
 def samples(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
-    """The first prompts (by id) of each cell's last iteration, at most PER_CELL a cell and IN_ALL in all."""
+    """The first prompts (by id) of each cell's last iteration and board, at most PER_BOARD and IN_ALL in all.
+
+    Only what a grader saw: benchmark records with a metric of their own are left out.
+    """
     by_cell = {
         (sweep.name, cell): (sweep, rows)
         for sweep in sweeps
-        for cell, rows in grouped(sweep.samples, lambda row: row["cell"]).items()
+        for cell, rows in grouped((r for r in sweep.samples if not r["metric"]), lambda row: row["cell"]).items()
     }
-    most = max(1, min(PER_CELL, IN_ALL // max(1, len(by_cell))))
-    return [_cell(sweep, cell, rows, most) for (_, cell), (sweep, rows) in by_cell.items()]
+    blocks = sum(len({row["leaderboard"] for row in rows}) for _, rows in by_cell.values())
+    most = max(1, min(PER_BOARD, IN_ALL // max(1, blocks)))
+    found = [_cell(sweep, cell, rows, most) for (_, cell), (sweep, rows) in by_cell.items()]
+    return sorted(found, key=lambda of: not of["tags"]["judge"])
 
 
 def _cell(sweep: Sweep, cell: str, rows: Sequence[Row], most: int) -> dict[str, Any]:
     last = max(row["iteration"] or 0 for row in rows)
-    by_prompt = grouped(
-        (row for row in rows if (row["iteration"] or 0) == last), lambda row: (row["prompt_id"], row["response"])
-    )
-    chosen = sorted(by_prompt.items(), key=lambda item: _by_id(item[0][0]))
+    final = (row for row in rows if (row["iteration"] or 0) == last)
     info = {**sweep.info.get(cell, {"trainer": "", "judge": "", "seed": None}), "cell": cell}
     return {
         "sweep": sweep.name,
         "cell": cell,
         "label": sweep.called(cell),
+        "control": not info["judge"],
         "tags": tags(sweep, info),
         "iteration": last,
-        "of": len(by_prompt),
-        "items": [_item(prompt_id, members) for (prompt_id, _), members in chosen[:most]],
+        "boards": [
+            _board(name, members, most) for name, members in grouped(final, lambda row: row["leaderboard"]).items()
+        ],
     }
+
+
+def _board(name: str, rows: Sequence[Row], most: int) -> dict[str, Any]:
+    by_prompt = grouped(rows, lambda row: (row["prompt_id"], row["response"]))
+    chosen = sorted(by_prompt.items(), key=lambda item: _by_id(item[0][0]))
+    items = [_item(prompt_id, members) for (prompt_id, _), members in chosen[:most]]
+    return {"name": name, "of": len(by_prompt), "items": items}
 
 
 def _by_id(name: str) -> list[tuple[int, int, str]]:
@@ -64,8 +75,11 @@ def _item(prompt_id: str, rows: Sequence[Row]) -> dict[str, Any]:
     first = rows[0]
     before, after = marked(first["before"][:CLIP], first["response"][:CLIP])
     verdicts = [_verdict(row) for row in rows if row["grader"] or row["status"] or row["preference"] is not None]
+    rated = any(row["rating"] is not None for row in rows)
     return {
         "id": prompt_id,
+        "about": _about(first),
+        "beside": "reference answer" if rated else "baseline",
         "prompt": messages(first["prompt"]),
         "before": before,
         "after": after,
@@ -75,14 +89,23 @@ def _item(prompt_id: str, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
+def _about(row: Row) -> list[str]:
+    """What tells a sample from others of its board: its category, its turn, that thinking was taken out of it."""
+    turn = f"turn {row['turn']}" if row["turn"] is not None and row["turn"] > 1 else ""
+    stripped = "thinking left out" if row["stripped"] in ("True", "1.0", "1") else ""
+    return [text for text in (row["category"], turn, stripped) if text]
+
+
 def _verdict(row: Row) -> dict[str, Any]:
-    value = row["preference"]
+    value, rating = row["preference"], row["rating"]
     outcome = "failed" if value is None else "win" if value > 0.5 else "loss" if value < 0.5 else "tie"
+    shown = Figure(value, show(value, 3)) if rating is None else Figure(rating, show(rating, 2))
     return {
         "grader": row["grader"],
-        "value": Figure(value, show(value, 3)),
-        "outcome": outcome,
+        "value": shown,
+        "outcome": outcome if rating is None else "rated",
         "status": row["status"],
+        "games": ", then ".join(filter(None, (row["first_game"], row["second_game"]))),
     }
 
 

@@ -10,19 +10,51 @@ from reports.sections.common import cell_lines, figure, seeds_of, tags
 from reports.tables import Row, Sweep, grouped, is_control
 
 STYLE, ALARM = "style:", "alarm:"
+CALLED = {
+    "answers/entropy": "entropy of the answers, nats a token",
+    "answers/start_nll": "negative log-likelihood of the answers under the untrained policy, nats a token",
+    "answers/distinct_2": "distinct word pairs in the answers, share",
+    "answers/repeated": "answers given before, share",
+    "answers/words": "length of the answers, words",
+    "response_length": "length of the responses, tokens",
+    "finished": "responses that ended by themselves, share",
+    "chosen_log_prob": "log-probability of the chosen response, nats",
+    "margin": "margin, log π(w) − log π(l), nats",
+    "grad_norm": "gradient norm before clipping",
+    "lr": "learning rate",
+}
 OWN_SCALES = 8  # panels of a row share their scale unless one reaches this many times as high as another
 
 
 def dynamics(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
-    """Training figures: one row of panels a metric, a panel an arm, a line a training judge and seed."""
+    """Training figures: one row of panels a metric, a panel an arm, a line a training judge and seed.
+
+    Figures of the answers first. Those that are 0 throughout are in `always_zero` instead.
+    """
     facets = []
     for sweep in sweeps:
-        rows = [row for row in _placed(sweep) if not row["metric"].startswith((STYLE, ALARM))]
-        for name, members in grouped(rows, lambda row: row["metric"]).items():
-            panels = _panels(sweep, members)
+        found = grouped(_figures(sweep), lambda row: row["metric"])
+        for name in sorted(found, key=lambda name: not name.startswith("answers/")):
+            if not any(row["value"] for row in found[name]):
+                continue
+            panels = _panels(sweep, found[name])
             own = len({tuple(panel["y_ticks"]) for panel in panels}) > 1
-            facets.append({"sweep": sweep.name, "name": name.replace("_", " "), "panels": panels, "own_scales": own})
+            facets.append({"sweep": sweep.name, "name": _called(name), "panels": panels, "own_scales": own})
     return facets
+
+
+def always_zero(sweeps: Sequence[Sweep]) -> list[str]:
+    """The figures that are 0 in every row."""
+    found = grouped((row for sweep in sweeps for row in _figures(sweep)), lambda row: row["metric"])
+    return [_called(name) for name, rows in found.items() if not any(row["value"] for row in rows)]
+
+
+def _figures(sweep: Sweep) -> list[Row]:
+    return [row for row in _placed(sweep) if not row["metric"].startswith((STYLE, ALARM))]
+
+
+def _called(name: str) -> str:
+    return CALLED.get(name) or name.replace("_", " ").replace("/", " / ")
 
 
 def styles(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
@@ -33,6 +65,10 @@ def styles(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
 def _styles_of(sweep: Sweep) -> list[dict[str, Any]]:
     rows = [row for row in _placed(sweep) if row["metric"].startswith(STYLE)]
     names = sorted({row["metric"] for row in rows})
+    trained = [row for row in rows if not is_control(sweep.info[row["cell"]])]
+    # The untrained policy's shares are where every line starts, unless a cell has an iteration 0 of its own.
+    own = not sweep.one_policy or any(row["x"] <= 0 for row in trained)
+    start = [] if own else [row for row in rows if row["trainer"] == "sft"]
     y = extent([0.0, *(row["value"] for row in rows)], margin=0)
     return [
         {
@@ -40,11 +76,11 @@ def _styles_of(sweep: Sweep) -> list[dict[str, Any]]:
             "name": arm,
             "trainer": members[0]["trainer"],
             "panels": [
-                _style_panel(sweep, cell, of_cell, names, y)
+                _style_panel(sweep, cell, [*start, *of_cell], names, y)
                 for cell, of_cell in grouped(members, lambda row: row["cell"]).items()
             ],
         }
-        for arm, members in grouped(rows, lambda row: sweep.info[row["cell"]]["label"]).items()
+        for arm, members in grouped(trained, lambda row: sweep.info[row["cell"]]["label"]).items()
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from reports.boards import (
@@ -11,12 +12,14 @@ from reports.boards import (
     alpha,
     better,
     boards,
+    compared,
     comparisons,
     groups,
     median_first,
     significant,
     versus,
 )
+from reports.numbers import Metric
 from reports.sections.common import (
     Prose,
     Strong,
@@ -31,11 +34,13 @@ from reports.sections.training import alarms
 from reports.tables import Row, Sweep, grouped, unique
 
 MOST_PAIRS = 6
+MOST_TASKS = 4  # of a board that scores its tasks alone
 
 
 def verdict(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     """The findings, board by board, an independent grader before one that trained, and the caveats."""
-    found = [group for board in boards(sweeps) if board.lead.sign for group in groups(sweeps, board)]
+    views = [view for board in boards(sweeps) for view in (board.views[:MOST_TASKS] if board.is_of_tasks else [board])]
+    found = [group for view in views if view.lead.sign for group in groups(sweeps, view)]
     found = [group for group in found if any(row["value"] is not None for row in group.trained)]
     order = unique(group.board.name for group in found)
     found.sort(
@@ -43,17 +48,24 @@ def verdict(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     )
     several = len(sweeps) > 1
     return {
-        "findings": [{"where": _where(group, several), "sentences": finding(group)} for group in found],
+        "findings": [
+            {"where": _where(group, several), "sentences": finding(group), "tags": _tags(group)} for group in found
+        ],
         "algorithms": [prose for group in found for prose in algorithms(group, several)],
         "caveats": caveats(sweeps, found),
     }
+
+
+def _tags(group: Group) -> dict[str, str]:
+    return {"sweep": group.sweep.name, "leaderboard": group.board.name, "grader": group.grader}
 
 
 def _where(group: Group, several: bool) -> str:
     graded = f", graded by {group.grader}" if group.grader else ""
     policies = len({row["policy"] for row in group.sweep.info.values()}) > 1
     return (
-        f"{group.board.name}{graded}"
+        " · ".join(filter(None, (group.board.name, group.board.lead.category)))
+        + graded
         + (f", {group.policy}" if policies else "")
         + (f" ({group.sweep.name})" if several else "")
     )
@@ -65,7 +77,7 @@ def finding(group: Group) -> list[Prose]:
     best = arms[0]
     sentences = [_best(group, best)]
     if len(best) == 1:
-        sentences += [_margin(group, best[0]), _separable(group, best[0])]
+        sentences += [_margin(group, best[0]), _by_prompt(group, best[0]), _separable(group, best[0])]
     return [sentence for sentence in [*sentences, _tally(group, arms)] if sentence]
 
 
@@ -120,14 +132,7 @@ def _margin(group: Group, row: Row) -> Prose:
             if sure
             else "It is not separable from"
         )
-        parts: Prose = [f"{verb} the untrained policy: difference ", figure(paired["difference"], lead, signed=True)]
-        bounds = interval(paired, lead, signed=True)
-        p = paired["p_adjusted"] if paired["p_adjusted"] is not None else paired["p_value"]
-        notes = [
-            *(["interval ", *bounds] if bounds else []),
-            *([", p ", p_figure(p, equals=True)] if p is not None else []),
-        ]
-        return [*parts, *([" (", *notes, ")"] if notes else []), "."]
+        return [f"{verb} the untrained policy: difference ", *_difference(paired, lead), "."]
     standing = against_start(group, row)
     if standing is None:
         return []
@@ -136,6 +141,25 @@ def _margin(group: Group, row: Row) -> Prose:
         return [f"Its interval lies {side} ", figure(lead.null, lead), ", where neither side is ahead."]
     verb = {1: "It beats", 0: "It is not separable from", -1: "It is worse than"}[standing]
     return [f"{verb} the untrained policy, which has ", figure(start["value"], lead), "."]
+
+
+def _by_prompt(group: Group, row: Row) -> Prose:
+    """The paired difference to the untrained policy in the metric that is compared, where another one leads."""
+    view, start = compared([group.sweep], group.board), group.control("sft")
+    paired = versus(replace(group, board=view), row["cell"], start["cell"] if start else "sft")
+    if view.lead == group.board.lead or paired is None or paired["difference"] is None:
+        return []
+    sentence = f"Prompt by prompt, its {view.lead.label} differs from the untrained policy's by "
+    return [sentence, *_difference(paired, view.lead), "."]
+
+
+def _difference(paired: Row, metric: Metric) -> Prose:
+    """A difference with its interval and p-value, adjusted where the table has that."""
+    bounds = interval(paired, metric, signed=True)
+    p = paired["p_adjusted"] if paired["p_adjusted"] is not None else paired["p_value"]
+    shown = [", p ", p_figure(p, equals=True)] if p is not None else []
+    notes = [*(["interval ", *bounds] if bounds else []), *shown]
+    return [figure(paired["difference"], metric, signed=True), *([" (", *notes, ")"] if notes else [])]
 
 
 def better_sign(group: Group, paired: Row) -> int:
@@ -202,6 +226,7 @@ def caveats(sweeps: Sequence[Sweep], found: Sequence[Group]) -> list[Prose]:
         *(caveat for sweep in sweeps for caveat in _undone(sweep)),
         *_one_seed(sweeps),
         *_own_judge(found),
+        *_prompts(found),
         *(caveat for sweep in sweeps for caveat in _coverage(sweep)),
         *(caveat for group in found for caveat in _controls(group)),
         *_alarms(sweeps),
@@ -227,6 +252,20 @@ def _one_seed(sweeps: Sequence[Sweep]) -> list[Prose]:
     return [[f"One seed{where}: these are statements on these checkpoints, not on the algorithms."]]
 
 
+def _prompts(found: Sequence[Group]) -> list[Prose]:
+    """How many prompts each board's scores rest on."""
+    rows = [(group.board.name, row["n"]) for group in found for row in group.trained if row["n"] and row["ci_low"]]
+    counts = [
+        [figure(min(n for _, n in members)), f" on {board}", ", "]
+        for board, members in grouped(rows, lambda pair: pair[0]).items()
+    ]
+    if not counts:
+        return []
+    listing = [part for count in counts for part in count][:-1]
+    text = " prompts: the intervals say how far scores would move with other prompts, not with other training runs."
+    return [["Scores rest on ", *listing, text]]
+
+
 def _own_judge(found: Sequence[Group]) -> list[Prose]:
     rows = [row for group in found for row in group.trained]
     own = [row for row in rows if row["judge"] and row["judge"] == row["grader"]]
@@ -237,15 +276,18 @@ def _own_judge(found: Sequence[Group]) -> list[Prose]:
 
 def _coverage(sweep: Sweep) -> list[Prose]:
     rows = [row for row in sweep.final if row["coverage"] is not None and row["coverage"] < 1]
+    without = unique(sweep.called(row["cell"]) for row in rows if row["value"] is None)
+    rows = [row for row in rows if row["value"] is not None]
+    none = [[f"{sweep.name}: some score could not be computed for {listed(without, 6)}."]] if without else []
     if not rows:
-        return []
+        return none
     worst = min(rows, key=lambda row: row["coverage"])
     scores = {(row["cell"], row["leaderboard"], row["grader"]) for row in rows}
     where = f"{sweep.called(worst['cell'])} on {worst['leaderboard']}" + (
         f", graded by {worst['grader']}" if worst["grader"] else ""
     )
     start = f"{sweep.name}: {counted(len(scores), 'score')} with failed verdicts; lowest coverage "
-    return [[start, figure(worst["coverage"]), f" ({where})."]]
+    return [[start, figure(worst["coverage"]), f" ({where})."], *none]
 
 
 def _controls(group: Group) -> list[Prose]:

@@ -1,0 +1,154 @@
+"""The judges: what each trained and graded, and how well those that the sweep trained predict held-out votes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from reports.boards import boards, graders, groups, significant
+from reports.charts import near, whisker, whisker_axis
+from reports.numbers import Metric, metric
+from reports.sections.common import Prose, Strong, figure, interval, p_figure
+from reports.sections.leaderboard import ends
+from reports.tables import CONTROLS, Row, Sweep, grouped, is_control, unique
+
+MEANINGS: dict[str, Row] = {
+    "log_loss": {
+        "unit": "nats a pair",
+        "better": "lower",
+        "estimates": "Mean cross-entropy of the held-out votes under the judge's preference.",
+    },
+    "accuracy": {
+        "unit": "share",
+        "better": "higher",
+        "estimates": "Share of the held-out pairs on which the judge prefers what most votes prefer.",
+    },
+}
+LEVEL = 0.05  # of the tests; the table of judges does not say its own
+SCALAR = "reward-model"  # one score a response
+
+
+def judges(sweeps: Sequence[Sweep]) -> dict[str, Any]:
+    """One entry a judge and sweep: what it trained and graded, its lowest coverage, what it gives to the controls."""
+    scored = [(board, name) for board in boards(sweeps) for name in CONTROLS if _controls(sweeps, board.name, name)]
+    rows = []
+    for sweep in sweeps:
+        trained = grouped((row for row in sweep.info.values() if row["judge"]), lambda row: row["judge"])
+        for judge in unique([*graders([sweep]), *trained]):
+            graded = [row for row in sweep.final if row["grader"] == judge]
+            coverage = [row["coverage"] for row in graded if row["coverage"] is not None]
+            rows.append(
+                {
+                    "sweep": sweep.name,
+                    "judge": judge,
+                    "trained": len(trained.get(judge, [])),
+                    "boards": unique(row["leaderboard"] for row in graded),
+                    "coverage": figure(min(coverage, default=None)),
+                    "controls": [_control(sweep, board, judge, name) for board, name in scored],
+                }
+            )
+    return {"rows": rows, "controls": [(board.name, name) for board, name in scored]}
+
+
+def _controls(sweeps: Sequence[Sweep], board: str, trainer: str) -> list[Row]:
+    rows = (row for sweep in sweeps for row in sweep.final if row["leaderboard"] == board and row["grader"])
+    return [row for row in rows if is_control(row) and row["trainer"] == trainer]
+
+
+def _control(sweep: Sweep, board: Any, judge: str, trainer: str) -> Any:
+    for group in groups([sweep], board):
+        row = group.control(trainer) if group.grader == judge else None
+        if row is not None:
+            return figure(row["value"], board.lead)
+    return figure(None)
+
+
+def held_out(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
+    """For each sweep that trained judges a table a metric, the differences between them, and what these say."""
+    return [
+        {"sweep": sweep.name, "sentences": _sentences(sweep), "metrics": [_metric(*found) for found in _metrics(sweep)]}
+        for sweep in sweeps
+        if sweep.judges
+    ]
+
+
+def _metrics(sweep: Sweep) -> list[tuple[Metric, list[Row]]]:
+    """Each metric with its rows, in the order of MEANINGS, unknown ones last."""
+    found = grouped(sweep.judges, lambda row: row["metric"])
+    names = [*(name for name in MEANINGS if name in found), *(name for name in found if name not in MEANINGS)]
+    return [(_described(name), found[name]) for name in names]
+
+
+def _described(name: str) -> Metric:
+    found = metric(name, MEANINGS.get(name, {}))
+    return found if found.decimals is not None else replace(found, decimals=4)
+
+
+def _metric(of: Metric, rows: Sequence[Row]) -> dict[str, Any]:
+    judges = [row for row in rows if not row["against"]]
+    judges.sort(key=lambda row: (row["value"] is None, -(of.sign or 1) * (row["value"] or 0)))
+    return {"metric": of, "judges": _lines(judges, of, None), "differences": _lines(_differences(rows, of), of, 0.0)}
+
+
+def _differences(rows: Sequence[Row], of: Metric) -> list[Row]:
+    """Each pair of judges once, the better one first, the largest difference at the top."""
+    known = [row for row in rows if row["against"] and row["value"] is not None]
+    pairs = grouped(known, lambda row: frozenset((row["judge"], row["against"]))).values()
+    return sorted(
+        (max(pair, key=lambda row: (of.sign or 1) * row["value"]) for pair in pairs), key=lambda row: -abs(row["value"])
+    )
+
+
+def _lines(rows: Sequence[Row], of: Metric, null: float | None) -> list[dict[str, Any]]:
+    reach = [row[key] for row in rows for key in ("value", "ci_low", "ci_high")]
+    axis, null = whisker_axis(reach, null), near(null, reach)
+    return [
+        {
+            "row": row,
+            "value": figure(row["value"], of, signed=bool(row["against"])),
+            "interval": ends(row, of),
+            "whisker": whisker(axis, row["value"], row["ci_low"], row["ci_high"]),
+            "null_x": None if null is None else axis(null),
+            "sure": _sure(row),
+            "p": p_figure(row["p_value"]),
+            "n": figure(row["n"]),
+            "coverage": figure(row["coverage"]),
+        }
+        for row in rows
+    ]
+
+
+def _sure(row: Row) -> bool:
+    return bool(row["against"]) and significant({**row, "p_adjusted": None}, LEVEL)
+
+
+def _sentences(sweep: Sweep) -> list[Prose]:
+    """Who predicts votes better than whom by the first metric with a direction, and why a scalar score may lose."""
+    of, rows = next(((of, rows) for of, rows in _metrics(sweep) if of.sign), (None, []))
+    if of is None:
+        return []
+    pairs = _differences(rows, of)
+    sentences = [_sentence(row, of) for row in pairs]
+    above = [row for row in pairs if row["against"] == SCALAR and _sure(row)]
+    return sentences + ([_why(above)] if above else [])
+
+
+def _sentence(row: Row, of: Metric) -> Prose:
+    names: Prose = [Strong(row["judge"]), " and ", Strong(row["against"]), " are not separable: "]
+    if _sure(row):
+        names = [Strong(row["judge"]), " predicts held-out votes better than ", Strong(row["against"]), ": "]
+    bounds = interval(row, of, signed=True)
+    p = [", p ", p_figure(row["p_value"], equals=True)] if row["p_value"] is not None else []
+    n = [", n = ", figure(row["n"])] if row["n"] else []
+    notes = [" (interval ", *bounds, *p, *n, ")"] if bounds else []
+    unit = f" {of.unit}" if of.unit and of.unit != "share" else ""
+    return [*names, f"{of.label} ", figure(row["value"], of, signed=True), unit, *notes, "."]
+
+
+def _why(above: Sequence[Row]) -> Prose:
+    names = " and ".join(row["judge"] for row in above)
+    return [
+        f"{SCALAR} gives each response one score, so it cannot represent preferences that run in a circle; "
+        f"{names} {'sees' if len(above) == 1 else 'see'} both responses at once and can."
+    ]
