@@ -61,7 +61,7 @@ def _index(sweeps: Sequence[Sweep]) -> dict[str, Any]:
         "held_out": judges.held_out(sweeps),
         "cells": account.cells(sweeps),
         "provenance": account.provenance(sweeps),
-        "samples": samples.samples(sweeps),
+        "samples": samples.contents(sweeps),
     }
 
 

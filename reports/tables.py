@@ -306,14 +306,15 @@ def _shaped(frame: pd.DataFrame, name: str) -> pd.DataFrame:
         missing = frame[column].isna()
         frame[column] = frame[column].astype(object).where(~missing, "").map(str)
     for column in numbers:
-        frame[column] = pd.to_numeric(frame[column], errors="coerce")
+        frame[column] = pd.to_numeric(frame[column], errors="coerce").astype("float64")
     return frame
 
 
 def _rows(frame: pd.DataFrame | None) -> list[Row]:
     if frame is None:
         return []
-    return [{str(key): _plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
+    columns = [[_plain(value) for value in frame[name].tolist()] for name in frame]
+    return [dict(zip(frame.columns, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def _plain(value: Any) -> Any:

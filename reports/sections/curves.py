@@ -21,8 +21,8 @@ def scores(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
 
     Only where some cell was scored at two iterations or more; with many panels only the first such metric of a board.
     """
-    wanted = [(board, metric) for board in boards(sweeps) for metric in board.metrics if metric.sign]
-    facets = [facet for board, metric in wanted for facet in _facets(sweeps, board, metric)]
+    views = [view for board in boards(sweeps) for view in board.views if view.lead.sign]
+    facets = [facet for view in views for facet in _facets(sweeps, view, view.lead)]
     if sum(len(facet["panels"]) for facet in facets) > MOST_PANELS:
         first = {facet["board"].name: facet["metric"] for facet in reversed(facets)}
         facets = [facet for facet in facets if facet["metric"] == first[facet["board"].name]]

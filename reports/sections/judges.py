@@ -143,7 +143,7 @@ def _sentence(row: Row, of: Metric) -> Prose:
     n = [", n = ", figure(row["n"])] if row["n"] else []
     notes = [" (interval ", *bounds, *p, *n, ")"] if bounds else []
     unit = f" {of.unit}" if of.unit and of.unit != "share" else ""
-    return [*names, f"{of.label} ", figure(row["value"], of, signed=True), unit, *notes, "."]
+    return [*names, f"difference in {of.label} ", figure(row["value"], of, signed=True), unit, *notes, "."]
 
 
 def _why(above: Sequence[Row]) -> Prose:

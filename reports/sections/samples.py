@@ -31,21 +31,39 @@ def samples(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
 
     Only what a grader saw: benchmark records with a metric of their own are left out.
     """
-    by_cell = {
-        (sweep.name, cell): (sweep, rows)
-        for sweep in sweeps
-        for cell, rows in grouped((r for r in sweep.samples if not r["metric"]), lambda row: row["cell"]).items()
-    }
-    blocks = sum(len({row["leaderboard"] for row in rows}) for _, rows in by_cell.values())
+    found = _by_cell(sweeps)
+    blocks = sum(len({row["leaderboard"] for row in rows}) for _, _, rows in found)
     most = max(1, min(PER_BOARD, IN_ALL // max(1, blocks)))
-    found = [_cell(sweep, cell, rows, most) for (_, cell), (sweep, rows) in by_cell.items()]
-    return sorted(found, key=lambda of: not of["tags"]["judge"])
+    return [_cell(sweep, cell, rows, most) for sweep, cell, rows in found]
+
+
+def contents(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
+    """The cells that have samples, in the order of `samples`: sweep, label and what filters look at."""
+    return [
+        {"sweep": sweep.name, "label": sweep.called(cell), "tags": tags(sweep, _info(sweep, cell))}
+        for sweep, cell, _ in _by_cell(sweeps)
+    ]
+
+
+def _by_cell(sweeps: Sequence[Sweep]) -> list[tuple[Sweep, str, list[Row]]]:
+    """Each cell's rows of what a grader saw, in the sweep's order, controls last."""
+    found = []
+    for sweep in sweeps:
+        order = list(sweep.info)
+        cells = grouped((row for row in sweep.samples if not row["metric"]), lambda row: row["cell"])
+        place = {cell: (not _info(sweep, cell)["judge"], order.index(cell) if cell in order else -1) for cell in cells}
+        found += [(sweep, cell, cells[cell]) for cell in sorted(cells, key=place.__getitem__)]
+    return found
+
+
+def _info(sweep: Sweep, cell: str) -> Row:
+    return {**sweep.info.get(cell, {"trainer": "", "judge": "", "seed": None}), "cell": cell}
 
 
 def _cell(sweep: Sweep, cell: str, rows: Sequence[Row], most: int) -> dict[str, Any]:
     last = max(row["iteration"] or 0 for row in rows)
     final = (row for row in rows if (row["iteration"] or 0) == last)
-    info = {**sweep.info.get(cell, {"trainer": "", "judge": "", "seed": None}), "cell": cell}
+    info = _info(sweep, cell)
     return {
         "sweep": sweep.name,
         "cell": cell,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from reports.charts import Line, Point, extent, finite, panel
@@ -39,8 +40,15 @@ def dynamics(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
                 continue
             panels = _panels(sweep, found[name])
             own = len({tuple(panel["y_ticks"]) for panel in panels}) > 1
-            facets.append({"sweep": sweep.name, "name": _called(name), "panels": panels, "own_scales": own})
+            legend = [(line["slot"], line["name"]) for line in _by_name(panels)] if len(panels) > 1 else []
+            found_here = {"name": _called(name), "panels": panels, "own_scales": own, "legend": legend}
+            facets.append({"sweep": sweep.name, **found_here})
     return facets
+
+
+def _by_name(panels: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of several panels, one a name."""
+    return list({line["name"]: line for panel in panels for line in panel["lines"]}.values())
 
 
 def always_zero(sweeps: Sequence[Sweep]) -> list[str]:
@@ -119,19 +127,19 @@ def _panels(sweep: Sweep, rows: Sequence[Row]) -> list[dict[str, Any]]:
     )
     start = [row["value"] for row in rows if is_control(sweep.info[row["cell"]])][-1:] if sweep.one_policy else []
     heights = [max(abs(row["value"]) for row in members) for members in trained.values()]
-    shared = max(heights, default=0) <= OWN_SCALES * min(heights, default=0)
+    shared = max(heights, default=0) <= OWN_SCALES * min(filter(None, heights), default=0)
     null = start[0] if start else None
     if shared and len({row["judge"] for row in sweep.info.values() if row["judge"]}) == 1:
         members = [row for of_arm in trained.values() for row in of_arm]
         return [{"tags": {}, **panel(cell_lines(sweep, members, "arm", _point), size=(330, 180), null=null)}]
     common = extent([*(row["value"] for members in trained.values() for row in members), null]) if shared else None
-    return [
-        {
-            "tags": {"trainer": members[0]["trainer"]},
-            **panel(cell_lines(sweep, members, "judge", _point), title=arm, size=(200, 132), y=common, null=null),
-        }
-        for arm, members in trained.items()
-    ]
+    return [_small(sweep, arm, members, common, null) for arm, members in trained.items()]
+
+
+def _small(sweep: Sweep, arm: str, rows: Sequence[Row], y: Any, null: float | None) -> dict[str, Any]:
+    """An arm's panel, a line a judge; the names stand in a legend of all panels."""
+    lines = [replace(line, label="") for line in cell_lines(sweep, rows, "judge", _point)]
+    return {"tags": {"trainer": rows[0]["trainer"]}, **panel(lines, title=arm, size=(186, 128), y=y, null=null)}
 
 
 def alarms(sweeps: Sequence[Sweep]) -> dict[str, Any]:

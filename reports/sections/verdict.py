@@ -256,14 +256,14 @@ def _prompts(found: Sequence[Group]) -> list[Prose]:
     """How many prompts each board's scores rest on."""
     rows = [(group.board.name, row["n"]) for group in found for row in group.trained if row["n"] and row["ci_low"]]
     counts = [
-        [figure(min(n for _, n in members)), f" on {board}", ", "]
+        [figure(min(n for _, n in members)), f" ({board})", ", "]
         for board, members in grouped(rows, lambda pair: pair[0]).items()
     ]
     if not counts:
         return []
     listing = [part for count in counts for part in count][:-1]
-    text = " prompts: the intervals say how far scores would move with other prompts, not with other training runs."
-    return [["Scores rest on ", *listing, text]]
+    text = ". The intervals say how far scores would move with other prompts, not with other training runs."
+    return [["Prompts or questions behind a score: ", *listing, text]]
 
 
 def _own_judge(found: Sequence[Group]) -> list[Prose]:
