@@ -62,21 +62,20 @@ def matrices(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
     for board in _compared(sweeps):
         for group in groups(sweeps, board):
             for claim in ("algorithm", "checkpoint"):
-                for rows in _by_judge(group.sweep, comparisons(group, claim)):
+                for judge, rows in _by_judge(group.sweep, comparisons(group, claim)):
                     names = unique(name for row in rows for name in (row["a"], row["b"]))
                     if 2 < len(names) <= MOST_NAMES and len(rows) >= len(names):
-                        found.append(_matrix(group, claim, rows, _controls_last(group.sweep, names)))
+                        found.append(_matrix(group, claim, judge, rows, _controls_last(group.sweep, names)))
     return found
 
 
-def _by_judge(sweep: Sweep, rows: Sequence[Row]) -> list[list[Row]]:
-    """The comparisons by the judge that trained both sides, or the one side that was trained; all where some differ."""
+def _by_judge(sweep: Sweep, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """The comparisons by the judge that trained the sides; all of them under '' where two judges meet in one."""
     judges = [{sweep.info[row[side]]["judge"] for side in "ab" if row[side] in sweep.info} - {""} for row in rows]
     if any(len(found) > 1 for found in judges):
-        return [list(rows)]
-    return [
-        [row for row, _ in of] for of in grouped(zip(rows, judges, strict=True), lambda p: frozenset(p[1])).values()
-    ]
+        return [("", list(rows))]
+    pairs = grouped(zip(rows, judges, strict=True), lambda pair: "".join(pair[1]))
+    return [(judge, [row for row, _ in members]) for judge, members in pairs.items()]
 
 
 def _controls_last(sweep: Sweep, names: Sequence[str]) -> list[str]:
@@ -84,12 +83,17 @@ def _controls_last(sweep: Sweep, names: Sequence[str]) -> list[str]:
     return sorted(names, key=lambda name: (name in controls, sweep.called(name)))
 
 
-def _matrix(group: Group, claim: str, rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
+def _matrix(group: Group, claim: str, judge: str, rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
     known = {(row["a"], row["b"]): row for row in rows}
     known |= {(row["b"], row["a"]): oriented(row, row["b"]) for row in rows}
     reach = max((abs(row["difference"]) for row in rows if row["difference"] is not None), default=0) or 1
-    lead, called = group.board.lead, group.sweep.called
+    lead, info = group.board.lead, group.sweep.info
+
+    def called(name: str) -> str:
+        return info[name]["label"] if judge and name in info else group.sweep.called(name)
+
     return {
+        "judge": judge,
         "board": group.board,
         "grader": group.grader,
         "sweep": group.sweep.name,

@@ -149,7 +149,10 @@ def _by_prompt(group: Group, row: Row) -> Prose:
     paired = versus(replace(group, board=view), row["cell"], start["cell"] if start else "sft")
     if view.lead == group.board.lead or paired is None or paired["difference"] is None:
         return []
-    sentence = f"Prompt by prompt, its {view.lead.label} differs from the untrained policy's by "
+    verb = "is not separable from"
+    if significant(paired, alpha(group.rows)):
+        verb = "is better than" if better_sign(replace(group, board=view), paired) > 0 else "is worse than"
+    sentence = f"Prompt by prompt, its {view.lead.label} {verb} the untrained policy's: difference "
     return [sentence, *_difference(paired, view.lead), "."]
 
 
@@ -157,7 +160,8 @@ def _difference(paired: Row, metric: Metric) -> Prose:
     """A difference with its interval and p-value, adjusted where the table has that."""
     bounds = interval(paired, metric, signed=True)
     p = paired["p_adjusted"] if paired["p_adjusted"] is not None else paired["p_value"]
-    shown = [", p ", p_figure(p, equals=True)] if p is not None else []
+    name = "p" if paired["p_adjusted"] is None else "adjusted p"
+    shown = [f", {name} ", p_figure(p, equals=True)] if p is not None else []
     notes = [*(["interval ", *bounds] if bounds else []), *shown]
     return [figure(paired["difference"], metric, signed=True), *([" (", *notes, ")"] if notes else [])]
 
@@ -302,7 +306,7 @@ def _controls(group: Group) -> list[Prose]:
             over = [*(["the untrained policy"] if against_start(group, row) == 1 else [])]
             over += [f"{len(beaten)} of {len(group.trained)} trained policies"] if beaten else []
             text = [f"The control {name} ({what}) beats {' and '.join(over)} on {_where(group, False)} with "]
-            caveats.append([*text, figure(row["value"], group.board.lead), ": this grader rewards more than training."])
+            caveats.append([*text, figure(row["value"], group.board.lead), ", without any training."])
     return caveats
 
 
