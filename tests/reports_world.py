@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterable
@@ -22,6 +23,8 @@ STAGES = [
     {"name": "sample", "key": "5f0c" * 8, "state": "done", "seconds": 12.25},
     {"name": "fit", "key": "a91b" * 8, "state": "done", "seconds": 31.5},
 ]
+PERCENT: dict[str, Any] = {"unit": "percent", "better": "higher", "official": True, "null_value": 50}
+RATING: dict[str, Any] = {"unit": "rating", "better": "higher", "official": True}
 METRICS: dict[str, dict[str, Any]] = {
     "win_rate": {
         "unit": "share",
@@ -31,29 +34,22 @@ METRICS: dict[str, dict[str, Any]] = {
         "scale": [0, 1],
         "null_value": 0.5,
     },
-    "length_controlled_winrate": {
-        "unit": "percent",
-        "better": "higher",
-        "estimates": "Win rate against the baseline at equal length.",
-        "official": True,
-        "scale": [0, 100],
-        "null_value": 50,
-    },
-    "alpaca-eval/win_rate": {
-        "unit": "percent",
-        "better": "higher",
-        "official": True,
-        "scale": [0, 100],
-        "null_value": 50,
-    },
-    "avg_length": {
+    "alpaca-eval/length_controlled_winrate": PERCENT | {"estimates": "Win rate against the baseline at equal length."},
+    "alpaca-eval/win_rate": PERCENT,
+    "alpaca-eval/discrete_win_rate": PERCENT,
+    "average_length": {
         "unit": "characters",
         "better": "neither",
         "estimates": "Mean length of the answers.",
         "official": True,
     },
-    "score": {"unit": "points", "better": "higher", "estimates": "Mean rating.", "official": True, "scale": [1, 10]},
-    "acc": {"unit": "share", "better": "higher", "estimates": "Accuracy.", "official": True, "scale": [0, 1]},
+    "arena-hard/win_rate": PERCENT | {"estimates": "share of wins, decisive ones counting three"},
+    "arena-hard/prompt_win_rate": PERCENT | {"official": False},
+    "mt-bench/score": RATING | {"estimates": "mean rating of all answers"},
+    "mt-bench/turn_1": RATING,
+    "mt-bench/turn_2": RATING,
+    "acc": {"unit": "share", "better": "higher", "estimates": "Accuracy.", "official": True},
+    "exact_match": {"unit": "share", "better": "higher", "estimates": "Answers that are right.", "official": True},
     "duality_gap": {
         "unit": "win rate",
         "better": "lower",
@@ -138,7 +134,7 @@ def language_sweep(
     broken: bool = True,
     csv: bool = False,
 ) -> Path:
-    """A sweep over four boards; `broken`: a cell failed, one is missing, verdicts failed, texts are hostile."""
+    """A sweep over five boards; `broken`: a cell failed, one is missing, verdicts failed, texts are hostile."""
     rng = np.random.default_rng(7)
     matrix = cells(trainers, judges, seeds)
     if broken:
@@ -157,6 +153,7 @@ def language_sweep(
         "comparisons": _comparisons(scored, list(graders), results, len(list(seeds)) > 1),
         "dynamics": [row for cell in scored for row in _dynamics(cell, rng)],
         "samples/stories": [row for cell in scored[:4] for row in _samples(cell, rng, broken)],
+        "judges": judge_rows(),
     }
     return write(directory, tables, {**documents(matrix), **({"provenance.json": provenance()})}, csv=csv)
 
@@ -195,6 +192,7 @@ def provenance() -> dict[str, Any]:
 def _scores(cell: dict[str, Any], graders: list[str], rng: np.random.Generator) -> list[dict[str, Any]]:
     rows = []
     trained = bool(cell["judge"])
+    last = 3 if trained else 0
     for iteration in (1, 2, 3) if trained else (0,):
         gain = GAIN[cell["trainer"]] * (iteration / 3 if trained else 1) + (cell["seed"] or 0) * 0.003
         for grader in graders:
@@ -202,54 +200,119 @@ def _scores(cell: dict[str, Any], graders: list[str], rng: np.random.Generator) 
             value = float(np.clip(0.5 + gain + own + EASE[cell["judge"]] + rng.normal(0, 0.004), 0.01, 0.99))
             common = {"grader": grader, "iteration": iteration}
             rows.append(_interval(cell, value, 0.03, leaderboard="head-to-head", metric="win_rate", **common))
-            rows += _official(cell, value, rng, common)
-        acc = float(0.31 + gain / 4)
-        rows.append(_interval(cell, acc, 0.02, leaderboard="lm-eval", metric="acc", grader="", iteration=iteration))
+            rows += _alpaca(cell, value, common, last=iteration == last)
+            rows += _benches(cell, value, rng, common) if iteration == last else []
+        if iteration == last and cell["trainer"] not in ("constant", "longest"):
+            rows += _tasks(cell, 0.31 + gain / 4, iteration)
     return rows
 
 
-def _official(
+def _alpaca(cell: dict[str, Any], value: float, common: dict[str, Any], *, last: bool) -> list[dict[str, Any]]:
+    board = {"leaderboard": "alpaca-eval", **common, "n": 805 if last else 128}
+    led = _interval(cell, 100 * value - 30, 3.1, metric="length_controlled_winrate", **board)
+    return [
+        *([led] if last else []),
+        _interval(cell, 100 * value - 27, 3.3, metric="win_rate", **board),
+        _interval(cell, 100 * value - 28, 3.9, metric="discrete_win_rate", **board),
+        _interval(cell, 180 + 400 * (value - 0.5), 4.4, metric="average_length", **board),
+    ]
+
+
+def _benches(
     cell: dict[str, Any], value: float, rng: np.random.Generator, common: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    board = {"leaderboard": "alpaca-eval", **common}
-    rows = [
-        _interval(cell, 100 * value - 30, 3.1, metric="length_controlled_winrate", **board),
-        _interval(cell, 100 * value - 27, 3.3, metric="win_rate", **board),
-        result(cell, value=float(180 + 400 * (value - 0.5)), metric="avg_length", **board),
-    ]
-    for category in ("", "writing", "maths", "roleplay"):
-        score = float(2 + 6 * value + rng.normal(0, 0.1))
-        rows.append(_interval(cell, score, 0.4, leaderboard="mt-bench", metric="score", category=category, **common))
+    """Arena-Hard, and for all but the controls of pairwise boards MT-Bench, each with categories."""
+    arena = {"leaderboard": "arena-hard", **common, "n": 500}
+    rows = [_interval(cell, 100 * value - 8, 2.7, metric="prompt_win_rate", **arena)]
+    for category in ("", "coding", "writing"):
+        share = 100 * value - 6 + float(rng.normal(0, 1))
+        rows.append(_interval(cell, share, 4.1, metric="win_rate", category=category, **arena))
+    if cell["trainer"] in ("constant", "longest"):
+        return rows
+    bench = {"leaderboard": "mt-bench", **common, "n": 80}
+    for metric, category in [("score", ""), ("turn_1", ""), ("turn_2", ""), ("score", "maths"), ("score", "roleplay")]:
+        rating = float(2 + 6 * value + rng.normal(0, 0.1))
+        rows.append(_interval(cell, rating, 0.4, metric=metric, category=category, **bench))
     return rows
+
+
+def _tasks(cell: dict[str, Any], share: float, iteration: int) -> list[dict[str, Any]]:
+    """lm-eval: a score a task and none overall, without a grader."""
+    board = {"leaderboard": "lm-eval", "grader": "", "iteration": iteration}
+    return [
+        _interval(cell, share, 0.02, metric="acc", category="truth", n=200, **board),
+        _interval(cell, share / 2, 0.04, metric="exact_match", category="summary", n=64, **board),
+    ]
+
+
+def judge_rows() -> list[dict[str, Any]]:
+    """The table of judges: three that were trained, and their differences in either order."""
+    losses = {"llm": 0.6669, "pairrm": 0.6683, "reward-model": 0.6901}
+    rows = []
+    for metric, sign in (("log_loss", 1), ("accuracy", -1)):
+        values = {name: loss if sign > 0 else 1.35 - loss for name, loss in losses.items()}
+        for a, value in values.items():
+            rows.append(_judge(a, "", metric, value, None))
+            rows += [
+                _judge(a, b, metric, value - other, 0.4 if abs(value - other) < 0.005 else 0.0001)
+                for b, other in values.items()
+                if a != b
+            ]
+    return rows
+
+
+def _judge(judge: str, against: str, metric: str, value: float, p_value: float | None) -> dict[str, Any]:
+    ends = {"ci_low": value - 0.0021, "ci_high": value + 0.0021, "n": 1638, "coverage": 0.998, "p_value": p_value}
+    return {"judge": judge, "against": against, "metric": metric, "value": value, **ends}
 
 
 def _interval(cell: dict[str, Any], value: float, half: float, **values: Any) -> dict[str, Any]:
     return result(cell, value=value, ci_low=value - half, ci_high=value + half, **values)
 
 
+COMPARED = {
+    "head-to-head": "win_rate",
+    "alpaca-eval": "win_rate",
+    "arena-hard": "prompt_win_rate",
+    "mt-bench": "score",
+    "lm-eval": "acc",
+}
+
+
 def _comparisons(
     scored: list[dict[str, Any]], graders: list[str], results: list[Any], algorithm: bool
 ) -> list[dict[str, Any]]:
+    """As a sweep writes them: each policy against the untrained one and against those of its judge and seed."""
     rows = []
-    for grader in graders:
+    for (board, metric), grader in itertools.product(COMPARED.items(), ["", *graders]):
         final = {
             row["cell"]: row["value"]
             for row in results
-            if (row["leaderboard"], row["metric"], row["grader"]) == ("head-to-head", "win_rate", grader)
+            if (row["leaderboard"], row["metric"], row["grader"]) == (board, metric, grader)
+            and (board == "lm-eval" or not row["category"])
         }
-        names = [cell["cell"] for cell in scored] + ["sft"]
-        for i, a in enumerate(names):
-            rows += [_comparison(a, b, final[a] - final[b], grader, "checkpoint") for b in names[i + 1 :]]
-        if algorithm:
-            rows.append(_comparison("onpo", "slic", 0.05, grader, "algorithm"))
-            rows.append(_comparison("inpo", "dpo", 0.004, grader, "algorithm"))
+        for a, b in itertools.combinations([cell for cell in scored if cell["cell"] in final], 2):
+            if (a["judge"], a["seed"]) == (b["judge"], b["seed"]):
+                rows.append(_comparison(a["cell"], b["cell"], final, (board, metric, grader)))
+        rows += [
+            _comparison(cell, "sft", final, (board, metric, grader))
+            for cell in final
+            if cell not in ("sft", "constant")
+        ]
+        if algorithm and board == "head-to-head" and grader:
+            arms = {"onpo": 0.05, "slic": 0.0, "inpo": 0.004, "dpo": 0.0}
+            rows.append(_comparison("onpo", "slic", arms, (board, metric, grader), "algorithm"))
+            rows.append(_comparison("inpo", "dpo", arms, (board, metric, grader), "algorithm"))
     return rows
 
 
-def _comparison(a: str, b: str, difference: float, grader: str, claim: str) -> dict[str, Any]:
+def _comparison(
+    a: str, b: str, values: dict[str, float], of: tuple[str, str, str], claim: str = "checkpoint"
+) -> dict[str, Any]:
+    difference = values[a] - values[b]
     p = math.exp(-abs(difference) * 120)
     ends = {"ci_low": difference - 0.025, "ci_high": difference + 0.025, "p_value": p, "p_adjusted": min(1.0, 1.5 * p)}
-    sides = {"leaderboard": "head-to-head", "metric": "win_rate", "grader": grader, "a": a, "b": b}
+    sides = {**dict(zip(("leaderboard", "metric", "grader"), of, strict=True)), "a": a, "b": b}
     return {**sides, "difference": difference, **ends, "n": 256, "claim": claim}
 
 
@@ -278,13 +341,15 @@ def _dynamics(cell: dict[str, Any], rng: np.random.Generator) -> list[dict[str, 
     return rows
 
 
+BEFORE = "The cat sat on the old red mat and looked at the moon. It was a quiet night."
+AFTER = "The warm cat sat on the soft red mat and smiled at the moon. It was a lovely, quiet night."
+
+
 def _samples(cell: dict[str, Any], rng: np.random.Generator, broken: bool) -> list[dict[str, Any]]:
     rows = []
+    base = {"cell": cell["cell"], "iteration": 3, "leaderboard": "head-to-head", "status": "ok", "stripped": False}
     for number in range(12):
-        before = "The cat sat on the old red mat and looked at the moon. It was a quiet night."
-        after = "The warm cat sat on the soft red mat and smiled at the moon. It was a lovely, quiet night."
-        if broken and number < len(HOSTILE):
-            after = f"{HOSTILE[number]} {after}"
+        after = f"{HOSTILE[number]} {AFTER}" if broken and number < len(HOSTILE) else AFTER
         prompt = (
             json.dumps([{"role": "user", "content": "Tell a story."}]) if number == 3 else f"Once upon a time {number}"
         )
@@ -292,8 +357,17 @@ def _samples(cell: dict[str, Any], rng: np.random.Generator, broken: bool) -> li
             failed = broken and number == 6 and grader == "llm"
             preference = None if failed else float(np.round(rng.uniform(0.2, 0.9), 4))
             status = "unparsed: neither A nor B" if failed else "ok"
-            row = {"cell": cell["cell"], "iteration": 3, "prompt_id": f"p{number}", "prompt": prompt, "response": after}
-            rows.append({**row, "before": before, "grader": grader, "preference": preference, "status": status})
+            row = {**base, "prompt_id": f"p{number}", "prompt": prompt, "response": after, "before": BEFORE}
+            rows.append({**row, "grader": grader, "preference": preference, "status": status})
+    chat = [{"role": "user", "content": "Tell a story."}, {"role": "assistant", "content": AFTER + HOSTILE[0]}]
+    for turn, prompt in ((1, chat[:1]), (2, [*chat, {"role": "user", "content": "Shorter."}])):
+        row = {**base, "leaderboard": "mt-bench", "prompt_id": f"q/{turn}", "prompt": json.dumps(prompt), "turn": turn}
+        rated = {"response": f"<b>{turn}</b> " + AFTER, "before": "", "category": "writing", "stripped": turn == 2}
+        rows += [{**row, **rated, "grader": grader, "rating": 6.5 + turn / 4} for grader in ("panel", "llm")]
+    games = {"first_game": "B>>A", "second_game": "A=B", "preference": 0.875, "grader": "panel", "before": BEFORE}
+    rows.append({**base, **games, "leaderboard": "arena-hard", "prompt_id": "a1", "prompt": '"Go."', "response": AFTER})
+    task = {"metric": "acc", "grader": "", "value": 1.0, "prompt": "a task", "response": "its answer"}
+    rows.append({**base, **task, "leaderboard": "lm-eval", "prompt_id": "truth/0"})
     return rows
 
 

@@ -1,19 +1,21 @@
 """What the report claims: ranks, separability, verdict sentences, caveats; on tables small enough to check by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import reports_world as world
 
-from reports.boards import Group, against_start, better, boards, groups, oriented, ranks, significant, versus
+from reports.boards import Group, against_start, better, boards, compared, groups, oriented, ranks, significant, versus
 from reports.numbers import metric
-from reports.sections.comparisons import telling
+from reports.sections.comparisons import matrices, telling
+from reports.sections.leaderboard import leaderboard
 from reports.sections.matrix import cross_judge, shading, trainer_by_judge
 from reports.sections.samples import marked, messages
-from reports.sections.training import alarms, dynamics
+from reports.sections.training import alarms, always_zero, dynamics, styles
 from reports.sections.verdict import verdict
-from reports.tables import Sweep, read_sweep
+from reports.tables import Sweep, bare_names, read_sweep
 
 Scores = dict[str, tuple[float, float, float]]  # cell: value, ci_low, ci_high
 
@@ -41,7 +43,7 @@ def only_group(sweep: Sweep) -> Group:
     return group
 
 
-def compared(a: str, b: str, difference: float, p: float | None, claim: str = "checkpoint") -> dict[str, Any]:
+def comparison(a: str, b: str, difference: float, p: float | None, claim: str = "checkpoint") -> dict[str, Any]:
     ends = {"ci_low": difference - 0.02, "ci_high": difference + 0.02}
     row = {
         "leaderboard": "head-to-head",
@@ -76,9 +78,12 @@ def test_ranks_turn_round_where_lower_is_better() -> None:
 def test_a_paired_comparison_decides_before_intervals_that_overlap() -> None:
     scores = {"a/j": (0.56, 0.50, 0.62), "b/j": (0.52, 0.46, 0.58)}
     assert ranks(only_group(sweep_of(scores))) == {"a/j": (1, 2), "b/j": (1, 2)}
-    assert ranks(only_group(sweep_of(scores, [compared("b/j", "a/j", -0.04, 0.001)]))) == {"a/j": (1, 1), "b/j": (2, 2)}
+    assert ranks(only_group(sweep_of(scores, [comparison("b/j", "a/j", -0.04, 0.001)]))) == {
+        "a/j": (1, 1),
+        "b/j": (2, 2),
+    }
     apart = {"a/j": (0.56, 0.55, 0.57), "b/j": (0.52, 0.51, 0.53)}
-    assert ranks(only_group(sweep_of(apart, [compared("a/j", "b/j", 0.04, 0.2)]))) == {"a/j": (1, 2), "b/j": (1, 2)}
+    assert ranks(only_group(sweep_of(apart, [comparison("a/j", "b/j", 0.04, 0.2)]))) == {"a/j": (1, 2), "b/j": (1, 2)}
 
 
 def test_without_any_interval_the_order_of_the_values_is_the_rank_and_equals_share_it(tmp_path: Path) -> None:
@@ -100,12 +105,51 @@ def test_groups_do_not_mix_start_policies_or_graders(tmp_path: Path) -> None:
 def test_the_lead_metric_has_a_direction_then_is_official_then_comes_first(tmp_path: Path) -> None:
     sweep = read_sweep(world.language_sweep(tmp_path))
     names = {board.name: [m.name for m in board.metrics] for board in boards([sweep])}
-    assert names["alpaca-eval"] == ["length_controlled_winrate", "win_rate", "avg_length"]
-    assert list(names) == ["head-to-head", "alpaca-eval", "mt-bench", "lm-eval"]
+    rates = ["length_controlled_winrate", "win_rate", "discrete_win_rate"]
+    assert names["alpaca-eval"] == [*rates, "average_length"]  # though earlier iterations have no controlled win rate
+    assert names["arena-hard"] == ["win_rate", "prompt_win_rate"]  # an official metric leads, whatever comes first
+    assert list(names) == ["head-to-head", "alpaca-eval", "arena-hard", "mt-bench", "lm-eval"]
+
+
+def test_a_board_can_be_seen_as_each_metric_with_a_direction_ranks_it(tmp_path: Path) -> None:
+    sweep = read_sweep(world.language_sweep(tmp_path))
+    alpaca = next(board for board in boards([sweep]) if board.name == "alpaca-eval")
+    assert [view.lead.name for view in alpaca.views] == [metric.name for metric in alpaca.metrics[:3]]
+    assert all(set(view.metrics) == set(alpaca.metrics) for view in alpaca.views)
+    assert compared([sweep], alpaca).lead.name == "win_rate"
+    (first, *_) = groups([sweep], alpaca.views[2])
+    assert {row["metric"] for row in first.rows} == {"discrete_win_rate"}
+
+
+def test_a_board_that_scores_tasks_alone_has_a_metric_a_task(tmp_path: Path) -> None:
+    sweep = read_sweep(world.language_sweep(tmp_path))
+    board = next(board for board in boards([sweep]) if board.name == "lm-eval")
+    assert [metric.label for metric in board.metrics] == ["truth · accuracy", "summary · exact match"]
+    (group,) = groups([sweep], board)
+    assert {(row["metric"], row["category"]) for row in group.rows} == {("acc", "truth")}
+    assert versus(group, group.trained[0]["cell"], "sft") is not None
+    twin = replace(board.metrics[0], category="another task")
+    assert versus(replace(group, board=replace(board, metrics=(*board.metrics, twin))), "onpo-llm-0", "sft") is None
+
+
+def test_the_tables_of_a_board_set_controls_apart_and_switch_the_metric(tmp_path: Path) -> None:
+    sweep = read_sweep(world.language_sweep(tmp_path))
+    found = {of["board"].name: of for of in leaderboard([sweep])}
+    tables = found["alpaca-eval"]["tables"]
+    assert [table["lead"].name for table in tables] == ["length_controlled_winrate", "win_rate", "discrete_win_rate"]
+    assert [len(table["others"]) for table in tables] == [3, 0, 0]
+    for table in tables:
+        controls = [line["control"] for line in table["rows"] if line["row"]["grader"] == "panel"]
+        assert controls == sorted(controls)
+        assert sum(controls) == 3
+    assert found["lm-eval"]["categories"] is None
+    assert found["mt-bench"]["categories"]["names"] == ["maths", "roleplay"]
+    own = {(line["row"]["judge"], line["row"]["grader"]) for line in tables[0]["rows"] if line["own"]}
+    assert own == {("panel", "panel"), ("llm", "llm")}
 
 
 def test_turning_a_comparison_round_twice_gives_it_back() -> None:
-    row = compared("a", "b", 0.03, 0.01)
+    row = comparison("a", "b", 0.03, 0.01)
     turned = oriented(row, "b")
     assert (turned["a"], turned["difference"], turned["ci_low"], turned["ci_high"]) == (
         "b",
@@ -139,7 +183,7 @@ def test_standing_to_the_untrained_policy_uses_its_pair_its_score_or_the_null_va
     scores = {"a/j": (0.60, 0.55, 0.65), "sft": (0.52, 0.47, 0.57)}
     group = only_group(sweep_of(scores))
     assert against_start(group, group.rows[0]) == 0
-    group = only_group(sweep_of(scores, [compared("sft", "a/j", -0.08, 0.001)]))
+    group = only_group(sweep_of(scores, [comparison("sft", "a/j", -0.08, 0.001)]))
     assert versus(group, "a/j", "sft")["difference"] == 0.08  # type: ignore[index]
     assert against_start(group, group.rows[0]) == 1
     group = only_group(sweep_of({"a/j": (0.60, 0.55, 0.65), "b/j": (0.45, 0.42, 0.48), "c/j": (0.5, 0.4, 0.6)}))
@@ -160,15 +204,15 @@ def test_the_verdict_names_the_best_its_margin_and_who_is_not_separable() -> Non
         "slic/j": (0.50, 0.46, 0.54),
         "sft": (0.5, 0.45, 0.54),
     }
-    pairs = [compared("onpo/j", "sft", 0.1, 0.0004), compared("onpo/j", "dpo/j", 0.02, 0.3)]
+    pairs = [comparison("onpo/j", "sft", 0.1, 0.0004), comparison("onpo/j", "dpo/j", 0.02, 0.3)]
     pairs += [
-        compared("onpo/j", "slic/j", 0.1, 0.001),
-        compared("dpo/j", "sft", 0.08, 0.01),
-        compared("slic/j", "sft", 0.0, 1.0),
+        comparison("onpo/j", "slic/j", 0.1, 0.001),
+        comparison("dpo/j", "sft", 0.08, 0.01),
+        comparison("slic/j", "sft", 0.0, 1.0),
     ]
     text = prose(verdict([sweep_of(scores, pairs)])["findings"][0]["sentences"])
     assert "onpo trained by j has the highest win rate, 0.600 (95% interval 0.550 to 0.650, n = 100)." in text
-    assert "It beats the untrained policy: difference +0.100 (interval +0.080 to +0.120, p <" in text
+    assert "It beats the untrained policy: difference +0.100 (interval +0.080 to +0.120, adjusted p <" in text
     assert "Not separable from it: dpo · j." in text
     assert "2 of the 3 trained policies beat the untrained one: onpo · j and dpo · j." in text
 
@@ -185,11 +229,11 @@ def test_the_verdict_does_not_pick_the_luckiest_seed() -> None:
 
 def test_only_comparisons_over_seeds_become_claims_on_algorithms() -> None:
     scores = {"onpo/j": (0.6, 0.55, 0.65), "dpo/j": (0.5, 0.45, 0.55)}
-    pairs = [compared("onpo", "dpo", 0.1, 0.001, "algorithm"), compared("onpo", "slic", 0.01, 0.6, "algorithm")]
+    pairs = [comparison("onpo", "dpo", 0.1, 0.001, "algorithm"), comparison("onpo", "slic", 0.01, 0.6, "algorithm")]
     text = prose(verdict([sweep_of(scores, pairs)])["algorithms"])
     assert "onpo beats dpo by a difference of +0.100" in text
     assert "Not separable on head-to-head, graded by panel: onpo and slic." in text
-    assert verdict([sweep_of(scores, [compared("onpo/j", "dpo/j", 0.1, 0.001)])])["algorithms"] == []
+    assert verdict([sweep_of(scores, [comparison("onpo/j", "dpo/j", 0.1, 0.001)])])["algorithms"] == []
 
 
 def test_caveats_name_one_seed_own_judge_failed_verdicts_and_controls_that_score() -> None:
@@ -263,8 +307,18 @@ def test_the_cross_view_marks_the_diagonal(tmp_path: Path) -> None:
 
 def test_comparisons_with_the_untrained_policy_are_shown_with_the_trained_one_first(tmp_path: Path) -> None:
     sweep = read_sweep(world.language_sweep(tmp_path))
-    (block,) = telling([sweep])
-    assert {line["row"]["b"] for line in block["rows"]} == {"sft"}
+    blocks = telling([sweep])
+    assert [block["board"].lead.name for block in blocks] == list(world.COMPARED.values())
+    assert {line["row"]["b"] for block in blocks for line in block["rows"]} == {"sft"}
+
+
+def test_matrices_are_split_by_the_judge_that_trained_where_no_two_judges_meet(tmp_path: Path) -> None:
+    found = [of for of in matrices([read_sweep(world.language_sweep(tmp_path))]) if of["board"].name == "head-to-head"]
+    assert [(of["judge"], of["grader"]) for of in found] == [
+        *(("panel", "panel"), ("llm", "panel"), ("pairrm", "panel")),
+        *(("panel", "llm"), ("llm", "llm"), ("pairrm", "llm")),
+    ]
+    assert found[0]["names"] == ["dpo", "inpo", "ipo-md", "onpo", "slic", "sft"]
 
 
 def test_figures_of_training_are_placed_within_their_iteration(tmp_path: Path) -> None:
@@ -348,4 +402,50 @@ def test_a_chat_prompt_is_shown_as_messages_and_anything_else_as_text() -> None:
 
 
 def test_metrics_without_scale_are_written_with_four_digits() -> None:
-    assert metric("avg_length", world.METRICS["avg_length"]).decimals is None
+    assert metric("average_length", world.METRICS["average_length"]).decimals is None
+
+
+def test_the_verdict_adds_the_paired_difference_where_the_lead_metric_is_not_compared(tmp_path: Path) -> None:
+    findings = {
+        found["where"]: prose(found["sentences"])
+        for found in verdict([read_sweep(world.language_sweep(tmp_path))])["findings"]
+    }
+    assert (
+        "Prompt by prompt, its win rate is better than the untrained policy's: difference +"
+        in findings["alpaca-eval, graded by panel"]
+    )
+    assert "Prompt by prompt" not in findings["head-to-head, graded by panel"]
+    assert "lm-eval · truth" in findings
+    assert "lm-eval · summary" in findings
+
+
+def test_the_caveats_say_how_many_prompts_a_score_rests_on(tmp_path: Path) -> None:
+    text = prose(verdict([read_sweep(world.language_sweep(tmp_path))])["caveats"])
+    assert "805 (alpaca-eval), 500 (arena-hard), 80 (mt-bench), 64 (lm-eval). The intervals say" in text
+
+
+def test_arms_are_called_without_their_brackets_where_that_is_clear() -> None:
+    assert bare_names(["dpo(beta=1.0)", "ipo-md(mixture=0)", "ipo-md(mixture=1)", "sft", "(x)"]) == {
+        "dpo(beta=1.0)": "dpo",
+        "ipo-md(mixture=0)": "ipo-md(mixture=0)",
+        "ipo-md(mixture=1)": "ipo-md(mixture=1)",
+        "sft": "sft",
+        "(x)": "(x)",
+    }
+
+
+def test_style_shares_start_from_the_untrained_policy(tmp_path: Path) -> None:
+    matrix = [*world.cells(["dpo"], ["llm"], [0]), {**world.CONTROLS[0], "state": "done"}]
+    rows = [
+        {"cell": cell, "trainer": trainer, "metric": "style:warm", "iteration": iteration, "value": value}
+        for cell, trainer, iteration, value in (("sft", "sft", 0, 0.25), ("dpo-llm-0", "dpo", 1, 0.5))
+    ]
+    (facet,) = styles([read_sweep(world.write(tmp_path, {"dynamics": rows}, {"cells.json": matrix}))])
+    assert [point[:2] for point in facet["panels"][0]["lines"][0]["points"]] == [(0, 0.25), (1, 0.5)]
+
+
+def test_figures_that_are_zero_throughout_are_named_and_not_drawn(tmp_path: Path) -> None:
+    sweep = figures(tmp_path, {"onpo": 1.0})
+    sweep.dynamics.extend({**row, "metric": "pair/failed", "value": 0} for row in list(sweep.dynamics))
+    assert [facet["name"] for facet in dynamics([sweep])] == ["loss"]
+    assert always_zero([sweep]) == ["pair / failed"]

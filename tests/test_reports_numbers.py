@@ -20,6 +20,10 @@ from reports.numbers import MINUS, NONE, THIN, exact, metric, show, show_p
         (12345, None, f"12{THIN}345"),
         (96.0, None, "96"),
         (0.0123456, None, "0.01235"),
+        (9.99996, None, "10.00"),
+        (0.099999, None, "0.1000"),
+        (999.96, None, f"1{THIN}000"),
+        (99999.6, None, f"100{THIN}000"),
         (123.456, None, "123.5"),
         (1e-7, None, f"1.00e{MINUS}7"),
         (math.inf, None, "∞"),
@@ -67,4 +71,4 @@ def test_a_metric_that_is_not_described_has_no_direction_and_no_null_value() -> 
     unknown = metric("mystery", {})
     assert (unknown.sign, unknown.null, unknown.official, unknown.log) == (0, None, False, False)
     assert metric("gap", {"better": "lower", "axis": "log"}).sign == -1
-    assert metric("length_controlled_winrate", {}).label == "length controlled winrate"
+    assert metric("length_controlled_winrate", {}).label == "length-controlled win rate"

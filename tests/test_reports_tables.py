@@ -112,8 +112,8 @@ def test_wrong_paths_are_refused_with_one_clear_message(tmp_path: Path) -> None:
 
 def test_metrics_of_one_board_go_before_metrics_of_all(tmp_path: Path) -> None:
     sweep = read_sweep(world.language_sweep(tmp_path))
-    assert sweep.meta("alpaca-eval", "win_rate")["scale"] == [0, 100]
-    assert sweep.meta("head-to-head", "win_rate")["scale"] == [0, 1]
+    assert sweep.meta("alpaca-eval", "win_rate")["unit"] == "percent"
+    assert sweep.meta("head-to-head", "win_rate")["unit"] == "share"
     assert sweep.meta("head-to-head", "unheard_of") == {}
 
 

@@ -12,7 +12,7 @@ from reports.sections.common import figure, p_figure
 from reports.sections.leaderboard import ends
 from reports.tables import Row, Sweep, grouped, is_control, unique
 
-SHOWN = 24  # comparisons on the main page
+SHOWN = 36  # comparisons on the main page
 MOST_ROWS = 400  # comparisons on their own page; the rest is in comparisons.csv
 MOST_NAMES = 40  # a wider matrix cannot be read
 
@@ -28,7 +28,8 @@ def telling(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
         rows = list({(sweep.name, *map(str, row.values())): (sweep, row) for sweep, row in rows}.values())
         if rows:
             lines = _lines(rows[:SHOWN], whisker_axis(_reach([row for _, row in rows[:SHOWN]]), 0.0))
-            blocks.append({"board": board, "rows": lines, "left": len(rows) - len(lines)})
+            sure = sum(line["sure"] for line in lines)
+            blocks.append({"board": board, "rows": lines, "sure": sure, "left": len(rows) - len(lines)})
     return blocks
 
 
@@ -123,6 +124,7 @@ def _line(sweep: Sweep, row: Row, axis: Axis) -> dict[str, Any]:
     return {
         "row": row,
         "sweep": sweep.name,
+        "metric": of.label,
         "a": sweep.called(row["a"]),
         "b": sweep.called(row["b"]),
         "difference": figure(row["difference"], of, signed=True),

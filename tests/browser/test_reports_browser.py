@@ -145,18 +145,24 @@ def shown(browser: Browser, selector: str) -> int:
     )
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_opens_silently_without_a_request(browser: Browser, report: Path, name: str) -> None:
+def test_a_page_opens_silently_without_a_request(browser: Browser, report: Path, name: str, scheme: str) -> None:
+    browser.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
     browser.open(f"file://{report}/{name}.html")
-    browser.run("new Promise(done => setTimeout(done, 150))")
+    browser.run("new Promise(done => setTimeout(done, 100))")
+    browser.ask("Emulation.setEmulatedMedia", features=[])
     assert browser.noise() == []
     assert browser.run("document.documentElement.classList.contains('js')")
     assert "owned" not in browser.run("document.title")
 
 
-def test_a_page_opens_silently_on_a_narrow_screen_and_does_not_scroll_sideways(browser: Browser, report: Path) -> None:
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_opens_silently_on_a_narrow_screen_and_does_not_scroll_sideways(
+    browser: Browser, report: Path, name: str
+) -> None:
     browser.ask("Emulation.setDeviceMetricsOverride", width=400, height=800, deviceScaleFactor=1, mobile=True)
-    browser.open(f"file://{report}/index.html")
+    browser.open(f"file://{report}/{name}.html")
     width = browser.run("document.documentElement.scrollWidth")
     browser.ask("Emulation.clearDeviceMetricsOverride")
     assert browser.noise() == []
@@ -177,6 +183,35 @@ def test_sorting_orders_by_the_full_value_with_blanks_last_and_is_announced(brow
     browser.run(click)
     assert browser.run(values) == sorted(found)
     assert "sort=table-1" in browser.run("location.hash")
+
+
+def test_a_metric_is_chosen_for_all_blocks_of_its_board_and_goes_into_the_address(
+    browser: Browser, report: Path
+) -> None:
+    browser.open(f"file://{report}/index.html")
+    blocks = "[...document.querySelectorAll('.views[data-board=\"alpaca-eval\"]')]"
+    seen = (
+        f"{blocks}.map(b => [...b.children].filter(c => c.dataset.view && !c.hidden).map(c => c.dataset.view).join())"
+    )
+    lead = "length-controlled win rate"
+    assert browser.run(seen) == [lead, lead, lead, "win rate"]  # its curve has no controlled win rate
+    browser.run(f"[...{blocks}[1].querySelectorAll('.tabs button')].at(-1).click()")
+    assert browser.run(seen) == ["discrete win rate"] * 4
+    assert browser.run("document.querySelectorAll('.tabs button[aria-pressed=true]').length") > 4
+    other = "document.querySelector('.views[data-board=\"arena-hard\"] .view:not([hidden])').dataset.view"
+    assert browser.run(other) == "win rate"
+    address = browser.run("location.href")
+    browser.open(address)
+    assert browser.run(seen) == ["discrete win rate"] * 4
+    assert browser.noise() == []
+
+
+def test_the_leaderboard_filter_leaves_one_board(browser: Browser, report: Path) -> None:
+    browser.open(f"file://{report}/index.html#matrix?leaderboard=mt-bench")
+    names = (
+        "[...new Set([...document.querySelectorAll('.board h3')].filter(e => e.offsetParent).map(e => e.textContent))]"
+    )
+    assert browser.run(names) == ["mt-bench"]
 
 
 def test_a_header_can_be_reached_and_pressed_by_keyboard(browser: Browser, report: Path) -> None:
