@@ -360,8 +360,8 @@ def _samples(cell: dict[str, Any], rng: np.random.Generator, broken: bool) -> li
             row = {**base, "prompt_id": f"p{number}", "prompt": prompt, "response": after, "before": BEFORE}
             rows.append({**row, "grader": grader, "preference": preference, "status": status})
     chat = [{"role": "user", "content": "Tell a story."}, {"role": "assistant", "content": AFTER + HOSTILE[0]}]
-    for turn, prompt in ((1, chat[:1]), (2, [*chat, {"role": "user", "content": "Shorter."}])):
-        row = {**base, "leaderboard": "mt-bench", "prompt_id": f"q/{turn}", "prompt": json.dumps(prompt), "turn": turn}
+    for turn, asked in ((1, chat[:1]), (2, [*chat, {"role": "user", "content": "Shorter."}])):
+        row = {**base, "leaderboard": "mt-bench", "prompt_id": f"q/{turn}", "prompt": json.dumps(asked), "turn": turn}
         rated = {"response": f"<b>{turn}</b> " + AFTER, "before": "", "category": "writing", "stripped": turn == 2}
         rows += [{**row, **rated, "grader": grader, "rating": 6.5 + turn / 4} for grader in ("panel", "llm")]
     games = {"first_game": "B>>A", "second_game": "A=B", "preference": 0.875, "grader": "panel", "before": BEFORE}
