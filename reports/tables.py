@@ -313,8 +313,9 @@ def _shaped(frame: pd.DataFrame, name: str) -> pd.DataFrame:
 def _rows(frame: pd.DataFrame | None) -> list[Row]:
     if frame is None:
         return []
-    columns = [[_plain(value) for value in frame[name].to_numpy(dtype=object).tolist()] for name in frame]
-    return [dict(zip(frame.columns, values, strict=True)) for values in zip(*columns, strict=True)]
+    names = [str(name) for name in frame.columns]
+    columns = [[_plain(value) for value in frame[name].to_numpy(dtype=object).tolist()] for name in names]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def _plain(value: Any) -> Any:
