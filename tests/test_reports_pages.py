@@ -362,6 +362,7 @@ def test_samples_show_boards_conversations_ratings_and_games_and_no_task_of_lm_e
         assert text in shown
     assert "lm-eval" not in page.texts("h3")
     assert {6.75, 7.0, 0.875} <= {value for value, _ in page.figures()}
+    assert "reference answer" not in page.texts("h4")  # there was none to compare with
     rated = [number for number, (_, a, _) in enumerate(page.elements) if a.get("data-outcome") == "rated"]
     assert len(rated) == 8
     assert "<b>1</b>" in shown

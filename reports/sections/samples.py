@@ -99,7 +99,7 @@ def _item(prompt_id: str, rows: Sequence[Row]) -> dict[str, Any]:
         "about": _about(first),
         "beside": "reference answer" if rated else "baseline",
         "prompt": messages(first["prompt"]),
-        "before": before,
+        "before": before if first["before"] else [],
         "after": after,
         "cut": [max(0, len(first[key]) - CLIP) for key in ("before", "response")],
         "verdicts": verdicts,
