@@ -7,6 +7,7 @@ import subprocess
 import sys
 from base64 import b64encode
 from collections.abc import Iterator
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,9 @@ class Page(HTMLParser):
         return "\n".join("".join(text) for tag, _, text in self.elements if tag in tags)
 
 
+parsed = cache(Page)  # of the pages that several tests look at
+
+
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return world.language_sweep(tmp_path_factory.mktemp("sweep"))
@@ -102,12 +106,12 @@ def read(text: str) -> float | None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_figure_on_the_pages_is_in_the_tables_and_written_as_it_is(sweep: Path, report: Path, name: str) -> None:
-    _check_figures(Page(report / f"{name}.html"), numbers_of([sweep]))
+    _check_figures(parsed(report / f"{name}.html"), numbers_of([sweep]))
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_figure_of_sweeps_side_by_side_is_in_their_tables(many: tuple[list[Path], Path], name: str) -> None:
-    _check_figures(Page(many[1] / f"{name}.html"), numbers_of(many[0]))
+    _check_figures(parsed(many[1] / f"{name}.html"), numbers_of(many[0]))
 
 
 def _check_figures(page: Page, known: set[float]) -> None:
@@ -128,7 +132,7 @@ def half_of_the_last_digit(text: str) -> float:
 
 
 def test_no_decimal_stands_in_the_prose_without_its_full_value(report: Path) -> None:
-    page = Page(report / "index.html")
+    page = parsed(report / "index.html")
     loose = [
         "".join(text)
         for tag, attributes, text in page.elements
@@ -142,7 +146,7 @@ def test_no_decimal_stands_in_the_prose_without_its_full_value(report: Path) -> 
 def test_curves_say_in_their_titles_what_the_table_holds(sweep: Path, report: Path) -> None:
     titles = [
         text
-        for tag, _, text in Page(report / "index.html").elements
+        for tag, _, text in parsed(report / "index.html").elements
         if tag == "title" and "iterations 1, 2, 3: " in text[0]
     ]
     written = {number for text in titles for number in text[0].rpartition(": ")[2].split("; ")}
@@ -154,7 +158,7 @@ def test_curves_say_in_their_titles_what_the_table_holds(sweep: Path, report: Pa
 
 @pytest.mark.parametrize("name", PAGES)
 def test_nothing_is_asked_of_a_network(report: Path, name: str) -> None:
-    page = Page(report / f"{name}.html")
+    page = parsed(report / f"{name}.html")
     for _, attributes, _ in page.elements:
         for key in ("src", "href", "action", "data", "poster", "srcset", "xlink:href"):
             target = attributes.get(key, "#")
@@ -168,7 +172,7 @@ def test_nothing_is_asked_of_a_network(report: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_only_our_own_script_may_run(report: Path, name: str) -> None:
-    page = Page(report / f"{name}.html")
+    page = parsed(report / f"{name}.html")
     (script,) = [text for tag, _, text in page.elements if tag == "script"]
     (policy,) = [a["content"] for tag, a, _ in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
     digest = b64encode(hashlib.sha256("".join(script).encode()).digest()).decode()
@@ -179,7 +183,7 @@ def test_only_our_own_script_may_run(report: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_ids_are_unique_and_links_inside_the_report_lead_somewhere(report: Path, name: str) -> None:
-    pages = {page: Page(report / f"{page}.html") for page in PAGES}
+    pages = {page: parsed(report / f"{page}.html") for page in PAGES}
     ids = {page: [a["id"] for _, a, _ in found.elements if "id" in a] for page, found in pages.items()}
     assert len(ids[name]) == len(set(ids[name]))
     for _, attributes, _ in pages[name].elements:
@@ -189,7 +193,7 @@ def test_ids_are_unique_and_links_inside_the_report_lead_somewhere(report: Path,
 
 
 def test_hostile_text_stays_text(report: Path) -> None:
-    samples = Page(report / "samples.html")
+    samples = parsed(report / "samples.html")
     shown = samples.texts("div", "ins", "del")
     for text in ("</script>", "<img", "<svg", "{{", "}}", "{%", "&amp;", "&lt;b&gt;"):
         assert text in shown
@@ -197,7 +201,7 @@ def test_hostile_text_stays_text(report: Path) -> None:
     assert "⟨U+202E⟩" in shown
     assert "\u202e" not in (report / "samples.html").read_text()
     assert not [tag for tag, attributes, _ in samples.elements if tag == "img" or "onload" in attributes]
-    index = Page(report / "index.html")
+    index = parsed(report / "index.html")
     assert "</script><script>document.title='owned'</script>" in index.texts("div")
     assert world.HOSTILE[1] in index.texts("pre")
 
@@ -283,7 +287,7 @@ def test_the_pages_of_a_common_sweep_stay_small(tmp_path: Path) -> None:
 
 
 def test_sweeps_side_by_side_share_tables_with_a_column_that_names_them(many: tuple[list[Path], Path]) -> None:
-    page = Page(many[1] / "index.html")
+    page = parsed(many[1] / "index.html")
     headers = [text for tag, _, text in page.elements if tag == "th"]
     assert ["sweep"] in headers
     assert "stories, duality-gap" in page.texts("h1")
@@ -305,7 +309,7 @@ def test_seeds_share_a_row_and_show_their_range(many: tuple[list[Path], Path]) -
 
 
 def test_provenance_shows_equations_conventions_versions_command_and_prompt(report: Path) -> None:
-    page = Page(report / "index.html")
+    page = parsed(report / "index.html")
     assert world.EQUATION in page.texts("p")
     shown = page.texts("dd", "dt", "p", "li", "pre")
     for text in (
@@ -330,7 +334,7 @@ def test_cells_show_state_reason_and_stages(report: Path) -> None:
 
 
 def test_every_metric_of_every_board_can_be_chosen_in_tables_and_maps(report: Path) -> None:
-    page = Page(report / "index.html")
+    page = parsed(report / "index.html")
     views = [(a["data-board"], number) for number, (_, a, _) in enumerate(page.elements) if "data-board" in a]
     assert len(views) == 5 + 5 + 4 + 2  # tables, trainer x judge, judge x grader (not lm-eval), curves of two boards
     shown = [a["data-view"] for _, a, _ in page.elements if "data-view" in a]
@@ -340,7 +344,7 @@ def test_every_metric_of_every_board_can_be_chosen_in_tables_and_maps(report: Pa
 
 
 def test_held_out_votes_are_a_table_a_metric_with_what_they_say(report: Path) -> None:
-    page = Page(report / "index.html")
+    page = parsed(report / "index.html")
     ids = {a["id"] for _, a, _ in page.elements if "id" in a}
     assert {"held-out-1-1", "between-1-1", "held-out-1-2", "between-1-2"} <= ids
     assert "predicts held-out votes better than" in page.texts("li")
@@ -356,7 +360,7 @@ def test_a_sweep_without_a_table_of_judges_says_nothing_of_votes(sweep: Path, tm
 
 
 def test_samples_show_boards_conversations_ratings_and_games_and_no_task_of_lm_eval(report: Path) -> None:
-    page = Page(report / "samples.html")
+    page = parsed(report / "samples.html")
     shown = page.texts("h3", "h4", "div", "span", "small", "b")
     for text in ("head-to-head", "mt-bench", "arena-hard", "turn 2", "thinking left out", "B>>A, then A=B", "Shorter."):
         assert text in shown
@@ -369,7 +373,7 @@ def test_samples_show_boards_conversations_ratings_and_games_and_no_task_of_lm_e
 
 
 def test_failed_verdicts_stay_failed_with_their_reason(report: Path) -> None:
-    page = Page(report / "samples.html")
+    page = parsed(report / "samples.html")
     failed = [a for _, a, _ in page.elements if "failed" in a.get("data-outcome", "").split()]
     assert len(failed) == 4
     assert "failed: unparsed: neither A nor B" in page.texts("span")
