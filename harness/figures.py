@@ -13,6 +13,7 @@ from judges.panel import PanelJudge
 
 COUNTED = 128  # texts; as many as a curve's answers at least, so that iterations compare
 
+
 def text_figures(texts: Sequence[str]) -> dict[str, float]:
     """Signs of collapse in the first 128 texts (shares of distinct things depend on how many there are).
 
