@@ -89,6 +89,7 @@ class Rater(Flaky):
     """Has a protocol of its own for single answers: their lengths."""
 
     rated: list[str] = field(default_factory=list, init=False)
+    rates_alone = True
 
     def rate(self, prompts: Sequence[Prompt], answers: Sequence[str], references: Sequence[References]) -> Ratings:
         self.rated += answers

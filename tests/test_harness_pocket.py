@@ -26,7 +26,7 @@ def topic_of(kind: str) -> dict[str, str]:
 def grammatical(text: str) -> str | None:
     """The style of the template that a text fills, found by regular expressions of its own, or None."""
     slots = {"n": grammar.NOUNS, "m": grammar.NOUNS, "place": grammar.PLACES}
-    slots |= dict.fromkeys("abc", grammar.ADJECTIVES) | dict.fromkeys("vw", grammar.VERBS)
+    slots |= dict.fromkeys("abc", (*grammar.ADJECTIVES, *grammar.VAGUE)) | dict.fromkeys("vw", grammar.VERBS)
     for family in (grammar.ABOUT_ONE, grammar.ABOUT_TWO):
         for style, templates in family.items():
             for template in templates:
@@ -90,14 +90,13 @@ def test_an_accurate_answer_says_only_what_is_true(kind: str, style: str) -> Non
         assert grammatical(answer) == style
 
 
-def test_an_inaccurate_answer_is_right_only_by_chance() -> None:
-    words = [
-        word
-        for seed in range(4000)
-        for word in _claims(grammar.answer(topic_of("describe"), "warm", 0.0, Random(seed)))
-    ]
+def test_an_inaccurate_answer_is_vague_half_of_the_time_and_else_right_only_by_chance() -> None:
+    answers = [grammar.answer(topic_of("describe"), "warm", 0.0, Random(seed)) for seed in range(4000)]
+    words = [word for answer in answers for word in _claims(answer)]
+    vague = sum(word in grammar.VAGUE for answer in answers for word in answer.split())
     share = sum(word in grammar.FACTS["cat"] for word in words) / len(words)
-    assert len(words) == 8000
+    assert len(words) + vague == 8000
+    assert vague == pytest.approx(4000, abs=200)  # standard deviation 45
     assert share == pytest.approx(4 / len(grammar.ADJECTIVES), abs=0.02)
 
 
@@ -229,7 +228,7 @@ def test_the_base_policy_is_grammatical_diverse_cyclic_and_has_something_to_lear
     distinct = [cycles(m, s) for m, s in zip(matrices, styles, strict=True)]
     assert np.mean([each for row in distinct for each in row]) > 0.1
     best = [row[:8, :8].mean(1).argmax() for row in matrices]
-    assert np.mean([m[b, 8:].mean() for m, b in zip(matrices, best, strict=True)]) > 0.65
+    assert np.mean([m[b, 8:].mean() for m, b in zip(matrices, best, strict=True)]) > 0.58
 
 
 def sample(path: Path, prompts: list[Any], k: int) -> list[list[str]]:
