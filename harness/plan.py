@@ -83,7 +83,7 @@ def make_plan(config: Config) -> Plan:
         ValueError: anything in the config that cannot work, before anything starts.
     """
     cells = expand(config)
-    planners = {cell.policy: _planner(config, cell.policy) for cell in cells}
+    planners = {policy: _planner(config, policy) for policy in dict.fromkeys(cell.policy for cell in cells)}
     controls = [cell for planner in planners.values() for cell in planner.controls]
     return Plan(config, [planners[cell.policy].cell(cell) for cell in [*cells, *controls]])
 

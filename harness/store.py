@@ -40,7 +40,8 @@ class Store:
 
     def has(self, stage: Stage) -> bool:
         """Whether the artifact is there, whole."""
-        return (self.path(stage) / MANIFEST).is_file()
+        # Asked hundreds of thousands of times in a sweep: a Path would take ten times as long.
+        return os.path.isfile(f"{self.root}/{stage.kind}/{stage.key[:2]}/{stage.key}/{MANIFEST}")
 
     def manifest(self, stage: Stage) -> dict[str, Any]:
         """What is known of an artifact: stage, seconds, work done, file hashes."""

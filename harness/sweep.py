@@ -58,7 +58,7 @@ def run_sweep(config: Config, out: Path, store: Store, *, command: str, console:
 
     def write_cells() -> None:
         cells = cell_states(plan, store, listener.reasons, listener.running)
-        _write_atomically(out / "cells.json", json.dumps(cells, indent=1))
+        _write_atomically(out / "cells.json", json.dumps(cells))
 
     listener = ProgressListener(stages, write_cells, console, {stage.key for stage in plan.checks})
     with listener, LocalExecutor(store, jobs) as executor:
