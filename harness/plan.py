@@ -96,6 +96,12 @@ def _boards(config: Config, policy: str | Game) -> list[Ref]:
     """The leaderboards, checked against the kind of policy."""
     boards = [v for entry in config.leaderboards for v in variants(entry)]
     plays = "game" if isinstance(policy, Game) else "text"
+    twice = next((board for board in boards if [b.name for b in boards].count(board.name) > 1), None)
+    if twice:
+        raise ValueError(
+            f"{twice.place}: the leaderboard {twice.name!r} is there twice; a sweep has each once (a list of tasks is "
+            "written as a text with commas: 'arc_easy,hellaswag')"
+        )
     for board in boards:
         rates = in_place(board, lambda name=board.name: load("leaderboards", name)).plays  # type: ignore[misc]
         if rates != plays:

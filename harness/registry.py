@@ -61,7 +61,7 @@ def make(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
     try:
         return cls(**{**options, **made})
     except TypeError as error:
-        raise ValueError(f"{kind[:-1]} {name!r} refused its options {dict(options)}: {error}") from error
+        raise ValueError(f"{kind[:-1]} {name!r} refused its options {', '.join(options)}: {error}") from error
 
 
 def _check_options(kind: Kind, name: str, options: Mapping[str, Any]) -> None:

@@ -116,6 +116,12 @@ def judge_ref(variant: Variant, policy: str) -> Ref:
         ValueError: unknown name or option, or an option the judge refuses.
     """
     options = dict(variant.options)
+    budget = next((name for name in options if name.startswith("budget_")), None)
+    if budget:
+        raise ValueError(
+            f"{variant.place}: {budget} holds for one run of a judge, and a sweep runs it in every stage anew; budgets "
+            f"of sweeps are not built yet: leave it out and limit the sweep's prompts"
+        )
     if policy == "pocket" and variant.name in OPTIONS and "model" not in options:
         return _trained_judge(variant)
     if policy == "pocket" and variant.name == "panel" and "panel" not in options:

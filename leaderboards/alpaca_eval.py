@@ -115,7 +115,7 @@ class AlpacaEval(TextLeaderboard):
         scores = [Score.of(name, estimate) for name, estimate in estimates.items()]
         if self._control is None or len(verdicts) < len(self._outputs):
             return scores
-        difference = [len(v["before"]) - len(v["response"]) for v in verdicts]
+        difference = np.array([len(v["before"]) for v in verdicts]) - lengths(verdicts)
         try:
             rate = length_controlled_winrate(liked, difference, [int(v["id"]) for v in verdicts], self._control, seed)
         except ValueError:  # too few verdicts, or all lengths alike: no such figure, and no other in its place

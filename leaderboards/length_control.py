@@ -82,7 +82,7 @@ def length_controlled_winrate(
 
     Args:
         preferences: [n], 1 where the model wins, 0 where the baseline does; NaN where the verdict failed.
-        length_differences: [n], characters of the baseline's output minus those of the model's.
+        length_differences: [n], characters of the baseline's output minus those of the model's; NaN without an output.
         instructions: [n], the instructions' numbers.
         seed: of the interval's resampling.
 
@@ -94,10 +94,11 @@ def length_controlled_winrate(
     unknown = sorted({number for number in instructions if number not in control.difficulty})
     if unknown:
         raise ValueError(f"{len(unknown)} instructions have no difficulty, such as number {unknown[0]:.0f}")
-    if np.count_nonzero(~np.isnan(y)) < FOLDS or delta.std() == 0:
+    spread = np.nanstd(delta, ddof=1) if np.count_nonzero(~np.isnan(delta)) > 1 else 0.0
+    if np.count_nonzero(~np.isnan(y)) < FOLDS or spread == 0:
         raise ValueError(f"a fit needs {FOLDS} verdicts and length differences that vary")
     difficulty = np.array([control.difficulty[number] for number in instructions])
-    features = np.column_stack([np.tanh(delta / delta.std(ddof=1)), difficulty, np.ones(len(y))])
+    features = np.column_stack([np.tanh(np.nan_to_num(delta) / spread), difficulty, np.ones(len(y))])
     coefficients = _fit_chosen(*_training_rows(features, y, control))
     equal_lengths = features * [0, 1, 1]
     value = 100 * float(_logistic(equal_lengths @ coefficients).mean())
@@ -142,9 +143,10 @@ def _fit(x: Floats, y: Floats, weights: Floats, penalty: float) -> Floats:
 def _influence(features: Floats, y: Floats, control: LengthControl, coefficients: Floats) -> Floats:
     """How much each prompt moves the win rate, [n] with mean 0: through its own prediction and through the fit.
 
-    The fit's part is one Newton step (the infinitesimal jackknife); a coefficient at exactly 0 stays there.
+    The fit's part is one Newton step (the infinitesimal jackknife). Length and difficulty at exactly 0 stay there; the
+    model's own term never does, or a policy near the baseline would be taken for one that is known to equal it.
     """
-    active = coefficients != 0
+    active = (coefficients != 0) | [False, False, True]
     x, _, weights = _training_rows(features, y, control)
     p = _logistic(x @ coefficients)
     x, here, level = x[:, active], features[:, active], (features * [0, 1, 1])[:, active]

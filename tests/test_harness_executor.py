@@ -67,7 +67,9 @@ class ThreadExecutor(LocalExecutor):
         thread = threading.Thread(target=self._serve, args=(theirs,), daemon=True)
         thread.start()
         self.hired += 1
-        process = SimpleNamespace(join=lambda *_: thread.join(5), terminate=lambda: None, exitcode=-9)
+        process = SimpleNamespace(
+            is_alive=thread.is_alive, join=lambda *_: thread.join(5), terminate=lambda: None, exitcode=-9
+        )
         self._workers.append(_Worker(process, ours))
         return self._workers[-1]
 

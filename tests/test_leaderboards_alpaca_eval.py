@@ -11,6 +11,7 @@ from leaderboards_published import SHARED, annotations, length_files, needs_shar
 
 from leaderboards.alpaca_eval import rate_alpaca_eval, standard_error, win_probabilities, win_rates
 from leaderboards.length_control import (
+    LengthControl,
     _fit,
     _influence,
     _training_rows,
@@ -199,3 +200,19 @@ def test_length_files_must_be_in_a_folder_and_be_unambiguous(tmp_path):
     (files / "df_gamed_1.csv").unlink()
     (files / "df_gamed_2.csv").write_text("x\n1\n")
     assert "lacks a column" in rate_alpaca_eval(path, files)["length_controlled_note"]
+
+
+def test_a_policy_whose_own_term_is_fitted_to_zero_keeps_its_uncertainty():
+    """400 coin flips: the L1 fit may call the policy equal to the baseline, but the interval is the coin's."""
+    generator = np.random.default_rng(0)
+    n = 400
+    control = LengthControl(
+        difficulty=dict(enumerate(generator.normal(size=n))),
+        gamed_features=np.column_stack([generator.normal(size=(n, 2)), np.zeros(n)]),
+        gamed_preferences=np.full(n, 0.5),
+    )
+    flips = np.repeat([0.0, 1.0], n // 2)
+    generator.shuffle(flips)
+    rate = length_controlled_winrate(flips, generator.normal(size=n), range(n), control, 0)
+    assert rate.value == pytest.approx(50, abs=0.01)
+    assert rate.ci_high - rate.ci_low == pytest.approx(2 * 1.96 * 50 / np.sqrt(n), rel=0.15)

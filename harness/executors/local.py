@@ -91,6 +91,8 @@ class LocalExecutor:
             failures |= self._hear(listener)
 
     def _begin(self, stage: Stage, listener: Listener) -> None:
+        for idle in [w for w in self._workers if w.stage is None and not w.process.is_alive()]:
+            self._stop(idle)
         worker = next((w for w in self._workers if w.stage is None), None) or self._hire()
         worker.stage = stage
         listener.started(stage)

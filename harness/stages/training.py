@@ -65,6 +65,8 @@ def pair(context: Context) -> Facts:
         label=pairing["label"],
         orders=pairing["orders"],
     )
+    if made.failed and not len(made):
+        raise ValueError(f"the judge failed on all {made.failed} comparisons; there is no pair to train on")
     chosen = [groups[p][i] for p, i in zip(made.prompt, made.chosen, strict=True)]
     rejected = [groups[p][i] for p, i in zip(made.prompt, made.rejected, strict=True)]
     frame = pd.DataFrame(
