@@ -349,9 +349,12 @@ def test_a_thousand_calls_take_no_longer_than_the_bare_client_and_near_what_late
         f"openai client {min(theirs):.2f} s, judge {min(ours):.2f} s, latency allows {latency * n / concurrency:.2f} s"
     )
     assert min(ours) <= 1.05 * min(theirs)
-    if not (free and two_cores_are_free()):
-        pytest.skip("other programs use the processor: only the openai client was compared")
-    assert min(ours) <= 1.25 * latency * n / concurrency
+    allowed = 1.25 * latency * n / concurrency
+    if not (free and two_cores_are_free()) or min(theirs) > allowed:
+        pytest.skip(
+            f"busy or slow: the bare client itself took {min(theirs):.2f} s of {allowed:.2f} s; compared with it only"
+        )
+    assert min(ours) <= allowed
 
 
 def test_half_a_surrogate_pair_neither_stops_a_run_nor_a_file(tmp_path: Path):

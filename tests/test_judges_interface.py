@@ -234,16 +234,18 @@ def test_a_judges_own_hidden_state_does_not_reach_the_fingerprint(tmp_path: Path
 
 
 def test_importing_every_public_judge_is_cheap_and_loads_no_torch():
+    """In 0.3 s; on a slower machine in 2.5 times what numpy alone, which is most of it, takes there."""
     code = (
-        "import sys, time; start = time.process_time(); import judges;"
-        "[getattr(judges, name) for name in judges.__all__];"
+        "import sys, time; start = time.process_time(); import numpy; numpys = time.process_time() - start;"
+        "import judges; [getattr(judges, name) for name in judges.__all__];"
         "spent = time.process_time() - start;"
-        "heavy = {'torch', 'transformers', 'pandas', 'openai'} & set(sys.modules); print(spent, *heavy)"
+        "heavy = {'torch', 'transformers', 'pandas', 'openai'} & set(sys.modules); print(numpys, spent, *heavy)"
     )
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(7)]
     outputs = [run.stdout.split() for run in runs]
-    assert all(len(output) == 1 for output in outputs), outputs
-    assert min(float(output[0]) for output in outputs) < 0.3
+    assert all(len(output) == 2 for output in outputs), outputs
+    numpys, spent = (min(float(output[i]) for output in outputs) for i in range(2))
+    assert spent < max(0.3, 2.5 * numpys)
 
 
 def test_an_unknown_name_is_an_attribute_error():
