@@ -1,4 +1,4 @@
-"""A judge whose answers are remembered: each distinct question is asked once for the life of a store."""
+"""A judge whose answers are remembered for the life of a store; stages at work at once may ask a question twice."""
 
 from __future__ import annotations
 

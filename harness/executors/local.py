@@ -52,7 +52,7 @@ class _Worker:
 
 
 class LocalExecutor:
-    """Warm worker processes on this machine; what a stage computes does not depend on how many there are."""
+    """Warm worker processes on this machine. Two stages at work may ask a judge the same question, each for itself."""
 
     def __init__(self, store: Store, jobs: int = 1) -> None:
         self.store, self.jobs = store, jobs
