@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,8 @@ def board_ref(variant: Variant, policy: str) -> Ref:
         ValueError: unknown name or option, data that is missing or of another kind.
     """
     kind = in_place(variant, lambda: load("leaderboards", variant.name))
-    stated = canonical([variant.name, {k: v for k, v in variant.options.items() if k not in kind.paths}])
+    options = {k: v for k, v in variant.options.items() if k not in kind.paths}
+    stated = canonical([variant.name, kind.package and version(kind.package), options])
     if policy == "pocket" and kind.paths and not variant.options.keys() & {*kind.paths, "tasks"}:
         in_place(variant, lambda: _check_without_data(variant))
         return Ref("leaderboards", variant.name, variant.options, stated, variant.label, _sets_stage())

@@ -22,7 +22,10 @@ from harness.stage import Stage, machine
 from harness.store import Store
 from harness.tables import cell_states, trained_losses, write_tables
 
-RECORDED = ("nashbench", "torch", "transformers", "numpy", "pandas", "safetensors", "tokenizers")
+RECORDED = (
+    *("nashbench", "torch", "transformers", "tokenizers", "safetensors", "accelerate", "numpy", "pandas"),
+    *("scikit-learn", "lm_eval", "alpaca-eval", "openai"),
+)
 
 
 @dataclass(frozen=True)

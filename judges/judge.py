@@ -71,6 +71,9 @@ class Judge(ABC):
     tuning: ClassVar[tuple[str, ...]] = ()
     """Options that change how fast a verdict comes, not which: they are no part of the fingerprint."""
 
+    version: ClassVar[int] = 1
+    """Raised when the code answers a question otherwise than before: part of the fingerprint."""
+
     @abstractmethod
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> Sequence[Answer]:
         """Answer every question about its responses as placed, in the order given.
@@ -160,7 +163,8 @@ class Judge(ABC):
         return {field.name: getattr(self, field.name) for field in fields(self) if field.init}
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of what determines the verdicts: the class, its options, the contents of local files.
+        """SHA-256 (hex) of what determines the verdicts: the class and its version, its options, the contents of local
+        files.
 
         Loads no weights. Two copies of one file have one fingerprint. A hub id stands for itself: without a revision
         it says nothing of its contents.
@@ -168,7 +172,8 @@ class Judge(ABC):
         described = {name: value for name, value in self.options().items() if name not in self.tuning}
         described |= {name: _content(described[name]) for name in self.paths if name in described}
         kind = f"{type(self).__module__}.{type(self).__qualname__}"
-        return hashlib.sha256(json.dumps([kind, described], sort_keys=True, default=str).encode()).hexdigest()
+        text = json.dumps([kind, self.version, described], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def failing_empty(

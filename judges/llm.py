@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -133,6 +134,10 @@ class LLMJudge(Judge):
         self._backend: Backend | None = None
         if self.backend != "openai":
             self._backend = self._local()
+
+    def fingerprint(self) -> str:
+        """As `Judge.fingerprint`, with the protocol's prompt and decoding, which an installed package may bring."""
+        return hashlib.sha256(f"{super().fingerprint()} {self._protocol!r}".encode()).hexdigest()
 
     def answer(self, questions: Sequence[Question], advance: Advance) -> list[Answer]:
         return failing_empty(questions, advance, lambda asked, step: self._answers(self._protocol, asked, step))

@@ -128,6 +128,9 @@ class Leaderboard(ABC):
     paths: ClassVar[tuple[str, ...]] = ()
     """Options that may name a file or folder; a config resolves these against its own folder."""
 
+    package: ClassVar[str] = ""
+    """The installed package whose version decides what is computed, where there is one."""
+
     opens_checkpoint: ClassVar[bool] = False
     """Whether the board loads the policy itself (`evaluate`) in place of asking for answers."""
 

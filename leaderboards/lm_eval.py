@@ -78,6 +78,7 @@ class LMEval(Leaderboard):
 
     name = "lm-eval"
     paths = ("data",)
+    package = "lm_eval"
     opens_checkpoint = True
     metrics = {  # noqa: RUF012
         name: Metric(unit="share", better="higher", estimates=estimates, official=True)
