@@ -27,7 +27,7 @@ from reports.sections.common import (
     figure,
     interval,
     listed,
-    p_figure,
+    p_note,
     seeds_of,
 )
 from reports.sections.training import alarms
@@ -159,10 +159,7 @@ def _by_prompt(group: Group, row: Row) -> Prose:
 def _difference(paired: Row, metric: Metric) -> Prose:
     """A difference with its interval and p-value, adjusted where the table has that."""
     bounds = interval(paired, metric, signed=True)
-    p = paired["p_adjusted"] if paired["p_adjusted"] is not None else paired["p_value"]
-    name = "p" if paired["p_adjusted"] is None else "adjusted p"
-    shown = [f", {name} ", p_figure(p, equals=True)] if p is not None else []
-    notes = [*(["interval ", *bounds] if bounds else []), *shown]
+    notes = [*(["interval ", *bounds] if bounds else []), *p_note(paired)]
     return [figure(paired["difference"], metric, signed=True), *([" (", *notes, ")"] if notes else [])]
 
 
