@@ -1,4 +1,7 @@
-"""A judge whose answers are remembered for the life of a store; stages at work at once may ask a question twice."""
+"""A judge whose answers are remembered for the life of a store.
+
+Stages at work at once may both ask what neither found; the answer that is stored first is the one that both use.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class RememberingJudge(Judge):
             record = self.inner.verdicts(*_columns(asked), progress=_Deltas(advance), references=references)
             fresh = dict(zip(missing, record.answers(), strict=True))
             self.table.add(fresh)
-            known |= fresh
+            known |= fresh | self.table.find(list(fresh))  # another stage may have been quicker, with other bits
         return [known[key] for key in keys]
 
     def rate(self, prompts: Sequence[Prompt], answers: Sequence[str], references: Sequence[References]) -> Ratings:

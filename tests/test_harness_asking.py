@@ -17,7 +17,7 @@ from harness.figures import text_figures
 from harness.prompts import iteration_rows, read_prompts
 from harness.registry import load, make, nearest
 from harness.stages import ModelCache
-from harness.store import Store, verdict_key
+from harness.store import Store, VerdictTable, verdict_key
 from judges.judge import Judge, Prompt, Question, Ratings, References
 from judges.verdicts import Answer
 from trainers import DPO
@@ -63,6 +63,26 @@ def test_a_failed_question_is_asked_again_the_next_time(tmp_path: Path) -> None:
     assert np.isnan(judge.compare(["p", "p"], ["a", "bb"], ["c", "c"])).tolist() == [True, False]
     assert np.isnan(judge.compare(["p", "p"], ["a", "bb"], ["c", "c"])).tolist() == [False, False]
     assert [q.first for q in inner.asked] == ["a", "bb", "a"]
+
+
+@dataclass(eq=False)
+class Overtaken(Flaky):
+    """While it thinks, another stage asks the same and is answered 0.25 to everything."""
+
+    table: VerdictTable | None = None
+
+    def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
+        assert self.table is not None
+        self.table.add({verdict_key(self.fingerprint(), question): Answer(0.25) for question in questions})
+        return super().answer(questions, advance)
+
+
+def test_of_two_answers_to_one_question_the_first_stored_is_everybodys(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    judge = RememberingJudge(Overtaken(table=store.verdicts), store.verdicts)
+    asked = (["p", "p"], ["a", "bbb"], ["cc", "d"])
+    assert judge.compare(*asked).tolist() == [0.25, 0.25]
+    assert RememberingJudge(Flaky(), store.verdicts).compare(*asked).tolist() == [0.25, 0.25]
 
 
 def test_progress_counts_every_question_known_or_not(tmp_path: Path) -> None:
