@@ -24,7 +24,7 @@ VERSIONS = {
     "fit": 2,
     "stream": 2,
     "answer": 2,
-    "grade": 4,
+    "grade": 5,
     "benchmark": 1,
     "compare": 2,
     "play": 1,

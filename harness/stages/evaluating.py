@@ -101,6 +101,7 @@ def grade(context: Context) -> Facts:
     answers = _answers(context.input("answers"))
     baseline = _answers(context.input("baseline")) if board.baseline == "start" else None
     verdicts = board.grade(_requests(context), answers, baseline, judge)
+    judge.check_losses()
     if verdicts and all(v["status"] != "ok" for v in verdicts):
         kinds = ", ".join(sorted({v["status"] for v in verdicts}))
         raise ValueError(f"the grader failed on all {len(verdicts)} answers ({kinds}); no score can be given")
@@ -108,7 +109,7 @@ def grade(context: Context) -> Facts:
     frame = pd.DataFrame([v | {"prompt": json.dumps(v["prompt"])} for v in verdicts])
     numbers = {name: "float64" for name in ("preference", "rating") if name in frame}
     frame.astype(numbers).to_parquet(context.out / "verdicts.parquet")
-    return {"figures": style_figures(judge.inner, verdicts)}
+    return {"figures": style_figures(judge.inner, verdicts), "failures": dict(judge.failures)}
 
 
 def benchmark(context: Context) -> Facts:
