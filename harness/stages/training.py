@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.asking import compare_with
-from harness.figures import text_figures
 from harness.prompts import iteration_rows
 from harness.stages.context import Context, Facts
 
@@ -40,8 +39,7 @@ def sample(context: Context) -> Facts:
         for r in responses
     ]
     pd.DataFrame(rows).to_parquet(context.out / "responses.parquet")
-    figures = text_figures([r.text for responses in drawn for r in responses])
-    return {"work": {"samples": len(rows)}, "figures": figures}
+    return {"work": {"samples": len(rows)}}
 
 
 def pair(context: Context) -> Facts:
