@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -13,7 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from harness.registry import nearest
+from harness.registry import Kind, load, nearest
 from trainers.algorithm import Pairing
 from trainers.options import Options, Positive, Sampling, Training
 
@@ -192,21 +193,41 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), None)
 
 
-def _absolute(value: Any, folder: Path, key: str = "") -> Any:
+ENTRIES: dict[tuple[str, ...], Kind] = {
+    ("matrix", "judge"): "judges",
+    ("graders",): "judges",
+    ("leaderboards",): "leaderboards",
+}
+"""Where a config lists things whose classes say which of their options are paths."""
+
+
+def _absolute(value: Any, folder: Path, where: tuple[str, ...] = (), *, is_path: bool = False) -> Any:
     """Texts that name a file or folder below `folder`, or look like a relative path, made absolute.
 
-    A bare word is a path only under the top-level keys `policy` and `prompts`; elsewhere it is a name.
+    A bare word is a path under the top-level keys `policy` and `prompts` and in the option `model` of a judge where
+    such a file or folder is there, and always in an option that is nothing but a path; elsewhere it is a name.
     """
     if isinstance(value, Mapping):
-        return {k: _absolute(v, folder, key or str(k)) for k, v in value.items()}
+        paths = _paths(where, value.get("name"))
+        return {k: _absolute(v, folder, (*where, str(k)), is_path=k in paths) for k, v in value.items()}
     if isinstance(value, list):
-        return [_absolute(v, folder, key) for v in value]
-    if key == "name" or not isinstance(value, str) or not value or value in WORLDS:
+        return [_absolute(v, folder, where, is_path=is_path) for v in value]
+    if where == ("name",) or not isinstance(value, str) or not value or value in WORLDS:
         return value
     target = os.path.normpath(folder / Path(value).expanduser())
     marked = value.startswith(("./", "../", "~")) or value.endswith((".jsonl", ".yaml", ".yml", ".csv", ".json"))
-    there = ("/" in value or key in ("policy", "prompts")) and os.path.exists(target)
-    return target if marked or there else value
+    only = is_path and where[-1] != "model"  # a model's name may be a hub's or an endpoint's
+    there = ("/" in value or is_path or where[:1] in (("policy",), ("prompts",))) and os.path.exists(target)
+    return target if marked or only or there else value
+
+
+def _paths(where: tuple[str, ...], name: Any) -> tuple[str, ...]:
+    """The options of an entry that are paths; none where the name is wrong, which is told later with its place."""
+    kind = next((kind for at, kind in ENTRIES.items() if where[: len(at)] == at), None)
+    if kind is not None and isinstance(name, str):
+        with contextlib.suppress(ValueError):
+            return tuple(load(kind, name).paths)
+    return ()
 
 
 def _override(raw: dict[str, Any], override: str) -> tuple[str, ...]:
@@ -215,7 +236,7 @@ def _override(raw: dict[str, Any], override: str) -> tuple[str, ...]:
     if not equals or not key:
         raise ConfigError(f"--set {override!r} is not KEY=VALUE, for example --set matrix.seed=[7]")
     try:
-        value = _absolute(yaml.load(text, _Loader), Path.cwd(), key.partition(".")[0])
+        value = _absolute(yaml.load(text, _Loader), Path.cwd(), tuple(key.split(".")))
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override!r}: the value is not YAML: {_one_line(error)}") from error
     path = tuple(key.split("."))

@@ -11,11 +11,13 @@ import numpy as np
 from judges.judge import Judge
 from judges.panel import PanelJudge
 
-COUNTED = 128  # texts; as many as a curve's answers at least, so that iterations compare
+COUNTED = 128  # texts at most
 
 
 def text_figures(texts: Sequence[str]) -> dict[str, float]:
-    """Signs of collapse in the first 128 texts (shares of distinct things depend on how many there are).
+    """Signs of collapse in the first 128 texts, or all where there are fewer.
+
+    Shares of distinct things depend on how many there are: compare figures of equally many texts.
 
     distinct_2: share of distinct word pairs; repeated: share of texts seen before; words: mean length.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +12,61 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.plan import Plan
-from harness.stage import Stage
 from harness.store import Store
+from leaderboards.leaderboard import Metric
+from leaderboards.statistics import Estimate, compare_checkpoints, holm, prompt_bootstrap
 
-JUDGES = ["judge", "against", "metric", "value", "ci_low", "ci_high", "n", "coverage", "p_value"]
+JUDGES = ["judge", "against", "metric", "value", "ci_low", "ci_high", "n", "coverage", "p_value", "p_adjusted"]
 METRICS = {
-    "log_loss": "nats a pair; the mean cross-entropy of held-out votes under the judge's preference",
-    "accuracy": "share of the held-out pairs on which judge and majority of votes have the same winner",
+    "log_loss": Metric(
+        unit="nats a pair",
+        better="lower",
+        estimates="mean cross-entropy of the held-out votes under the judge's preference, prompts weighing alike",
+    ),
+    "accuracy": Metric(
+        unit="share",
+        better="higher",
+        estimates="share of the held-out pairs on which the judge prefers what most votes prefer, prompts weighing "
+        "alike",
+    ),
 }
+Values = NDArray[np.float64]
 
 
 def judge_rows(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
-    """One row a trained judge and metric, and one a pair of judges: the difference on the same held-out pairs.
+    """One row a trained judge and metric, and two a pair of judges: the difference on the same held-out pairs, either
+    way round.
 
-    A failed verdict is left out and lowers the coverage.
+    A prompt's number is the mean over its pairs; prompts are what is resampled and counted (`n`). The p-values are
+    adjusted (Holm) over the pairs of judges within a metric. A failed verdict is left out and lowers the coverage,
+    which is of pairs.
     """
-    from leaderboards.statistics import compare_checkpoints, prompt_bootstrap
-
     trained = [stage for stage in plan.stages if stage.kind == "judge" and store.has(stage)]
+    held = {str(stage.options["name"]): _read(store.path(stage) / "model" / "heldout.jsonl") for stage in trained}
+    prompts = next(([row["prompt"] for row in rows] for rows in held.values()), [])
     for metric in METRICS:
-        values = {str(stage.options["name"]): _values(stage, store, metric) for stage in trained}
+        values = {name: _values(rows, metric) for name, rows in held.items()}
         for name, of_pairs in values.items():
-            yield {"judge": name, "against": "", "metric": metric, **_interval(prompt_bootstrap(of_pairs))}
-        for a, b in itertools.permutations(values, 2):
-            made = compare_checkpoints(values[a], values[b])
-            row = {"judge": a, "against": b, "metric": metric, "p_value": made.p_value}
-            yield row | _interval(made.difference)
+            made = prompt_bootstrap(_by_prompt(of_pairs, prompts))
+            yield {"judge": name, "against": "", "metric": metric, **_figures(made, of_pairs)}
+        yield from ({"metric": metric, **row} for row in _differences(values, prompts))
 
 
-def _values(stage: Stage, store: Store, metric: str) -> NDArray[np.float64]:
+def _differences(values: dict[str, Values], prompts: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Every two judges, compared once and told both ways round."""
+    differences = {(a, b): values[a] - values[b] for a, b in itertools.combinations(values, 2)}
+    by_prompt = [_by_prompt(of_pairs, prompts) for of_pairs in differences.values()]
+    made = [compare_checkpoints(of_prompts, np.zeros_like(of_prompts)) for of_prompts in by_prompt]
+    adjusted = holm([each.p_value for each in made]).tolist()
+    for ((a, b), of_pairs), each, p_adjusted in zip(differences.items(), made, adjusted, strict=True):
+        row = _figures(each.difference, of_pairs) | {"p_value": each.p_value, "p_adjusted": p_adjusted}
+        yield {"judge": a, "against": b, **row}
+        turned = {"value": -row["value"], "ci_low": -row["ci_high"], "ci_high": -row["ci_low"]}
+        yield {"judge": b, "against": a, **row, **turned}
+
+
+def _values(rows: Sequence[dict[str, Any]], metric: str) -> Values:
     """The metric on each held-out pair, NaN where the judge failed or, for the accuracy, the votes are even."""
-    rows = _read(store.path(stage) / "model" / "heldout.jsonl")
     p = np.array([np.nan if r["preference"] is None else r["preference"] for r in rows])
     share = np.array([r["share"] for r in rows])
     if metric == "accuracy":
@@ -52,9 +76,18 @@ def _values(stage: Stage, store: Store, metric: str) -> NDArray[np.float64]:
     return -(share * np.log(q) + (1 - share) * np.log1p(-q))
 
 
+def _by_prompt(of_pairs: Values, prompts: Sequence[int]) -> Values:
+    """The mean over each prompt's pairs, NaN where all of them are."""
+    known = ~np.isnan(of_pairs)
+    count = np.bincount(prompts, known)
+    total = np.bincount(prompts, np.where(known, of_pairs, 0.0))
+    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+
+
 def _read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _interval(estimate: Any) -> dict[str, Any]:
-    return {name: getattr(estimate, name) for name in ("value", "ci_low", "ci_high", "n", "coverage")}
+def _figures(made: Estimate, of_pairs: Values) -> dict[str, Any]:
+    figures = {name: getattr(made, name) for name in ("value", "ci_low", "ci_high", "n")}
+    return figures | {"coverage": float(np.mean(~np.isnan(of_pairs)))}

@@ -24,7 +24,7 @@ VERSIONS = {
     "fit": 2,
     "stream": 3,
     "answer": 3,
-    "grade": 4,
+    "grade": 5,
     "benchmark": 1,
     "compare": 2,
     "play": 1,
@@ -88,8 +88,10 @@ def canonical(value: Any) -> str:
 def machine() -> dict[str, Any]:
     """Kind of device and threads a stage: the same inputs give the same bytes only where these are the same.
 
-    On a CPU a stage has one thread, or what `OMP_NUM_THREADS` says; other stages use the other cores, so that results
-    do not depend on how many run at once.
+    On a CPU a stage has one thread, or what `OMP_NUM_THREADS` says; other stages use the other cores, so that a
+    stage's own arithmetic does not depend on how many run at once. A model judge's verdicts can, in their last bits:
+    it is asked in batches for what the store does not hold yet, padding follows the batch, and stages that share a
+    judge ask in an order that time decides. A verdict once stored is every later stage's.
     """
     device = _device()
     given = os.environ.get("OMP_NUM_THREADS", "")

@@ -13,7 +13,7 @@ import pandas as pd
 
 from harness.alarms import alarms
 from harness.comparing import comparison_stages
-from harness.judging import JUDGES, judge_rows
+from harness.judging import JUDGES, METRICS, judge_rows
 from harness.matrix import CONTROL
 from harness.plan import CellPlan, Grade, Plan
 from harness.registry import load
@@ -204,7 +204,10 @@ def _graded(cell: CellPlan, grade: Grade, store: Store) -> pd.DataFrame:
 
 def _metrics(plan: Plan) -> dict[str, Any]:
     boards = [load("leaderboards", entry.name) for entry in plan.config.leaderboards]
-    return {f"{b.name}/{name}": dataclasses.asdict(metric) for b in boards for name, metric in b.metrics.items()}
+    metrics = {board.name: board.metrics for board in boards}
+    if any(stage.kind == "judge" for stage in plan.stages):
+        metrics["judges"] = METRICS
+    return {f"{of}/{name}": dataclasses.asdict(m) for of, known in metrics.items() for name, m in known.items()}
 
 
 def cell_states(plan: Plan, store: Store, reasons: Mapping[str, str], running: Collection[str]) -> list[dict[str, Any]]:

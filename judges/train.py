@@ -35,7 +35,8 @@ JUDGES: dict[str, type[Judge]] = {
 Encoded = Any
 PART = 16  # questions that go through the network together
 HELDOUT = "heldout.jsonl"
-"""Beside the checkpoint: for each held-out pair its id, P(first beats second) over both orders, the share of votes."""
+"""Beside the checkpoint: for each held-out pair its id, its prompt's number among the distinct ones, P(first beats
+second) over both orders, the share of votes."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +133,11 @@ def measure(judge: Judge, pairs: Sequence[LabelledPair], out: Path) -> dict[str,
     first, second = [pair.first for pair in pairs], [pair.second for pair in pairs]
     verdicts = judge.verdicts([pair.prompt for pair in pairs], first, second, both_orders=True)
     preference, share = verdicts.mean(), np.array([pair.share for pair in pairs])
+    keys = [_prompt_key(pair) for pair in pairs]
+    number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     with out.open("w", encoding="utf-8") as file:
-        for pair, p, s in zip(pairs, preference.tolist(), share.tolist(), strict=True):
-            row = {"id": pair.id, "preference": None if np.isnan(p) else p, "share": s}
+        for pair, key, p, s in zip(pairs, keys, preference.tolist(), share.tolist(), strict=True):
+            row = {"id": pair.id, "prompt": number[key], "preference": None if np.isnan(p) else p, "share": s}
             file.write(json.dumps(row) + "\n")
     return {
         "coverage": verdicts.coverage(),
@@ -149,7 +152,7 @@ def split_by_prompt(
     pairs: Sequence[LabelledPair], holdout: float, seed: int
 ) -> tuple[list[LabelledPair], list[LabelledPair]]:
     """Training and held-out pairs, no prompt in both. Raises ValueError for fewer than two distinct prompts."""
-    keys = [json.dumps(messages_of(pair.prompt)) for pair in pairs]
+    keys = [_prompt_key(pair) for pair in pairs]
     distinct = list(dict.fromkeys(keys))
     if len(distinct) < 2:
         raise ValueError(f"{len(distinct)} distinct prompts: training needs at least 2, so that one can be held out")
@@ -157,6 +160,11 @@ def split_by_prompt(
     chosen = {distinct[i] for i in np.random.default_rng(seed).permutation(len(distinct))[:count]}
     train = [pair for pair, key in zip(pairs, keys, strict=True) if key not in chosen]
     return train, [pair for pair, key in zip(pairs, keys, strict=True) if key in chosen]
+
+
+def _prompt_key(pair: LabelledPair) -> str:
+    """Equal for prompts that say the same, as text or as one turn of a chat."""
+    return json.dumps(messages_of(pair.prompt))
 
 
 class _Steps(transformers.TrainerCallback):

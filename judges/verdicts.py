@@ -16,6 +16,7 @@ Order = Literal["original", "swapped"]
 OK = "ok"
 OUT_OF_RANGE = "out-of-range"
 NOT_A_NUMBER = "not-a-number"
+TRANSIENT = {"timeout", "connection", "rate-limit", "budget", "http-408", "http-409"}
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,11 @@ class Verdicts:
         import pandas as pd
 
         return pd.DataFrame({field.name: getattr(self, field.name) for field in fields(self) if field.name != "pairs"})
+
+
+def is_transient(status: str) -> bool:
+    """Whether it was the call that failed, timeouts and an endpoint's own errors: asked again it may be answered."""
+    return status in TRANSIENT or status.startswith("http-5")
 
 
 def _plain(column: Sequence[Any] | NDArray[Any]) -> list[Any]:

@@ -166,10 +166,17 @@ def versus(group: Group, a: str, b: str) -> Row | None:
     return None if row is None else oriented(row, a)
 
 
+def tested(group: Group, a: str, b: str) -> bool:
+    """Whether `better` decides between two cells by their paired comparison, not by their intervals."""
+    row = versus(group, a, b)
+    return row is not None and row["difference"] is not None
+
+
 def better(group: Group, a: Row, b: Row) -> int:
     """+1 where a is separably better than b, -1 where worse, 0 where the two are not separable.
 
-    Decided by the paired comparison where the table has one, else by intervals that do not overlap.
+    Decided by the paired comparison where the table has one, else by intervals that do not overlap: no test, and not
+    corrected for the number of cells.
     """
     sign = group.board.lead.sign or 1
     paired = versus(group, a["cell"], b["cell"])
@@ -205,13 +212,19 @@ def against_null(group: Group, row: Row) -> int:
     return sign * ((row["ci_low"] > null) - (row["ci_high"] < null))
 
 
+def start_is_null(group: Group) -> bool:
+    """Whether a row's standing to the untrained policy is its standing to the null value."""
+    start, null = group.control("sft"), group.board.lead.null
+    return start is None or (start["ci_low"] is None and start["value"] in (None, null))
+
+
 def against_start(group: Group, row: Row) -> int | None:
     """How a row stands to the untrained policy: +1, 0, -1; None where neither its score nor a null value tells."""
-    start, null = group.control("sft"), group.board.lead.null
+    start = group.control("sft")
     if row["ci_low"] is None or row["ci_high"] is None:
         return None
-    if start is None or (start["ci_low"] is None and start["value"] in (None, null)):
-        return None if null is None else against_null(group, row)
+    if start is None or start_is_null(group):
+        return None if group.board.lead.null is None else against_null(group, row)
     return better(group, row, start)
 
 

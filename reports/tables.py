@@ -42,7 +42,7 @@ COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "judges": (
         ("judge", "against", "metric"),
-        ("value", "ci_low", "ci_high", "n", "coverage", "p_value"),
+        ("value", "ci_low", "ci_high", "n", "coverage", "p_value", "p_adjusted"),
     ),
 }
 

@@ -48,6 +48,8 @@ METRICS: dict[str, dict[str, Any]] = {
     "mt-bench/score": RATING | {"estimates": "mean rating of all answers"},
     "mt-bench/turn_1": RATING,
     "mt-bench/turn_2": RATING,
+    "judges/log_loss": {"unit": "nats a pair", "better": "lower", "estimates": "mean cross-entropy of the votes"},
+    "judges/accuracy": {"unit": "share", "better": "higher", "estimates": "share of the votes foretold"},
     "acc": {"unit": "share", "better": "higher", "estimates": "Accuracy.", "official": True},
     "exact_match": {"unit": "share", "better": "higher", "estimates": "Answers that are right.", "official": True},
     "duality_gap": {
@@ -262,8 +264,10 @@ def judge_rows() -> list[dict[str, Any]]:
 
 
 def _judge(judge: str, against: str, metric: str, value: float, p_value: float | None) -> dict[str, Any]:
-    ends = {"ci_low": value - 0.0021, "ci_high": value + 0.0021, "n": 1638, "coverage": 0.998, "p_value": p_value}
-    return {"judge": judge, "against": against, "metric": metric, "value": value, **ends}
+    ends = {"ci_low": value - 0.0021, "ci_high": value + 0.0021, "n": 1638, "coverage": 0.998}
+    adjusted = None if p_value is None else min(1.0, 3 * p_value)
+    tested = {"p_value": p_value, "p_adjusted": adjusted}
+    return {"judge": judge, "against": against, "metric": metric, "value": value, **ends, **tested}
 
 
 def _interval(cell: dict[str, Any], value: float, half: float, **values: Any) -> dict[str, Any]:

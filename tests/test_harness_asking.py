@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from harness.figures import text_figures
 from harness.prompts import iteration_rows, read_prompts
 from harness.registry import load, make, nearest
 from harness.stages import ModelCache
-from harness.store import Store, verdict_key
+from harness.store import Store, VerdictTable, verdict_key
 from judges.judge import Judge, Prompt, Question, Ratings, References
 from judges.verdicts import Answer
 from trainers import DPO
@@ -65,6 +66,26 @@ def test_a_failed_question_is_asked_again_the_next_time(tmp_path: Path) -> None:
     assert [q.first for q in inner.asked] == ["a", "bb", "a"]
 
 
+@dataclass(eq=False)
+class Overtaken(Flaky):
+    """While it thinks, another stage asks the same and is answered 0.25 to everything."""
+
+    table: VerdictTable | None = None
+
+    def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
+        assert self.table is not None
+        self.table.add({verdict_key(self.fingerprint(), question): Answer(0.25) for question in questions})
+        return super().answer(questions, advance)
+
+
+def test_of_two_answers_to_one_question_the_first_stored_is_everybodys(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    judge = RememberingJudge(Overtaken(table=store.verdicts), store.verdicts)
+    asked = (["p", "p"], ["a", "bbb"], ["cc", "d"])
+    assert judge.compare(*asked).tolist() == [0.25, 0.25]
+    assert RememberingJudge(Flaky(), store.verdicts).compare(*asked).tolist() == [0.25, 0.25]
+
+
 def test_progress_counts_every_question_known_or_not(tmp_path: Path) -> None:
     judge = RememberingJudge(Flaky(), Store(tmp_path).verdicts)
     judge.compare(["p"], ["a"], ["b"])
@@ -84,6 +105,47 @@ def test_references_are_part_of_a_question_they_reach_the_judge_and_tell_its_ver
     assert inner.asked == [plain, told, other]
 
 
+def losing(tmp_path: Path, questions: int, lost: int) -> RememberingJudge:
+    """A judge that was asked so many questions, of which so many ran into a timeout."""
+    texts = [f"{number:04}" for number in range(questions)]
+    judge = RememberingJudge(Flaky(fails_once=set(texts[:lost])), Store(tmp_path).verdicts)
+    judge.compare(["p"] * questions, texts, ["b"] * questions)
+    return judge
+
+
+def test_a_stage_may_lose_one_call_in_a_hundred_and_no_more(tmp_path: Path) -> None:
+    judge = losing(tmp_path / "few", 200, 2)
+    judge.check_losses()
+    assert (judge.asked, judge.failures) == (200, {"timeout": 2})
+    with pytest.raises(ValueError, match=r"^3 of 200 questions .*timeout: 3.*more than 1%; run again"):
+        losing(tmp_path / "many", 200, 3).check_losses()
+    losing(tmp_path / "early", 20, 2).check_losses(planned=200)
+    with pytest.raises(ValueError, match=r"^3 of 200"):
+        losing(tmp_path / "hopeless", 20, 3).check_losses(planned=200)
+
+
+@dataclass(eq=False)
+class Mute(Flaky):
+    """Fails always, in one way."""
+
+    status: str = "unparsed"
+
+    def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
+        return [Answer.failure(self.status) for _ in questions]
+
+
+@pytest.mark.parametrize(
+    ("status", "passes"),
+    [("unparsed", False), ("empty-response", False), ("http-400", False), ("http-503", True), ("rate-limit", True)],
+)
+def test_only_failures_of_the_call_are_worth_another_run(tmp_path: Path, status: str, passes: bool) -> None:
+    judge = RememberingJudge(Mute(status=status), Store(tmp_path).verdicts)
+    judge.compare(["p"], ["a"], ["b"])
+    assert judge.failures == {status: 1}
+    with pytest.raises(ValueError, match=status) if passes else nullcontext():
+        judge.check_losses()
+
+
 @dataclass(eq=False)
 class Rater(Flaky):
     """Has a protocol of its own for single answers: their lengths."""
@@ -101,6 +163,7 @@ def test_a_judges_own_ratings_are_asked_for_through_the_memory(tmp_path: Path) -
     judge = RememberingJudge(inner, Store(tmp_path).verdicts)
     assert judge.rate(["p", "q"], ["four", "five."], [None, ["r"]]).rating.tolist() == [4, 5]
     assert (inner.rated, inner.asked) == (["four", "five."], [])
+    assert (judge.asked, judge.failures) == (2, {})
 
 
 def test_ratings_by_comparison_with_the_reference_are_remembered(tmp_path: Path) -> None:

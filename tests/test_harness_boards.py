@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,9 +20,12 @@ from rich.console import Console
 
 from harness import stages
 from harness.config import load_config
+from harness.figures import text_figures
 from harness.plan import CellPlan, Plan, in_order, make_plan
 from harness.stage import Stage
-from harness.stages.evaluating import _by_policy
+from harness.stages import ModelCache
+from harness.stages.context import Context
+from harness.stages.evaluating import _by_policy, answer
 from harness.store import Store
 from harness.sweep import Outcome, run_sweep
 from judges import PanelJudge
@@ -228,6 +231,31 @@ def test_the_entropy_of_the_answers_is_their_mean_negative_log_likelihood_a_toke
     assert figures["start_nll"] == figures["entropy"]  # the untrained policy is its own start
     trained = swept.store.manifest(swept.answers("dpo", "alpaca-eval")[0])["figures"]
     assert trained["start_nll"] != trained["entropy"]
+
+
+def test_greedy_answers_have_no_entropy_and_only_sampled_ones_count_towards_it(swept: Swept) -> None:
+    greedy_alone, answers = swept.answers("sft", "arena-hard")
+    assert len(answers)
+    figures = swept.store.manifest(greedy_alone)["figures"]
+    assert "entropy" not in figures
+    assert figures["start_nll"] > 0
+    stage, _ = swept.answers("sft", "mt-bench")  # of both kinds
+    figures = swept.store.manifest(stage)["figures"]
+    assert figures["entropy"] > figures["start_nll"]  # which the likeliest tokens of greedy answers make small
+
+
+def test_signs_of_collapse_are_counted_over_the_questions_that_every_iteration_has(
+    swept: Swept, tmp_path: Path
+) -> None:
+    stage, answers = swept.answers("dpo", "alpaca-eval")
+    board = stage.where["leaderboard"]
+    shorter = {**board, "options": {**board["options"], "curve_limit": 2}}
+    stage = replace(stage, where={**stage.where, "leaderboard": shorter})
+    context = Context(stage, swept.store, tmp_path, lambda *_: None, ModelCache())
+    figures = answer(context)["figures"]
+    expected = text_figures(answers["text"].tolist()[:2])
+    assert {name: figures[name] for name in expected} == expected
+    assert expected != text_figures(answers["text"].tolist())
 
 
 @dataclass

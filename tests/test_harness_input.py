@@ -345,6 +345,34 @@ def test_paths_in_a_config_are_relative_to_its_folder_wherever_one_stands(
     assert config.matrix.judge[0].options["panel"] == str(workspace.folder / "panel.yaml")
 
 
+def test_a_bare_name_in_an_option_that_is_a_path_lies_beside_the_config(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (workspace.folder / "mine").mkdir()
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    grader = {"name": "llm", "model": "some-hub-id", "cache": "replies.sqlite", "labels": ["A", "B"]}
+    members = [{"name": "pairrm", "model": "mine"}, {"name": "llm", "model": "gpt-4", "cache": "c/d"}]
+    boards = [{"name": "mt-bench", "data": "mt_bench"}, {"name": "lm-eval", "tasks": "mine"}]
+    judges = [{"name": "pairrm", "model": ["mine", "other"]}, {"name": "panel", "panel": "panel"}, {"name": "nobody"}]
+    config = load_config(
+        workspace.config(
+            matrix={"trainer": ["dpo"], "judge": judges},
+            graders=[grader, {"name": "ensemble", "judges": members}],
+            leaderboards=boards,
+        )
+    )
+    beside, (llm, ensemble) = str(workspace.folder), config.graders or ()
+    assert llm.options == {"model": "some-hub-id", "cache": f"{beside}/replies.sqlite", "labels": ["A", "B"]}
+    assert [m["model"] for m in ensemble.options["judges"]] == [f"{beside}/mine", "gpt-4"]
+    assert ensemble.options["judges"][1]["cache"] == f"{beside}/c/d"
+    assert [board.options for board in config.leaderboards] == [{"data": f"{beside}/mt_bench"}, {"tasks": "mine"}]
+    assert [judge.options for judge in config.matrix.judge] == [
+        {"model": [f"{beside}/mine", "other"]},
+        {"panel": f"{beside}/panel"},
+        {},
+    ]
+
+
 def test_paths_of_an_override_are_relative_to_the_working_directory(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -352,7 +380,9 @@ def test_paths_of_an_override_are_relative_to_the_working_directory(
     shutil.copytree(workspace.model, here / "mine")
     monkeypatch.chdir(here)
     settings = ["policy=mine", "prompts=more/p.jsonl", "matrix.judge=[{name: panel, panel: ../p.yaml}]"]
+    settings.append("leaderboards=[{name: mt-bench, data: questions}]")
     config = load_config(workspace.config(), settings)
+    assert config.leaderboards[0].options["data"] == str(here / "questions")
     assert config.policy == (str(here / "mine"),)
     assert config.prompts == str(here / "more" / "p.jsonl")
     assert config.matrix.judge[0].options["panel"] == str(here.parent / "p.yaml")

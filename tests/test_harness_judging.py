@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ CONFIG = Config.model_validate(
         "leaderboards": ["head-to-head"],
     }
 )
+PROMPTS = [0, 1, 2, 3]
 SHARES = [0.75, 0.25, 1.0, 0.5]
 PAIRRM = [0.8, 0.6, 1.0, None]
 LLM = [0.6, 0.5, None, 0.5]
@@ -33,13 +36,19 @@ def entropy(share: float, p: float) -> float:
     return -(share * math.log(p) + (1 - share) * math.log(1 - p))
 
 
-def keep(store: Store, name: str, preferences: list[float | None]) -> Stage:
+def keep(
+    store: Store,
+    name: str,
+    preferences: list[float | None],
+    prompts: Sequence[int] = PROMPTS,
+    shares: Sequence[float] = SHARES,
+) -> Stage:
     stage = Stage("judge", {"name": name})
     with store.writing(stage) as (out, _):
         (out / "model").mkdir()
         rows = [
-            {"id": str(i), "preference": p, "share": s}
-            for i, (p, s) in enumerate(zip(preferences, SHARES, strict=True))
+            {"id": str(i), "prompt": prompt, "preference": p, "share": s}
+            for i, (prompt, p, s) in enumerate(zip(prompts, preferences, shares, strict=True))
         ]
         (out / "model" / "heldout.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return stage
@@ -97,3 +106,34 @@ def test_a_judge_that_is_not_trained_yet_is_left_out(tmp_path: Path) -> None:
     found = list(judge_rows(plan_of(keep(store, "pairrm", PAIRRM), Stage("judge", {"name": "llm"})), store))
     assert [(row["judge"], row["against"]) for row in found] == [("pairrm", "")] * 2
     assert list(judge_rows(plan_of(), store)) == []
+
+
+def test_prompts_are_resampled_not_pairs_and_a_repeated_pair_adds_no_certainty(tmp_path: Path) -> None:
+    told = [0.9, 0.2, 0.6, 0.7, 0.35]
+    shares = [1.0, 0.0, 0.0, 1.0, 1.0]
+    once, twice = Store(tmp_path / "once"), Store(tmp_path / "twice")
+    plan = plan_of(keep(once, "pairrm", told, range(5), shares))
+    (single, _) = judge_rows(plan, once)
+    plan = plan_of(keep(twice, "pairrm", [*told, *told], [*range(5), *range(5)], [*shares, *shares]))
+    (doubled, _) = judge_rows(plan, twice)
+    assert doubled["n"] == 5
+    assert {k: doubled[k] for k in doubled} == pytest.approx(single)
+
+
+def test_a_prompts_number_is_the_mean_of_its_answered_pairs_and_the_coverage_is_of_pairs(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    stage = keep(store, "llm", [0.8, 0.6, 0.6, None], [0, 0, 1, 1], [1.0] * 4)
+    row = next(iter(judge_rows(plan_of(stage), store)))
+    by_prompt = [-(math.log(0.8) + math.log(0.6)) / 2, -math.log(0.6)]
+    assert row["value"] == pytest.approx(sum(by_prompt) / 2)
+    assert (row["n"], row["coverage"]) == (2, 0.75)
+
+
+def test_p_values_are_adjusted_over_the_pairs_of_judges_within_a_metric(tmp_path: Path) -> None:
+    store, count = Store(tmp_path), 6
+    told = {"pairrm": 0.8, "llm": 0.6, "reward-model": 0.7}
+    stages = [keep(store, name, [p] * count, range(count), [1.0] * count) for name, p in told.items()]
+    rows = [row for row in judge_rows(plan_of(*stages), store) if row["against"] and row["metric"] == "log_loss"]
+    assert {(row["judge"], row["against"]) for row in rows} == set(itertools.permutations(told, 2))
+    assert {row["p_value"] for row in rows} == {2 / 2**count}  # all differences have one sign: the extreme two of 2^6
+    assert {row["p_adjusted"] for row in rows} == {3 * 2 / 2**count}  # three tests, not the six rows

@@ -49,10 +49,14 @@ def keys(found: Sequence[Stage], kind: str) -> list[str]:
 
 @dataclass(eq=False)
 class CountingJudge(Judge):
-    """Prefers the longer text; remembers every question of this process; fails on prompts that hold `fails`."""
+    """Prefers the longer text; remembers every question of this process; fails on prompts that hold `fails`.
+
+    While `down` is text, questions on prompts that hold it run into a timeout.
+    """
 
     fails: str = "\0"
     asked: ClassVar[list[Question]] = []
+    down: ClassVar[str] = ""
 
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
         self.asked.extend(questions)
@@ -62,6 +66,8 @@ class CountingJudge(Judge):
     def _one(self, question: Question) -> Answer:
         if self.fails in str(question.prompt):
             return Answer(math.nan)
+        if self.down and self.down in str(question.prompt):
+            return Answer.failure("timeout")
         return Answer(1 / (1 + math.exp(len(question.second) - len(question.first))))
 
 
@@ -310,6 +316,32 @@ def test_failed_verdicts_lower_the_coverage_and_are_counted_and_never_become_a_t
     dynamics = pd.read_csv(workspace.out / "dynamics.csv").set_index("metric")["value"]
     assert dynamics["pair/failed"] > 0
     assert dynamics["pair/failed"] + dynamics["pair/pairs"] + dynamics["pair/dropped"] == 12
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize("trainer", ["dpo", "ipo-md"])
+def test_calls_lost_to_a_timeout_fail_the_stage_and_the_next_run_asks_only_these(
+    workspace: Workspace,
+    nashbench: Command,
+    counting: type[CountingJudge],
+    monkeypatch: pytest.MonkeyPatch,
+    trainer: str,
+) -> None:
+    config = workspace.config(
+        matrix={"trainer": [trainer], "judge": [{"name": "counting"}]}, graders=[PANEL_ENTRY], iterations=1
+    )
+    monkeypatch.setattr(counting, "down", "blue")
+    assert nashbench(*workspace.arguments(config)).code == 1
+    reasons = [c["reason"] for c in json.loads((workspace.out / "cells.json").read_text())]
+    assert any("timeout" in reason and "run again" in reason for reason in reasons), reasons
+    answered = {question for question in counting.asked if "blue" not in str(question.prompt)}
+    monkeypatch.setattr(counting, "down", "")
+    counting.asked.clear()
+    ended = nashbench(*workspace.arguments(config))
+    assert ended.code == 0, ended.err
+    assert any("blue" in str(question.prompt) for question in counting.asked)
+    assert answered
+    assert not answered & set(counting.asked)
 
 
 @pytest.mark.usefixtures("inline", "counting")

@@ -228,6 +228,15 @@ def test_metrics_are_keyed_by_leaderboard_and_metric_and_listed_once_whatever_th
     assert metrics["duality-gap/duality_gap"]["better"] == "lower"
 
 
+def test_metrics_of_judges_are_described_where_the_sweep_trains_some(store: Store, out: Path) -> None:
+    cell = trained()
+    cell.training[1].append(Stage("judge", {"name": "llm"}))
+    write_tables(Plan(CONFIG, [control(), cell]), store, out)
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["judges/log_loss"]["better"] == "lower"
+    assert metrics["judges/accuracy"]["better"] == "higher"
+
+
 # --- states ------------------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,9 @@
 """Training judges: losses by hand, learning, held-out prompts, soft labels, checkpoints that the judges load."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from tiny_judges import deberta, save_chat_model, save_encoder, tokenizer
 from judges import LLMJudge, PairPreferenceJudge, PairRMJudge, Question, RewardModelJudge
 from judges.agreement import accuracy, calibration_error, length_bias, log_loss
 from judges.files import LabelledPair
-from judges.train import JUDGES, RECIPES, split_by_prompt, train_judge
+from judges.judge import Judge
+from judges.train import JUDGES, RECIPES, measure, split_by_prompt, train_judge
+from judges.verdicts import Answer
 
 KINDS = ["reward-model", "pairrm", "pair-preference", "llm"]
 TEMPLATE = "{{ first }} or {{ second }} ?"
@@ -149,6 +153,23 @@ def test_no_prompt_is_both_trained_on_and_held_out():
     same = [LabelledPair("a", "which 0", "x", "y", ("tie",)), LabelledPair("b", chat, "x", "y", ("tie",))]
     with pytest.raises(ValueError, match="1 distinct prompts: training needs at least 2"):
         split_by_prompt(same, 0.5, 0)
+
+
+@dataclass
+class EvenJudge(Judge):
+    """Prefers neither."""
+
+    def answer(self, questions: Any, advance: Any) -> list[Answer]:
+        return [Answer(0.5) for _ in questions]
+
+
+def test_held_out_pairs_are_kept_with_their_prompts_number_and_without_their_texts(tmp_path: Path):
+    prompts = ["which cat", "which owl", [{"role": "user", "content": "which cat"}]]
+    pairs = [LabelledPair(str(i), prompt, "good", "bad", ("first",)) for i, prompt in enumerate(prompts)]
+    measure(EvenJudge(), pairs, tmp_path / "heldout.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "heldout.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == [0, 1, 0]  # a text is one turn of a chat
+    assert set(rows[0]) == {"id", "prompt", "preference", "share"}
 
 
 def test_a_labels_file_is_read(bases: Path, tmp_path: Path):

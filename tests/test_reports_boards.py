@@ -215,6 +215,48 @@ def test_the_verdict_names_the_best_its_margin_and_who_is_not_separable() -> Non
     assert "2 of the 3 trained policies beat the untrained one: onpo · j and dpo · j." in text
 
 
+SPREAD = {
+    "onpo/j": (0.80, 0.75, 0.85),
+    "dpo/j": (0.62, 0.58, 0.66),
+    "slic/j": (0.3, 0.2, 0.4),
+    "sft": (0.5, 0.45, 0.55),
+}
+
+
+def told(scores: Scores, pairs: list[dict[str, Any]] | None = None, better: str = "higher") -> str:
+    sweep = sweep_of(scores, pairs)
+    sweep.metrics["win_rate"] = {**sweep.metrics["win_rate"], "better": better}
+    return prose(verdict([sweep])["findings"][0]["sentences"])
+
+
+def test_where_nothing_is_tested_the_verdict_says_how_intervals_lie_and_claims_no_win() -> None:
+    text = told(SPREAD)
+    assert "Its interval lies above that of the untrained policy, which has 0.500." in text
+    assert "Its interval lies above those of all 2 other trained policies." in text
+    assert "The intervals of 2 of the 3 trained policies lie above that of the untrained one: onpo · j and dpo" in text
+    assert "Below it: slic · j." in text
+    close = told({**SPREAD, "dpo/j": (0.79, 0.74, 0.84), "sft": (0.7, 0.6, 0.8)})
+    assert "Its interval overlaps that of the untrained policy" in close
+    assert "Its interval overlaps those of dpo · j." in close
+    assert not [word for word in ("beat", "worse", "separable") if word in text + close]
+
+
+def test_intervals_lie_below_where_lower_is_better() -> None:
+    text = told({"dpo/j": (0.2, 0.15, 0.25), "slic/j": (0.6, 0.55, 0.65), "sft": (0.4, 0.35, 0.45)}, better="lower")
+    assert "Its interval lies below that of the untrained policy" in text
+    assert "Its interval lies below those of all 1 other" in text
+    assert "The intervals of 1 of the 2 trained policies lie below that of the untrained one: dpo" in text
+    assert "Above it: slic · j." in text
+
+
+def test_only_those_that_are_compared_by_prompt_are_called_separable() -> None:
+    text = told(SPREAD, [comparison("onpo/j", "dpo/j", 0.18, 0.001), comparison("onpo/j", "sft", 0.3, 0.001)])
+    assert "It beats the untrained policy: difference +0.300" in text
+    assert "It is separable from all 1 that are compared with it by prompt." in text
+    assert "Its interval lies above those of all 1 others." in text
+    assert "The intervals of 2 of the 3 trained policies lie above" in text
+
+
 def test_the_verdict_does_not_pick_the_luckiest_seed() -> None:
     scores = {f"lucky/j/{s}": (v, v - 0.01, v + 0.01) for s, v in enumerate((0.9, 0.5, 0.5))}
     scores |= {f"steady/j/{s}": (v, v - 0.01, v + 0.01) for s, v in enumerate((0.6, 0.61, 0.62))}
@@ -245,10 +287,12 @@ def test_caveats_name_one_seed_own_judge_failed_verdicts_and_controls_that_score
     assert "One seed: these are statements on these checkpoints" in text
     assert "2 of 2 scores come from the very judge that trained the policy" in text
     assert "lowest coverage 0.8750 (onpo · panel on head-to-head, graded by panel)" in text
-    assert (
-        "The control longest (the longest of several untrained answers) beats the untrained policy and 2 of 2" in text
-    )
+    control = "The control longest (the longest of several untrained answers)"
+    assert f"{control} lies, by its interval alone, above the untrained policy and 2 of 2 trained policies" in text
     assert "0.700" in text
+    pairs = [comparison("longest", cell, 0.15, 0.001) for cell in ("onpo/panel", "dpo/panel", "sft")]
+    text = prose(verdict([sweep_of(scores, pairs)])["caveats"])
+    assert f"{control} beats the untrained policy and 2 of 2 trained policies" in text
 
 
 def test_caveats_name_cells_that_are_not_done_and_alarms_that_rang(tmp_path: Path) -> None:

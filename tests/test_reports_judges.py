@@ -10,23 +10,31 @@ from reports.sections.common import Prose
 from reports.sections.judges import held_out
 from reports.tables import Sweep, read_sweep
 
+NO_TEST = {"p_value": None, "p_adjusted": None}
 
-def rows(values: dict[str, float], p_values: dict[frozenset[str], float], metric: str = "log_loss") -> list[Any]:
-    """The table of judges for these values: in either order, intervals 0.004 wide."""
+
+def rows(
+    values: dict[str, float],
+    p_values: dict[frozenset[str], float],
+    metric: str = "log_loss",
+    adjusted: float | None = None,
+) -> list[Any]:
+    """The table of judges for these values: in either order, intervals 0.004 wide, adjusted p equal by default."""
     found = []
     for a, value in values.items():
         base = {"judge": a, "metric": metric, "n": 500, "coverage": 1.0}
-        found.append({**base, "against": "", "value": value, "ci_low": None, "ci_high": None, "p_value": None})
+        found.append({**base, "against": "", "value": value, "ci_low": None, "ci_high": None, **NO_TEST})
         for b, other in values.items():
             ends = {"ci_low": value - other - 0.002, "ci_high": value - other + 0.002}
             if a != b:
                 p = p_values[frozenset((a, b))]
-                found.append({**base, "against": b, "value": value - other, "p_value": p, **ends})
+                tested = {"p_value": p, "p_adjusted": p if adjusted is None else adjusted}
+                found.append({**base, "against": b, "value": value - other, **tested, **ends})
     return found
 
 
 def said(table: list[Any]) -> list[str]:
-    (of,) = held_out([Sweep(name="s", judges=table)])
+    (of,) = held_out([Sweep(name="s", judges=table, metrics=world.METRICS)])
     return [text(sentence) for sentence in of["sentences"]]
 
 
@@ -37,7 +45,13 @@ def text(sentence: Prose) -> str:
 def test_the_better_judge_comes_first_with_difference_interval_and_p() -> None:
     (sentence,) = said(rows({"llm": 0.68, "pairrm": 0.67}, {frozenset(("llm", "pairrm")): 0.03}))
     assert sentence.startswith("pairrm predicts held-out votes better than llm: difference in log-loss −0.0100 nats")
-    assert "(interval −0.0120 to −0.0080, p = 0.030, n = 500)" in sentence
+    assert "(interval −0.0120 to −0.0080, adjusted p = 0.030, n = 500)" in sentence
+
+
+def test_a_difference_is_sure_by_its_adjusted_p_value_alone() -> None:
+    (sentence,) = said(rows({"llm": 0.68, "pairrm": 0.67}, {frozenset(("llm", "pairrm")): 0.03}, adjusted=0.06))
+    assert sentence.startswith("pairrm and llm are not separable")
+    assert "adjusted p = 0.060" in sentence
 
 
 def test_judges_that_are_not_separable_are_said_to_be_so() -> None:

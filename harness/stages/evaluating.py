@@ -27,7 +27,7 @@ def answer(context: Context) -> Facts:
     import pandas as pd
     import torch
 
-    requests = _requests(context)
+    requests = _requests(context, last=context.options["last"])
     generator = torch.Generator(device=context.policy("policy").model.device).manual_seed(context.stage.seed)
     answered = CONTROLS[context.options["control"]](context, requests, generator)
     rows = [
@@ -36,13 +36,23 @@ def answer(context: Context) -> Facts:
         for number, r in enumerate(responses)
     ]
     pd.DataFrame(rows).to_parquet(context.out / "answers.parquet")
-    figures = text_figures([r.text for _, _, responses in answered for r in responses])
-    if context.options["control"] is None:
-        figures |= {
-            "entropy": _nll(context, "policy", answered),
-            "start_nll": _nll(context, "reference", answered),
-        }
-    return {"figures": figures}
+    return {"figures": _answer_figures(context, answered)}
+
+
+def _answer_figures(context: Context, answered: Answered) -> dict[str, float]:
+    """Signs of collapse, over the requests that every iteration has, so that iterations compare.
+
+    `entropy` is of sampled answers alone, and is missing where all are greedy: these say nothing of it.
+    """
+    curve = {request.id for request in _requests(context, last=False)}
+    common = [said for said in answered if said[0].id in curve] or answered
+    figures = text_figures([r.text for _, _, responses in common for r in responses])
+    if context.options["control"] is not None:
+        return figures
+    sampled = [said for said in answered if said[0].temperature > 0]
+    if sampled:
+        figures["entropy"] = _nll(context, "policy", sampled)
+    return figures | {"start_nll": _nll(context, "reference", answered)}
 
 
 Answered = list[tuple["Request", list[int], list["Response"]]]
@@ -100,7 +110,9 @@ def grade(context: Context) -> Facts:
     board, judge = context.board(), context.judge()
     answers = _answers(context.input("answers"))
     baseline = _answers(context.input("baseline")) if board.baseline == "start" else None
-    verdicts = board.grade(_requests(context), answers, baseline, judge)
+    requests = _requests(context, last=context.options["last"])
+    verdicts = board.grade(requests, answers, baseline, judge)
+    judge.check_losses()
     if verdicts and all(v["status"] != "ok" for v in verdicts):
         kinds = ", ".join(sorted({v["status"] for v in verdicts}))
         raise ValueError(f"the grader failed on all {len(verdicts)} answers ({kinds}); no score can be given")
@@ -108,7 +120,7 @@ def grade(context: Context) -> Facts:
     frame = pd.DataFrame([v | {"prompt": json.dumps(v["prompt"])} for v in verdicts])
     numbers = {name: "float64" for name in ("preference", "rating") if name in frame}
     frame.astype(numbers).to_parquet(context.out / "verdicts.parquet")
-    return {"figures": style_figures(judge.inner, verdicts)}
+    return {"figures": style_figures(judge.inner, verdicts), "failures": dict(judge.failures)}
 
 
 def benchmark(context: Context) -> Facts:
@@ -162,13 +174,13 @@ def _sampling(context: Context, temperature: float) -> Any:
     return Sampling.model_validate({**context.options["sampling"], **chosen})
 
 
-def _requests(context: Context) -> list[Request]:
+def _requests(context: Context, *, last: bool) -> list[Request]:
     import pandas as pd
 
     frame = pd.read_parquet(context.input("prompts") / "prompts.parquet")
     held = frame[frame["split"] == "heldout"]
     prompts = [(id, json.loads(text)) for id, text in zip(held["id"], held["prompt"], strict=True)]
-    return list(context.board().requests(prompts, context.options["temperature"], last=context.options["last"]))
+    return list(context.board().requests(prompts, context.options["temperature"], last=last))
 
 
 def _answers(folder: Path) -> dict[str, list[str]]:
@@ -181,7 +193,7 @@ def _answers(folder: Path) -> dict[str, list[str]]:
 def _nll(context: Context, name: str, answered: Answered) -> float:
     """Mean negative log-likelihood of the answers under a policy, nats a token.
 
-    Under the policy that drew them at temperature 1 it estimates its entropy.
+    Under the policy that drew them at temperature 1 (and top_p 1) it estimates its entropy; colder, it lies below.
     """
     import torch
 

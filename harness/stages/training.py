@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.asking import compare_with
-from harness.figures import text_figures
 from harness.prompts import iteration_rows
 from harness.stages.context import Context, Facts
 
@@ -40,8 +39,7 @@ def sample(context: Context) -> Facts:
         for r in responses
     ]
     pd.DataFrame(rows).to_parquet(context.out / "responses.parquet")
-    figures = text_figures([r.text for responses in drawn for r in responses])
-    return {"work": {"samples": len(rows)}, "figures": figures}
+    return {"work": {"samples": len(rows)}}
 
 
 def pair(context: Context) -> Facts:
@@ -56,7 +54,8 @@ def pair(context: Context) -> Facts:
     texts = [[responses["text"].iloc[i] for i in rows] for rows in groups]
     listed = pd.read_parquet(context.input("prompts") / "prompts.parquet")
     prompt_rows = [int(responses["prompt"].iloc[rows[0]]) for rows in groups]
-    compare = compare_with(context.judge(), [json.loads(listed["prompt"].iloc[row]) for row in prompt_rows])
+    judge = context.judge()
+    compare = compare_with(judge, [json.loads(listed["prompt"].iloc[row]) for row in prompt_rows])
     pairing = context.options["pairing"]
     made = protocols[pairing["protocol"]](
         compare,
@@ -65,6 +64,7 @@ def pair(context: Context) -> Facts:
         label=pairing["label"],
         orders=pairing["orders"],
     )
+    judge.check_losses()
     if made.failed and not len(made):
         raise ValueError(f"the judge failed on all {made.failed} comparisons; there is no pair to train on")
     chosen = [groups[p][i] for p, i in zip(made.prompt, made.chosen, strict=True)]
@@ -81,7 +81,7 @@ def pair(context: Context) -> Facts:
         frame[["reward_chosen", "reward_rejected"]] = made.win_rates
     frame.to_parquet(context.out / "pairs.parquet")
     counts = {name: getattr(made, name) for name in ("failed", "dropped", "ties")}
-    return {"work": {"queries": made.queries}, "pairs": len(made), **counts}
+    return {"work": {"queries": made.queries}, "pairs": len(made), **counts, "failures": dict(judge.failures)}
 
 
 def score(context: Context) -> Facts:
@@ -141,15 +141,20 @@ def stream(context: Context) -> Facts:
     _finish(context, policy, result.dynamics)
     _write_state(context, result.state)
     work = {"samples": result.samples, "steps": options["steps"], "queries": compare.queries}
-    return {"work": work, "failed": result.failed, "truncated": result.truncated}
+    lost = {"failed": result.failed, "failures": dict(compare.judge.failures)}
+    return {"work": work, **lost, "truncated": result.truncated}
 
 
 class _StreamCompare:
     """The stream's comparisons: one pair a prompt, in the order drawn (or both), equal texts without a query."""
 
     def __init__(self, context: Context, prompts: Sequence[Any]) -> None:
-        self.compare = compare_with(context.judge(), prompts)
+        self.judge = context.judge()
+        self.compare = compare_with(self.judge, prompts)
         self.orders = context.options["pairing"]["orders"]
+        self.planned = (
+            context.options["steps"] * context.options["training"]["batch_size"] * (1 + (self.orders == "both"))
+        )
         self.generator = np.random.default_rng(context.stage.seed)
         self.queries = 0
 
@@ -162,6 +167,7 @@ class _StreamCompare:
         responses = [list(two) for two in zip(first, second, strict=True)]
         made = iid(compare, responses, self.generator, label="soft", orders=self.orders)
         self.queries += made.queries
+        self.judge.check_losses(self.planned)  # at once: what comes after a lost pair is not what a rerun asks
         preference = np.full(len(rows), np.nan)
         preference[made.prompt] = made.preference
         return preference

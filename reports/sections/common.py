@@ -44,6 +44,13 @@ def interval(row: Row, metric: Metric, *, signed: bool = False) -> Prose:
     return [figure(row["ci_low"], metric, signed=signed), " to ", figure(row["ci_high"], metric, signed=signed)]
 
 
+def p_note(row: Row) -> Prose:
+    """', adjusted p = ...' of a comparison, ', p = ...' where it has no adjusted one, nothing where it has neither."""
+    name = "p_value" if row["p_adjusted"] is None else "p_adjusted"
+    said = {"p_value": ", p ", "p_adjusted": ", adjusted p "}[name]
+    return [] if row[name] is None else [said, p_figure(row[name], equals=True)]
+
+
 def listed(names: Sequence[str], most: int = 4) -> str:
     """'a, b and c', or 'a, b, c, d and 3 more'."""
     shown = list(names[:most])

@@ -9,22 +9,10 @@ from typing import Any
 from reports.boards import boards, graders, groups, significant
 from reports.charts import near, whisker, whisker_axis
 from reports.numbers import Metric, metric
-from reports.sections.common import Prose, Strong, figure, interval, p_figure
+from reports.sections.common import Prose, Strong, figure, interval, p_figure, p_note
 from reports.sections.leaderboard import ends
 from reports.tables import CONTROLS, Row, Sweep, grouped, is_control, unique
 
-MEANINGS: dict[str, Row] = {
-    "log_loss": {
-        "unit": "nats a pair",
-        "better": "lower",
-        "estimates": "Mean cross-entropy of the held-out votes under the judge's preference.",
-    },
-    "accuracy": {
-        "unit": "share",
-        "better": "higher",
-        "estimates": "Share of the held-out pairs on which the judge prefers what most votes prefer.",
-    },
-}
 LEVEL = 0.05  # of the tests; the table of judges does not say its own
 SCALAR = "reward-model"  # one score a response
 
@@ -74,14 +62,13 @@ def held_out(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
 
 
 def _metrics(sweep: Sweep) -> list[tuple[Metric, list[Row]]]:
-    """Each metric with its rows, in the order of MEANINGS, unknown ones last."""
+    """Each metric with its rows, in the table's order."""
     found = grouped(sweep.judges, lambda row: row["metric"])
-    names = [*(name for name in MEANINGS if name in found), *(name for name in found if name not in MEANINGS)]
-    return [(_described(name), found[name]) for name in names]
+    return [(_described(sweep, name), rows) for name, rows in found.items()]
 
 
-def _described(name: str) -> Metric:
-    found = metric(name, MEANINGS.get(name, {}))
+def _described(sweep: Sweep, name: str) -> Metric:
+    found = metric(name, sweep.meta("judges", name))
     return found if found.decimals is not None else replace(found, decimals=4)
 
 
@@ -112,6 +99,7 @@ def _lines(rows: Sequence[Row], of: Metric, null: float | None) -> list[dict[str
             "null_x": None if null is None else axis(null),
             "sure": _sure(row),
             "p": p_figure(row["p_value"]),
+            "p_adjusted": p_figure(row["p_adjusted"]),
             "n": figure(row["n"]),
             "coverage": figure(row["coverage"]),
         }
@@ -120,7 +108,7 @@ def _lines(rows: Sequence[Row], of: Metric, null: float | None) -> list[dict[str
 
 
 def _sure(row: Row) -> bool:
-    return bool(row["against"]) and significant({**row, "p_adjusted": None}, LEVEL)
+    return bool(row["against"]) and significant(row, LEVEL)
 
 
 def _sentences(sweep: Sweep) -> list[Prose]:
@@ -139,9 +127,8 @@ def _sentence(row: Row, of: Metric) -> Prose:
     if _sure(row):
         names = [Strong(row["judge"]), " predicts held-out votes better than ", Strong(row["against"]), ": "]
     bounds = interval(row, of, signed=True)
-    p = [", p ", p_figure(row["p_value"], equals=True)] if row["p_value"] is not None else []
     n = [", n = ", figure(row["n"])] if row["n"] else []
-    notes = [" (interval ", *bounds, *p, *n, ")"] if bounds else []
+    notes = [" (interval ", *bounds, *p_note(row), *n, ")"] if bounds else []
     unit = f" {of.unit}" if of.unit and of.unit != "share" else ""
     return [*names, f"difference in {of.label} ", figure(row["value"], of, signed=True), unit, *notes, "."]
 

@@ -12,7 +12,7 @@ from reports.tables import Row, Sweep, grouped, is_control
 
 STYLE, ALARM = "style:", "alarm:"
 CALLED = {
-    "answers/entropy": "entropy of the answers, nats a token",
+    "answers/entropy": "entropy of the sampled answers, nats a token",
     "answers/start_nll": "negative log-likelihood of the answers under the untrained policy, nats a token",
     "answers/distinct_2": "distinct word pairs in the answers, share",
     "answers/repeated": "answers given before, share",

@@ -17,6 +17,8 @@ from reports.boards import (
     groups,
     median_first,
     significant,
+    start_is_null,
+    tested,
     versus,
 )
 from reports.numbers import Metric
@@ -27,7 +29,7 @@ from reports.sections.common import (
     figure,
     interval,
     listed,
-    p_figure,
+    p_note,
     seeds_of,
 )
 from reports.sections.training import alarms
@@ -126,21 +128,22 @@ def _margin(group: Group, row: Row) -> Prose:
     lead, start = group.board.lead, group.control("sft")
     paired = versus(group, row["cell"], start["cell"] if start else "sft")
     if paired is not None and paired["difference"] is not None:
-        sure = significant(paired, alpha(group.rows))
-        verb = (
-            ("It beats" if better_sign(group, paired) > 0 else "It is worse than")
-            if sure
-            else "It is not separable from"
-        )
+        verb = "It is not separable from"
+        if significant(paired, alpha(group.rows)):
+            verb = "It beats" if better_sign(group, paired) > 0 else "It is worse than"
         return [f"{verb} the untrained policy: difference ", *_difference(paired, lead), "."]
     standing = against_start(group, row)
     if standing is None:
         return []
-    if start is None or start["value"] in (None, lead.null):
+    if start is None or start_is_null(group):
         side = {1: "on the better side of", 0: "across", -1: "on the worse side of"}[standing]
         return [f"Its interval lies {side} ", figure(lead.null, lead), ", where neither side is ahead."]
-    verb = {1: "It beats", 0: "It is not separable from", -1: "It is worse than"}[standing]
-    return [f"{verb} the untrained policy, which has ", figure(start["value"], lead), "."]
+    how = f"lies {_side(group, standing)}" if standing else "overlaps"
+    return [f"Its interval {how} that of the untrained policy, which has ", figure(start["value"], lead), "."]
+
+
+def _side(group: Group, standing: int) -> str:
+    return "above" if standing * group.board.lead.sign > 0 else "below"
 
 
 def _by_prompt(group: Group, row: Row) -> Prose:
@@ -159,10 +162,7 @@ def _by_prompt(group: Group, row: Row) -> Prose:
 def _difference(paired: Row, metric: Metric) -> Prose:
     """A difference with its interval and p-value, adjusted where the table has that."""
     bounds = interval(paired, metric, signed=True)
-    p = paired["p_adjusted"] if paired["p_adjusted"] is not None else paired["p_value"]
-    name = "p" if paired["p_adjusted"] is None else "adjusted p"
-    shown = [f", {name} ", p_figure(p, equals=True)] if p is not None else []
-    notes = [*(["interval ", *bounds] if bounds else []), *shown]
+    notes = [*(["interval ", *bounds] if bounds else []), *p_note(paired)]
     return [figure(paired["difference"], metric, signed=True), *([" (", *notes, ")"] if notes else [])]
 
 
@@ -172,15 +172,31 @@ def better_sign(group: Group, paired: Row) -> int:
 
 
 def _separable(group: Group, best: Row) -> Prose:
+    """Which other trained policies the best one is separable from; where nothing tests that, how the intervals lie."""
     rivals = [row for row in group.trained if row["value"] is not None and row["cell"] != best["cell"]]
-    if not rivals or all(row["ci_low"] is None for row in group.rows):
-        return []
+    paired = [row for row in rivals if tested(group, best["cell"], row["cell"])]
+    spread = [row for row in rivals if row not in paired and None not in (row["ci_low"], best["ci_low"])]
+    found = []
+    if paired:
+        who = f"{len(paired)} {'that are compared with it by prompt' if spread else 'other trained policies'}"
+        words = (
+            f"It is separable from all {who}",
+            f"It is separable from none of the {who}",
+            "Not separable from it: ",
+        )
+        found.append(_rivals(group, best, paired, words))
+    if spread:
+        who = f"all {len(spread)} {'others' if paired else 'other trained policies'}"
+        lies, overlaps = f"Its interval lies {_side(group, 1)} those of {who}", "Its interval overlaps those of "
+        found.append(_rivals(group, best, spread, (lies, overlaps + who, overlaps)))
+    return [" ".join(found)] if found else []
+
+
+def _rivals(group: Group, best: Row, rivals: Sequence[Row], words: tuple[str, str, str]) -> str:
+    """The sentence for a best that is ahead of all, of none, or of some of its rivals."""
     close = [group.sweep.called(row["cell"]) for row in rivals if better(group, best, row) <= 0]
-    if not close:
-        return [f"It is separable from all {len(rivals)} other trained policies."]
-    if len(close) == len(rivals):
-        return [f"None of the {len(rivals)} other trained policies is separable from it."]
-    return [f"Not separable from it: {listed(close)}."]
+    ahead_of_all, of_none, of_some = words
+    return f"{of_some + listed(close) if 0 < len(close) < len(rivals) else of_none if close else ahead_of_all}."
 
 
 def _tally(group: Group, arms: Sequence[Sequence[Row]]) -> Prose:
@@ -191,10 +207,20 @@ def _tally(group: Group, arms: Sequence[Sequence[Row]]) -> Prose:
         return []
     above = [group.sweep.called(row["cell"]) for row in rows if standings[row["cell"]] == 1]
     below = [group.sweep.called(row["cell"]) for row in rows if standings[row["cell"]] == -1]
-    share = "All" if len(above) == len(rows) else f"{len(above) or 'None'} of the"
-    sentence = f"{share} {len(rows)} trained policies beat{'s' if len(above) == 1 else ''} the untrained one"
+    share = "all" if len(above) == len(rows) else f"{len(above) or 'none'} of the"
+    who = f"{share} {len(rows)} trained policies"
+    sentence, worse = f"{who.capitalize()} beat{'s' if len(above) == 1 else ''} the untrained one", "Worse than it"
+    if not all(_is_tested(group, row) for row in rows):
+        start = "the null value" if start_is_null(group) else "that of the untrained one"
+        sentence, worse = f"The intervals of {who} lie {_side(group, 1)} {start}", f"{_side(group, -1).capitalize()} it"
     sentence += f": {listed(above, 6)}." if above and len(above) < len(rows) else "."
-    return [sentence + (f" Worse than it: {listed(below, 6)}." if below else "")]
+    return [sentence + (f" {worse}: {listed(below, 6)}." if below else "")]
+
+
+def _is_tested(group: Group, row: Row) -> bool:
+    """Whether a paired comparison says how a policy stands to the untrained one."""
+    start = group.control("sft")
+    return start is not None and not start_is_null(group) and tested(group, row["cell"], start["cell"])
 
 
 def algorithms(group: Group, several: bool) -> list[Prose]:
@@ -302,10 +328,14 @@ def _controls(group: Group) -> list[Prose]:
         if row is None or row["value"] is None:
             continue
         beaten = [other for other in group.trained if other["value"] is not None and better(group, row, other) > 0]
-        if beaten or against_start(group, row) == 1:
-            over = [*(["the untrained policy"] if against_start(group, row) == 1 else [])]
-            over += [f"{len(beaten)} of {len(group.trained)} trained policies"] if beaten else []
-            text = [f"The control {name} ({what}) beats {' and '.join(over)} on {_where(group, False)} with "]
+        over = ["the untrained policy"] if against_start(group, row) == 1 else []
+        sure = all(tested(group, row["cell"], other["cell"]) for other in beaten) and (
+            not over or _is_tested(group, row)
+        )
+        over += [f"{len(beaten)} of {len(group.trained)} trained policies"] if beaten else []
+        if over:
+            verb = "beats" if sure else f"lies, by its interval alone, {_side(group, 1)}"
+            text = [f"The control {name} ({what}) {verb} {' and '.join(over)} on {_where(group, False)} with "]
             caveats.append([*text, figure(row["value"], group.board.lead), ", without any training."])
     return caveats
 
