@@ -44,8 +44,9 @@ def judge(
     """Ask a judge about the pairs of a file. Verdicts are written as they come; what is there is not asked again.
 
     A line of the verdicts is {id, order, preference, status, ...}: the preference is P(first beats second) in the
-    pair's own naming, or null where the question failed. Delete the lines of failed questions to ask them again.
-    Ends with exit code 1 where some questions failed.
+    pair's own naming, or null where the question failed. The same command asks failures again that may have passed
+    (timeout, connection, rate-limit, budget, http-5xx); delete the lines of others to ask them again. Ends with exit
+    code 1 where some questions failed.
 
     [bold]Examples[/bold]
 

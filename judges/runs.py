@@ -23,7 +23,7 @@ from judges.files import (
     write_verdicts,
 )
 from judges.judge import Judge, Progress, messages_of
-from judges.verdicts import OK
+from judges.verdicts import OK, is_transient
 
 CHUNK = 512
 """Questions between two writes: what a crash can lose."""
@@ -100,9 +100,10 @@ def judge_file(
 ) -> list[Verdict]:
     """Ask a judge about the pairs of a file and write its verdicts to another as they come.
 
-    What `out` holds is not asked again, failed questions included (delete their lines to ask them again); a last line
-    that was cut off is. Neither file need fit into memory; what is returned, all verdicts of `out` without the judge's
-    own words, must. A Parquet file is written at the end, from `OUT.part.jsonl` beside it, which a stopped run leaves.
+    What `out` holds is not asked again, but for a last line that was cut off and failures that may have passed since
+    (`judges.verdicts.is_transient`). Neither file need fit into memory; what is returned, all verdicts of `out` without
+    the judge's own words, must. A Parquet file is written at the end, from `OUT.part.jsonl` beside it, which a stopped
+    run leaves.
 
     Args:
         pairs: a `pairs.jsonl` or `labels.jsonl`.
@@ -121,19 +122,19 @@ def judge_file(
     fingerprints = [repetition(judge, repeat).fingerprint() for repeat in range(repeats)]
     said = Onwards(progress, _check(fingerprints, pairs, out, done, both_orders=both_orders))
     out.parent.mkdir(parents=True, exist_ok=True)
-    if work.exists():
-        _mend(work)
-    elif out.exists():
-        write_verdicts(work, read_verdicts(out))
+    if (source := work if work.exists() else out).exists():
+        fresh = out.with_name(f".{out.name}.{os.getpid()}")
+        write_verdicts(fresh, _lasting(source))
+        fresh.replace(work)
     for repeat in range(repeats):
         asked = repetition(judge, repeat)
         missing = (ask for ask in asks(each_pair(pairs), repeat, both_orders=both_orders) if ask.place not in done)
         while chunk := list(islice(missing, CHUNK)):
             said.start = len(done)
-            fresh = answered(asked, chunk, progress=said)
+            made = answered(asked, chunk, progress=said)
             with work.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(verdict_row(each)) + "\n" for each in fresh)
-            done |= {(each.id, each.order, each.repeat): replace(each, raw="") for each in fresh}
+                file.writelines(json.dumps(verdict_row(each)) + "\n" for each in made)
+            done |= {(each.id, each.order, each.repeat): replace(each, raw="") for each in made}
     if work != out:
         _write_parquet(out, work)
     return list(done.values())
@@ -179,10 +180,15 @@ class Onwards:
 
 
 def _read_done(path: Path) -> dict[tuple[str, str, int], Verdict]:
-    whole = _whole(path) if path.suffix == ".jsonl" and path.exists() else None
-    if whole == 0 or not path.exists():
-        return {}
-    return {(each.id, each.order, each.repeat): replace(each, raw="") for each in read_verdicts(path, size=whole)}
+    kept = _lasting(path) if path.exists() else iter(())
+    return {(each.id, each.order, each.repeat): replace(each, raw="") for each in kept}
+
+
+def _lasting(path: Path) -> Iterator[Verdict]:
+    """A file's verdicts, without a cut-off last line and failures that may have passed."""
+    whole = _whole(path) if path.suffix == ".jsonl" else None
+    every = () if whole == 0 else read_verdicts(path, size=whole)
+    return (each for each in every if not is_transient(each.status))
 
 
 def _whole(path: Path) -> int:
@@ -197,14 +203,6 @@ def _is_json(line: bytes) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _mend(path: Path) -> None:
-    """Take a cut-off last line away; a last line without its end gets it."""
-    os.truncate(path, _whole(path))
-    with path.open("rb+") as file:
-        if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) >= 0 and file.read() != b"\n":
-            file.write(b"\n")
 
 
 def _check(

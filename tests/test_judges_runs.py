@@ -107,6 +107,27 @@ def test_a_half_written_last_line_is_asked_again(pairs: Path, tmp_path: Path, cu
     assert len(again.asked) == (cut > 1)  # without its line break alone the last verdict is whole
 
 
+@dataclass(eq=False)
+class Unreachable(Longer):
+    """Is not reached by questions about p1 and p3."""
+
+    def one(self, question: Question) -> Answer:
+        return Answer.failure("connection") if question.prompt in ("p1", "p3") else super().one(question)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_failures_that_may_have_passed_are_asked_again_and_refusals_are_not(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    out = tmp_path / f"v.{suffix}"
+    judge_file(Unreachable(), pairs, out)
+    again = Unreachable()
+    monkeypatch.setattr(Unreachable, "one", Longer.one)
+    assert summary(judge_file(again, pairs, out))["failures"] == {"refusal": 2}
+    assert sorted(q.prompt for q in again.asked) == ["p1", "p1", "p3", "p3"]
+    assert len(read_verdicts(out)) == 12
+
+
 def test_pairs_that_were_added_are_asked_and_the_others_are_not(pairs: Path, tmp_path: Path) -> None:
     judge_file(Longer(), pairs, tmp_path / "v.jsonl")
     with pairs.open("a") as file:

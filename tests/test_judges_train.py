@@ -69,7 +69,12 @@ def test_a_trained_judge_learns_what_separates_the_pairs_and_loads_as_an_ordinar
         options=options,
     )
     assert capsys.readouterr().out == ""
-    assert (figures["train_pairs"], figures["heldout_pairs"], figures["left_out"], figures["steps"]) == (128, 32, 0, 128)
+    assert (figures["train_pairs"], figures["heldout_pairs"], figures["left_out"], figures["steps"]) == (
+        128,
+        32,
+        0,
+        128,
+    )
     assert figures["coverage"] == 1.0
     assert figures["accuracy"] >= 0.9
     assert figures["log_loss"] < 0.4 < np.log(2)
