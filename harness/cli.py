@@ -160,7 +160,7 @@ def status(folder: Annotated[Path, typer.Argument(metavar="DIR")], json: Json = 
 def _read_cells(folder: Path) -> list[dict[str, Any]]:
     path = folder / "cells.json"
     if not path.is_file():
-        raise ValueError(f"{folder} is no sweep's folder: it has no cells.json")
+        raise ValueError(f"{folder} is no sweep's folder: it has no cells.json; give one such as runs/quickstart")
     return list(json.loads(path.read_text(encoding="utf-8")))
 
 

@@ -26,7 +26,7 @@ NOT_BUILT = {
 
 
 WORDING = {
-    "too_short": "the list is empty; give at least one entry",
+    "too_short": "the list is empty; give at least one entry, or leave the key out where it has a default",
     "tuple_type": "must be a list, such as [a, b]",
     "model_type": "must be a group of keys",
 }
@@ -269,8 +269,8 @@ def _explain(error: ValidationError, places: _Places, raw: Mapping[str, Any]) ->
         return f"{place}: the key {dotted!r} is missing"
     given = first["input"]
     message = WORDING.get(first["type"], first["msg"].removeprefix("Value error, "))
-    value = "" if isinstance(given, dict | list) or str(given) in message else f" (it is {given!r})"
-    return f"{place}: {dotted}: {message}{value}"
+    value = "" if isinstance(given, dict | list) or repr(given) in message else f" (it is {given!r})"
+    return f"{place if place.endswith(dotted) else f'{place}: {dotted}'}: {message}{value}"
 
 
 def _keys(value: Any) -> set[Any]:

@@ -11,6 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from harness.stage import Stage
 
+QUIET = 30.0
+"""Seconds after which a stage at work tells how far it is, where there are no bars."""
+
 
 class ProgressListener:
     """Bars on a terminal (all stages, and each at work), one line a stage elsewhere.
@@ -32,6 +35,7 @@ class ProgressListener:
         self.details: dict[str, str] = {}
         self.running: dict[str, float] = {}
         self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.spoke = time.monotonic()
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -61,6 +65,8 @@ class ProgressListener:
 
     def progressed(self, stage: Stage, done: int, total: int) -> None:
         self.bars.update(self.bar_of[stage.key], completed=done, total=total)
+        if time.monotonic() - self.spoke > QUIET:
+            self._say(f"{stage.title or stage.kind}: {done} of {total}")
 
     def finished(self, stage: Stage, computed: bool) -> None:
         self.left.pop(stage.key, None)
@@ -94,12 +100,12 @@ class ProgressListener:
         return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
 
     def _line(self, stage: Stage, took: str) -> None:
+        left = self._remaining()
+        self._say(f"{stage.title or stage.kind}: {took}{left and ', ' + left}")
+
+    def _say(self, words: str) -> None:
+        """A line where there are no bars."""
         if not self.console.is_terminal:
             done = self.total - len(self.left)
-            left = self._remaining()
-            self.console.print(
-                f"[{done}/{self.total}] {stage.title or stage.kind}: {took}{left and ', ' + left}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            self.console.print(f"[{done}/{self.total}] {words}", markup=False, highlight=False, soft_wrap=True)
+            self.spoke = time.monotonic()

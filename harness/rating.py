@@ -80,9 +80,10 @@ def _rated(board: str, path: Path, files: Path | None, questions: Path | None) -
 
 COLUMNS: Mapping[str, Mapping[str, str]] = {
     "alpaca-eval": {
-        "LC win rate": "length_controlled_winrate",
         "win rate": "win_rate",
         "95% CI": "ci",
+        "LC win rate": "length_controlled_winrate",
+        "LC 95% CI": "intervals.length_controlled_winrate",
         "SE": "standard_error",
         "discrete": "discrete_win_rate",
         "characters": "avg_length",
@@ -99,12 +100,12 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "coverage": "coverage",
     },
 }
-"""Heading -> key of a model's figures."""
+"""Heading -> key of a model's figures, a.b for b in a."""
 
 
 def _table(by_model: Mapping[str, Figures], columns: Mapping[str, str]) -> Table:
     """A row a model, or for one model a row a figure."""
-    shown = {model: [_shown(figures[key]) for key in columns.values()] for model, figures in by_model.items()}
+    shown = {model: [_shown(_at(figures, key)) for key in columns.values()] for model, figures in by_model.items()}
     if len(shown) == 1:
         table = Table("model", *map(escape, shown), box=None)
         for name, (value,) in zip(columns, zip(*shown.values(), strict=True), strict=True):
@@ -114,6 +115,11 @@ def _table(by_model: Mapping[str, Figures], columns: Mapping[str, str]) -> Table
     for model, values in shown.items():
         table.add_row(escape(model), *values)
     return table
+
+
+def _at(figures: Figures, key: str) -> Any:
+    group, _, name = key.rpartition(".")
+    return figures[group].get(name) if group else figures[name]
 
 
 def _categories(by_model: Mapping[str, Figures]) -> Table:

@@ -18,7 +18,7 @@ Kind = Literal["trainers", "judges", "leaderboards"]
 def nearest(word: str, words: Iterable[str]) -> str:
     """A did-you-mean tail for an error message: '; did you mean X?' or the list of what there is."""
     known = sorted(words)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; there is {', '.join(known)}"
 
 
@@ -55,7 +55,9 @@ def make(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
     for field in dataclasses.fields(cls):
         needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if field.init and needed and field.name not in options:
-            raise ValueError(f"{kind[:-1]} {name!r} needs the option {field.name!r}")
+            raise ValueError(
+                f"{kind[:-1]} {name!r} needs the option {field.name!r}; give it in the config or by --option"
+            )
     listed = [option for option in getattr(cls, "members", ()) if option in options]
     made = {option: _judges(name, option, options[option]) for option in listed}
     try:

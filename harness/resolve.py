@@ -49,7 +49,7 @@ def base_policy(policy: str) -> Checkpoint:
     if folder.is_dir():
         return Checkpoint(location=str(folder), fingerprint=_checked_folder(folder))
     if folder.is_absolute() or not HUB_ID.fullmatch(policy):
-        raise ValueError(f"policy {policy!r}: there is no such folder")
+        raise ValueError(f"policy {policy!r}: there is no such folder, and it is no hub id; give --set policy=FOLDER")
     return Checkpoint(location=policy, fingerprint=f"hub:{policy}")
 
 

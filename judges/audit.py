@@ -175,7 +175,9 @@ class _Case:
         if not labels:
             raise ValueError("there are no labelled pairs to audit against")
         if unknown := next((each.id for each in verdicts if each.id not in place), None):
-            raise ValueError(f"a verdict is about id {unknown!r}, which no labelled pair has")
+            raise ValueError(
+                f"a verdict is about id {unknown!r}, which no labelled pair has; are both files of the same pairs?"
+            )
         given: dict[str, list[list[float]]] = {order: [[] for _ in labels] for order in ORDERS}
         for each in verdicts:
             if each.status == OK:

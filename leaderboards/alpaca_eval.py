@@ -229,7 +229,10 @@ def _length_controlled(
     if records[0]["generator_1"] == records[0]["generator_2"]:
         return prompt_bootstrap(np.full(len(records), 50.0)), "the model is the baseline: 50 by definition"
     if files is None:
-        return None, "needs instruction_difficulty.csv and df_gamed.csv of tatsu-lab/alpaca_eval: give their folder"
+        return (
+            None,
+            "needs instruction_difficulty.csv and df_gamed.csv of tatsu-lab/alpaca_eval: give their folder (--files)",
+        )
     if not files.is_dir():
         raise ValueError(f"{files} is not a folder; give one that holds instruction_difficulty.csv and df_gamed.csv")
     lengths = [np.array([len(text) for text in texts(records, name)]) for name in ("output_1", "output_2")]

@@ -58,7 +58,7 @@ def test_words_have_every_figure_and_say_why_one_is_missing(nashbench: Command, 
     path = write(tmp_path / "a.json.gz", annotations([1.0, 2.0, 2.0, None]), packed=True)
     ended = nashbench("rate", "alpaca-eval", str(path))
     assert ended.code == 0
-    lines = dict(line.split(maxsplit=2)[:2] for line in ended.out.splitlines()[:9] if "rate" not in line)
+    lines = dict(line.split(maxsplit=2)[:2] for line in ended.out.splitlines()[:10] if "rate" not in line)
     assert (lines["n"], lines["coverage"], lines["discrete"]) == ("3", "0.75", "66.67")
     assert "length-controlled win rate: needs instruction_difficulty.csv" in ended.out.replace("\n", " ")
 
