@@ -89,11 +89,14 @@ def judge_train(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out} is there already and not empty; give a new folder")
-    os.environ |= QUIET
     from judges.files import read_labels
-    from judges.train import train_judge
+    from judges.models import check_training
 
+    check_training(epochs, lr, batch_size, holdout)
     pairs = read_labels(data)
+    os.environ |= QUIET
+    from judges.train import train_judge  # after the cheap checks: it imports torch
+
     with _bar("steps") as progress:
         figures = train_judge(
             kind,  # type: ignore[arg-type]

@@ -90,6 +90,16 @@ def check_batch_size(batch_size: int) -> None:
         raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
 
 
+def check_training(epochs: float, lr: float, batch_size: int, holdout: float) -> None:
+    """Raises ValueError for a value that no judge can be trained with, naming it."""
+    check_batch_size(batch_size)
+    for name, value in (("epochs", epochs), ("lr", lr)):
+        if not value > 0:
+            raise ValueError(f"{name} must be above 0, got {value}")
+    if not 0 < holdout < 1:
+        raise ValueError(f"holdout must be between 0 and 1, such as 0.1; got {holdout}")
+
+
 def read_config(model: str | Path) -> dict[str, Any] | None:
     """The `config.json` of a local checkpoint, None for a hub id. Raises ValueError for what is neither."""
     folder = Path(model)

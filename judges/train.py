@@ -18,7 +18,7 @@ from judges.agreement import accuracy, calibration_error, length_bias, log_loss
 from judges.files import LabelledPair, read_labels
 from judges.judge import Judge, Progress, Question, messages_of, prompt_text
 from judges.llm import LLMJudge
-from judges.models import batches, check_batch_size, encode_response, label_ids, load_tokenizer, next_logits, padded
+from judges.models import batches, check_training, encode_response, label_ids, load_tokenizer, next_logits, padded
 from judges.pair_preference import PairPreferenceJudge, encode_preference
 from judges.pairrm import PairRMJudge
 from judges.protocols.custom import TEMPLATE, compile_template, encode_template
@@ -101,7 +101,9 @@ def train_judge(
         ValueError: an unknown kind, a base of the wrong kind, a value out of range, or too few prompts to hold some
             out.
     """
-    _check(kind, epochs, lr, batch_size, holdout)
+    if kind not in RECIPES:
+        raise ValueError(f"there is no kind of judge {kind!r} to train; choose among {', '.join(RECIPES)}")
+    check_training(epochs, lr, batch_size, holdout)
     pairs = list(data) if not isinstance(data, str | Path) else read_labels(data)
     train, heldout = split_by_prompt(pairs, holdout, seed)
     transformers.set_seed(seed)
@@ -337,11 +339,3 @@ def _saver(network: Any, tokenizer: Any) -> Callable[[Path], None]:
         tokenizer.save_pretrained(out)
 
     return save
-
-
-def _check(kind: str, epochs: float, lr: float, batch_size: int, holdout: float) -> None:
-    if kind not in RECIPES:
-        raise ValueError(f"there is no kind of judge {kind!r} to train; choose among {', '.join(RECIPES)}")
-    check_batch_size(batch_size)
-    if epochs <= 0 or lr <= 0 or not 0 < holdout < 1:
-        raise ValueError(f"epochs and lr must be above 0 and holdout within 0..1, got {epochs}, {lr} and {holdout}")

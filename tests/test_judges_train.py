@@ -201,8 +201,8 @@ def test_a_labels_file_is_read(bases: Path, tmp_path: Path):
             "tokens or unknown to this judge's",
         ),
         ("llm", "causal", {"options": {"template": "{{ first }}"}}, "template never shows second"),
-        ("llm", "causal", {"epochs": 0}, "epochs and lr must be above 0"),
-        ("llm", "causal", {"holdout": 1.0}, "holdout within 0..1"),
+        ("llm", "causal", {"epochs": 0}, "epochs must be above 0, got 0"),
+        ("llm", "causal", {"holdout": 1.0}, "holdout must be between 0 and 1"),
         ("llm", "causal", {"batch_size": 0}, "batch_size must be a whole number"),
     ],
 )
