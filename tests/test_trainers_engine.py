@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trainers.engines.cache import RoomyLayer, decoding_cache, packed
+from trainers.engines.cache import ROOM, RoomyLayer, decoding_cache, packed
 from trainers.engines.transformers import Decoding, sample_tokens
 
 PROMPTS = [[0, 5, 6], [0, 7], [0, 9, 8, 7, 6, 5, 10, 4, 3, 11, 9], [0, 11, 12, 5]]
@@ -76,7 +76,7 @@ def test_a_rows_tokens_do_not_depend_on_the_rows_that_end_beside_it(name: str) -
 
 
 def test_full_attention_gets_a_cache_with_room_and_other_layers_their_own() -> None:
-    layers = decoding_cache(build("gemma3-alternating"), 8).layers
+    layers = decoding_cache(build("gemma3-alternating")).layers
     assert [isinstance(layer, RoomyLayer) for layer in layers] == [False, True]
 
 
@@ -87,18 +87,18 @@ def test_a_cache_layer_grows_and_keeps_what_was_written() -> None:
     def states(rows: int, tokens: int) -> Tensor:
         return torch.randn(rows, 2, tokens, 3, generator=generator)
 
-    layer, expected = RoomyLayer(2), states(4, 5)
+    layer, expected = RoomyLayer(), states(4, 5)
     layer.update(expected, expected + 1)
     layer.batch_repeat_interleave(3)
     expected = expected.repeat_interleave(3, 0)
-    for position in range(9):
+    for position in range(2 * ROOM + 1):
         new = states(len(expected), 1)
         expected = torch.cat([expected, new], -2)
         keys, values = layer.update(new, new + 1)
         assert layer.get_seq_length() == 6 + position
         assert torch.equal(keys, expected)
         assert torch.equal(values, expected + 1)
-        kept = packed(torch.rand(len(expected), generator=generator) < 0.9)
+        kept = packed(torch.rand(len(expected), generator=generator) < 0.97)
         moved = (kept != torch.arange(len(kept))).nonzero().squeeze(-1)
         layer.replace_rows(moved, kept[moved], len(kept))
         expected = expected[kept]

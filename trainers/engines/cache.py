@@ -9,20 +9,22 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+ROOM = 16
+"""Tokens a cache grows by. Attention reads a cache with gaps at the speed of one without, so much room is slow too."""
+
 
 class RoomyLayer(DynamicLayer):
     """Full attention's keys and values, [rows, heads, tokens, size], in buffers with room for more tokens.
 
-    `DynamicLayer` copies the whole cache for each token; here a token is written into its place, and the buffers grow
-    by half when they are full.
+    `DynamicLayer` copies the whole cache for each token; here a token is written into its place, and the buffers are
+    copied once in `ROOM` tokens.
     """
 
     keys: Any
     values: Any
 
-    def __init__(self, room: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.room = room
         self.rows = self.tokens = 0
 
     def get_seq_length(self) -> int:
@@ -38,7 +40,6 @@ class RoomyLayer(DynamicLayer):
             self.keys, self.values = key_states, value_states
             return key_states, value_states
         if self.tokens > self.keys.shape[-2]:
-            self.room = max(self.room, self.tokens // 2)
             self.keys, self.values = (self._roomy(x[: self.rows, :, :start], 1) for x in (self.keys, self.values))
         self.keys[: self.rows, :, start : self.tokens] = key_states
         self.values[: self.rows, :, start : self.tokens] = value_states
@@ -57,16 +58,16 @@ class RoomyLayer(DynamicLayer):
 
     def _roomy(self, states: Tensor, repeats: int) -> Tensor:
         rows, heads, tokens, size = states.shape
-        buffer = states.new_empty(rows, repeats, heads, tokens + self.room, size)
+        buffer = states.new_empty(rows, repeats, heads, tokens + ROOM, size)
         buffer[..., :tokens, :] = states.unsqueeze(1)
         return buffer.flatten(0, 1)
 
 
-def decoding_cache(model: PreTrainedModel, room: int) -> DynamicCache:
-    """The model's own cache with full-attention layers that have `room` for more tokens; others (sliding windows,
-    recurrent states) stay as transformers makes them."""
+def decoding_cache(model: PreTrainedModel) -> DynamicCache:
+    """The model's own cache with `RoomyLayer` for full attention; other layers (sliding windows, recurrent states)
+    stay as transformers makes them."""
     cache = DynamicCache(config=model.config)
-    cache.layers = [RoomyLayer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 
 

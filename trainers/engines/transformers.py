@@ -70,7 +70,7 @@ def _decode(
     prompts: list[list[int]], models: Weighted, k: int, decoding: Decoding, generator: torch.Generator
 ) -> list[list[int]]:
     """Rows of tokens, k a prompt in order."""
-    states = [_ModelState(model, prompts, k, decoding.max_tokens) for model, _ in models]
+    states = [_ModelState(model, prompts, k) for model, _ in models]
     logits = [state.logits for state in states]
     device, rows = logits[0].device, len(prompts) * k
     # A row's draws are its own, whichever rows are still decoded beside it.
@@ -127,7 +127,7 @@ def _nucleus(probs: Tensor, top_p: float) -> Tensor:
 class _ModelState:
     """One model's KV cache over the rows still being decoded."""
 
-    def __init__(self, model: PreTrainedModel, prompts: list[list[int]], k: int, room: int) -> None:
+    def __init__(self, model: PreTrainedModel, prompts: list[list[int]], k: int) -> None:
         longest = max(map(len, prompts))
         ids = torch.zeros(len(prompts), longest, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -135,7 +135,7 @@ class _ModelState:
             ids[row, longest - len(prompt) :] = torch.tensor(prompt)
             mask[row, longest - len(prompt) :] = 1
         self.model = model
-        self.cache = decoding_cache(model, room)
+        self.cache = decoding_cache(model)
         self.padded = bool((mask == 0).any())
         self.mask, self.length = mask.to(model.device), mask.sum(-1).to(model.device)
         positions = (self.mask.cumsum(-1) - 1).clamp_min(0)
