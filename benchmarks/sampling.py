@@ -60,7 +60,7 @@ def draw(models: list[tuple[Any, float]], ends: frozenset[int], longest: int, se
     return [row for rows in drawn for row in rows]
 
 
-def generate(model: LlamaForCausalLM, ends: frozenset[int], longest: int, seed: int) -> Tensor:
+def generate(model: Any, ends: frozenset[int], longest: int, seed: int) -> Tensor:
     """The same through `generate`: its responses, filled up with padding."""
     import torch
 
