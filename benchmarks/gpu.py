@@ -213,7 +213,8 @@ def sampling(sizes: Sizes, clock: Clock, device: str) -> dict[str, Any]:
     """Tokens a second of our engine and of `generate`, both at a fixed length and with bf16 weights."""
     import torch
 
-    from trainers.engines.transformers import Decoding, sample_tokens
+    from trainers.engines.engine import Decoding
+    from trainers.engines.transformers import sample_tokens
 
     model: Any = build(sizes, device)
     model.to(torch.bfloat16)

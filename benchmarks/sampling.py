@@ -52,7 +52,8 @@ def draw(models: list[tuple[Any, float]], ends: frozenset[int], longest: int, se
     """Our engine's responses, k a prompt in order."""
     import torch
 
-    from trainers.engines.transformers import Decoding, sample_tokens
+    from trainers.engines.engine import Decoding
+    from trainers.engines.transformers import sample_tokens
 
     decoding = Decoding(max_tokens=longest, end_tokens=ends)
     generator = torch.Generator().manual_seed(seed)

@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trainers.engines.cache import ROOM, RoomyLayer, decoding_cache, packed
-from trainers.engines.transformers import Decoding, sample_tokens
+from trainers.engines.engine import Decoding
+from trainers.engines.transformers import sample_tokens
 
 PROMPTS = [[0, 5, 6], [0, 7], [0, 9, 8, 7, 6, 5, 10, 4, 3, 11, 9], [0, 11, 12, 5]]
 SIZES: dict[str, Any] = {

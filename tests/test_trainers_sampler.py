@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from trainers.engines import transformers as engine
-from trainers.engines.transformers import Decoding, next_token_probs, sample_tokens
+from trainers.engines.engine import Decoding
+from trainers.engines.transformers import next_token_probs, sample_tokens
 from trainers.options import Sampling
 from trainers.policies.causal_lm import CausalLM
 from trainers.policies.softmax_table import SoftmaxTable

@@ -7,7 +7,6 @@ softmax(sum_m weight_m log p_m) (arXiv 2312.00886, Nash-MD; arXiv 2403.08635). E
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import reduce
 
 import torch
@@ -15,25 +14,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trainers.engines.cache import decoding_cache, packed, repeat_rows, select_rows
-
-Weighted = Sequence[tuple[PreTrainedModel, float]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decoding:
-    """How tokens are drawn; temperature 0 takes the likeliest. Temperature applies to each model before mixing."""
-
-    max_tokens: int
-    temperature: float = 1.0
-    top_p: float = 1.0
-    batch_size: int = 1024
-    end_tokens: frozenset[int] = field(default_factory=frozenset)
+from trainers.engines.engine import Decoding, Weighted
 
 
 def sample_tokens(
     models: Weighted, prompts: Sequence[list[int]], k: int, decoding: Decoding, generator: torch.Generator
 ) -> list[list[list[int]]]:
-    """k token lists for each prompt, ending with the end token where one was drawn.
+    """As `Sampler`.
 
     Prompts are decoded in batches of similar length, so what is drawn depends on the generator, on the prompts given
     together and on `batch_size`; its distribution does not.
