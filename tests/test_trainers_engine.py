@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trainers.engines.cache import ROOM, RoomyLayer, decoding_cache, packed
-from trainers.engines.engine import Decoding
+from trainers.engines.engine import Decoding, Weighted
 from trainers.engines.transformers import sample_tokens
 
 PROMPTS = [[0, 5, 6], [0, 7], [0, 9, 8, 7, 6, 5, 10, 4, 3, 11, 9], [0, 11, 12, 5]]
@@ -110,3 +111,45 @@ def test_packing_moves_only_rows_into_holes(keep: list[bool]) -> None:
     order = packed(torch.tensor(keep)).tolist()
     assert sorted(order) == [i for i, kept in enumerate(keep) if kept]
     assert all(row == i or not keep[i] for i, row in enumerate(order))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_whole_responses_pass_a_chi_square_test_against_their_exact_probabilities(share: float) -> None:
+    """All responses of up to three tokens from five, token 1 ending one; prompts of two lengths in a batch."""
+    sizes = SIZES | {"vocab_size": 5, "max_position_embeddings": 16}
+    models = []
+    for seed, weight in ((0, 1 - share), (1, share)):
+        torch.manual_seed(seed)
+        models.append((transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes)).eval(), weight))
+    models = [pair for pair in models if pair[1]]
+    prompts, draws = [[0, 2, 3, 4], [0, 3]], 6000
+    decoding = Decoding(max_tokens=3, temperature=1.5, batch_size=100_000, end_tokens=frozenset({1}))
+    drawn = sample_tokens(models, prompts, draws, decoding, torch.Generator().manual_seed(0))
+    for prompt, rows in zip(prompts, drawn, strict=True):
+        expected = responses(models, prompt, decoding)
+        assert sum(expected.values()) == pytest.approx(1, abs=1e-5)
+        counts = Counter(map(tuple, rows))
+        assert set(counts) <= set(expected)
+        usual = [row for row, p in expected.items() if p * draws >= 5]
+        statistic = sum((counts[row] - expected[row] * draws) ** 2 / (expected[row] * draws) for row in usual)
+        freedom = len(usual) - 1
+        assert freedom >= 10
+        assert statistic < freedom + 4 * (2 * freedom) ** 0.5  # mean and deviation of a chi-square variable
+
+
+def responses(models: Weighted, prompt: list[int], decoding: Decoding) -> dict[tuple[int, ...], float]:
+    """Every response and its probability, from full forward passes of one sequence."""
+    found: dict[tuple[int, ...], float] = {}
+    begun: list[tuple[tuple[int, ...], float]] = [((), 1.0)]
+    while begun:
+        tokens, probability = begun.pop()
+        ids = torch.tensor([[*prompt, *tokens]])
+        with torch.no_grad():
+            laws = [w * (m(ids).logits[0, -1].double() / decoding.temperature).log_softmax(-1) for m, w in models]
+        for token, p in enumerate(torch.stack(laws).sum(0).softmax(-1).tolist()):
+            longer = (*tokens, token)
+            if token in decoding.end_tokens or len(longer) == decoding.max_tokens:
+                found[longer] = probability * p
+            else:
+                begun.append((longer, probability * p))
+    return found
