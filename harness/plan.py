@@ -25,6 +25,7 @@ from harness.resolve import (
 )
 from harness.stage import Stage
 from trainers.algorithm import Algorithm, Pairing, Player, Schedule
+from trainers.engines.engine import check_engine
 
 
 @dataclass(frozen=True)
@@ -190,11 +191,13 @@ class TextPlanner:
 
     def cell(self, cell: Cell) -> CellPlan:
         if cell.is_control:
+            check_engine(self.config.sampling.engine)
             plan = CellPlan(cell, None)
             self._evaluate(plan, 0, self.base)
             return plan
         plan = CellPlan(cell, _trainer(cell, "text"))
         assert plan.algorithm is not None
+        check_engine(self.config.sampling.engine, cell.trainer.name if _mixes(plan.algorithm) else None)
         step = {Schedule.REFIT: self._refit, Schedule.STREAM: self._stream}[plan.algorithm.schedule]
         slots = dict.fromkeys(("policy", "auxiliary", "reference", "previous"), self.base)
         for iteration in range(1, self.config.iterations + 1):
@@ -393,6 +396,11 @@ def _needed(algorithm: Algorithm) -> list[str]:
     if Player.MIXTURE in named:
         named.add(Player.REFERENCE.value)
     return sorted(named - {Player.MIXTURE, Player.POLICY, *(phase.writes for phase in algorithm.phases)})
+
+
+def _mixes(algorithm: Algorithm) -> bool:
+    """Whether it samples from a mixture of the policy and the reference."""
+    return algorithm.player is Player.MIXTURE and algorithm.mixture != 0  # type: ignore[attr-defined]
 
 
 def in_order(stages: Sequence[Stage]) -> list[Stage]:

@@ -178,6 +178,17 @@ def test_a_wrong_override_is_named_as_such(sweep: Callable[..., Ended], setting:
     check_refused(sweep(setting), *parts)
 
 
+@pytest.mark.parametrize(
+    ("trainer", "found", "part"),
+    [("dpo", None, "not installed: pip install"), ("ipo-md", "vllm", "ipo-md samples from a mixture")],
+)
+def test_an_engine_that_cannot_do_the_work_is_refused_before_anything_starts(
+    sweep: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, trainer: str, found: str | None, part: str
+) -> None:
+    monkeypatch.setattr("trainers.engines.engine.find_spec", lambda name: found)
+    check_refused(sweep("sampling.engine=vllm", f"matrix.trainer=[{trainer}]"), "sampling.engine is 'vllm'", part)
+
+
 # --- the command line --------------------------------------------------------------------------------------------
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from trainers.engines import transformers as engine
-from trainers.engines.transformers import Decoding, next_token_log_probs, sample_tokens
+from trainers.engines.engine import Decoding
+from trainers.engines.transformers import next_token_probs, sample_tokens
 from trainers.options import Sampling
 from trainers.policies.causal_lm import CausalLM
 from trainers.policies.softmax_table import SoftmaxTable
@@ -33,27 +37,33 @@ def mixed_law(policy: CausalLM, reference: CausalLM, tokens: list[int], share: f
 
 
 class Recorder:
-    """Keeps every next-token law that the sampler draws from."""
+    """Keeps every next-token law that the sampler draws from, and the rows it belongs to."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.laws: list[Tensor] = []
-        original = next_token_log_probs
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+        self.laws: list[tuple[Tensor, Tensor]] = []
+        self.alive = torch.arange(rows)
+        law, pack = engine.next_token_probs, engine.packed
 
-        def record(*arguments: object) -> Tensor:
-            self.laws.append(original(*arguments))  # type: ignore[arg-type]
-            return self.laws[-1]
+        def record(*arguments: Any) -> Tensor:
+            self.laws.append((law(*arguments), self.alive))
+            return self.laws[-1][0]
 
-        monkeypatch.setattr(engine, "next_token_log_probs", record)
+        def move(keep: Tensor) -> Tensor:
+            kept = pack(keep)
+            self.alive = self.alive[kept]
+            return kept
 
-    def check(self, prompts: list[list[int]], rows: list[list[int]], expected: object) -> int:
+        monkeypatch.setattr(engine, "next_token_probs", record)
+        monkeypatch.setattr(engine, "packed", move)
+
+    def check(self, prompts: list[list[int]], rows: list[list[int]], expected: Callable[[list[int]], Tensor]) -> int:
         """Compare each recorded law with `expected(tokens)` of the row that it belongs to; how many were compared."""
         compared = 0
-        for position, recorded in enumerate(self.laws):
-            alive = [i for i, row in enumerate(rows) if len(row) > position]
-            assert len(recorded) == len(alive)
-            for values, i in zip(recorded, alive, strict=True):
-                wanted = expected([*prompts[i], *rows[i][:position]])  # type: ignore[operator]
-                torch.testing.assert_close(values.exp().double(), wanted.exp(), atol=1e-5, rtol=0)
+        for position, (recorded, alive) in enumerate(self.laws):
+            assert set(alive.tolist()) == {i for i, row in enumerate(rows) if len(row) > position}
+            for values, i in zip(recorded, alive.tolist(), strict=True):
+                wanted = expected([*prompts[i], *rows[i][:position]])
+                torch.testing.assert_close(values.double(), wanted.exp(), atol=1e-5, rtol=0)
                 compared += 1
         return compared
 
@@ -62,8 +72,8 @@ class Recorder:
 def test_every_position_follows_the_normalised_geometric_mixture(
     policy: CausalLM, reference: CausalLM, monkeypatch: pytest.MonkeyPatch, share: float, temperature: float
 ) -> None:
-    recorder = Recorder(monkeypatch)
     k, order = 3, sorted(range(len(PROMPTS)), key=lambda i: len(PROMPTS[i]))
+    recorder = Recorder(monkeypatch, k * len(PROMPTS))
     drawn = policy.sample(
         PROMPTS, k, Sampling(k=k, max_tokens=12, temperature=temperature), generator(1), (reference, share)
     )
@@ -77,10 +87,10 @@ def test_every_position_follows_the_normalised_geometric_mixture(
 def test_temperature_is_applied_to_both_models_before_they_are_mixed() -> None:
     """Not the same as mixing first where the models' raw logits carry different constants or normalisers."""
     logits = [torch.randn(1, 7, generator=generator(i)) * 3 for i in range(2)]
-    got = next_token_log_probs([(None, 0.7), (None, 0.3)], logits, 0.5).double()  # type: ignore[list-item]
+    got = next_token_probs([(None, 0.7), (None, 0.3)], logits, 0.5).double()  # type: ignore[list-item]
     laws = [(raw.double() * 2).softmax(-1) for raw in logits]
     product = laws[0] ** 0.7 * laws[1] ** 0.3
-    torch.testing.assert_close(got.exp(), product / product.sum(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(got, product / product.sum(), atol=1e-6, rtol=0)
 
 
 def test_greedy_decoding_equals_generate_token_by_token(policy: CausalLM) -> None:

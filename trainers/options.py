@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from trainers.engines.engine import EngineName
+
 Positive = Annotated[int, Field(ge=1, strict=True)]
 
 
@@ -23,14 +25,15 @@ class Sampling(Options):
         temperature: applied to every model before a mixture is taken.
         top_p: nucleus kept; 1 keeps all.
         max_tokens: longest response, tokens.
-        batch_size: sequences that are decoded at once.
+        engine: `transformers`, or `vllm` where it is installed (no mixtures).
+        batch_size: sequences that are decoded at once; vLLM schedules its own.
     """
 
     k: Annotated[int, Field(ge=2, strict=True)] = 8
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_tokens: Positive = 64
-    engine: Literal["transformers"] = "transformers"
+    engine: EngineName = "transformers"
     batch_size: Positive = 1024
 
 

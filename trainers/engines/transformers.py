@@ -7,30 +7,20 @@ softmax(sum_m weight_m log p_m) (arXiv 2312.00886, Nash-MD; arXiv 2403.08635). E
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from functools import reduce
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-Weighted = Sequence[tuple[PreTrainedModel, float]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decoding:
-    """How tokens are drawn; temperature 0 takes the likeliest. Temperature applies to each model before mixing."""
-
-    max_tokens: int
-    temperature: float = 1.0
-    top_p: float = 1.0
-    batch_size: int = 1024
-    end_tokens: frozenset[int] = field(default_factory=frozenset)
+from trainers.engines.cache import decoding_cache, packed, repeat_rows, select_rows
+from trainers.engines.engine import Decoding, Weighted
 
 
 def sample_tokens(
     models: Weighted, prompts: Sequence[list[int]], k: int, decoding: Decoding, generator: torch.Generator
 ) -> list[list[list[int]]]:
-    """k token lists for each prompt, ending with the end token where one was drawn.
+    """As `Sampler`.
 
     Prompts are decoded in batches of similar length, so what is drawn depends on the generator, on the prompts given
     together and on `batch_size`; its distribution does not.
@@ -49,13 +39,17 @@ def sample_tokens(
     return out
 
 
-def next_token_log_probs(models: Weighted, logits: Sequence[Tensor], temperature: float) -> Tensor:
-    """Log-probabilities [rows, vocabulary] of the normalised geometric mixture of the models' next-token laws."""
-    scaled = [
-        weight * torch.log_softmax(raw.float() / temperature, -1)
-        for (_, weight), raw in zip(models, logits, strict=True)
-    ]
-    return torch.log_softmax(torch.stack(scaled).sum(0), -1)
+def next_token_probs(models: Weighted, logits: Sequence[Tensor], temperature: float) -> Tensor:
+    """Probabilities [rows, vocabulary], float32, of the normalised geometric mixture of the models' next-token laws."""
+    return _mixed(models, logits, temperature).softmax(-1)
+
+
+def _mixed(models: Weighted, logits: Sequence[Tensor], temperature: float) -> Tensor:
+    """sum_m weight_m logits_m / temperature, float32: the mixture's logits. The models' normalisers, constants of a
+    row, are left out: a softmax or a maximum over the row does not see them."""
+    scales = [weight / temperature for _, weight in models]
+    parts = [raw.float() if scale == 1 else raw.float() * scale for raw, scale in zip(logits, scales, strict=True)]
+    return reduce(torch.add, parts)
 
 
 @torch.no_grad()
@@ -65,43 +59,56 @@ def _decode(
     """Rows of tokens, k a prompt in order."""
     states = [_ModelState(model, prompts, k) for model, _ in models]
     logits = [state.logits for state in states]
-    if any(bool(raw.isnan().any()) for raw in logits):
-        raise FloatingPointError("the policy's next-token law is not a number: its weights diverged; lower training.lr")
-    out: list[list[int]] = [[] for _ in range(len(prompts) * k)]
-    alive = torch.arange(len(out), device=logits[0].device)
-    ends = torch.tensor(sorted(decoding.end_tokens), device=alive.device)
+    device, rows = logits[0].device, len(prompts) * k
+    # A row's draws are its own, whichever rows are still decoded beside it.
+    uniform = torch.rand(decoding.max_tokens, rows, dtype=torch.float64, device=device, generator=generator)
+    ends = torch.tensor(sorted(decoding.end_tokens), device=device)
+    alive = torch.arange(rows, device=device)
+    out = torch.empty(rows, decoding.max_tokens, dtype=torch.long, device=device)
+    lengths = torch.full_like(alive, decoding.max_tokens)
     for position in range(decoding.max_tokens):
-        tokens = _draw(models, logits, decoding, generator)
-        for row, token in zip(alive.tolist(), tokens.tolist(), strict=True):
-            out[row].append(token)
+        tokens = _draw(models, logits, decoding, uniform[position, alive])
+        out[alive, position] = tokens
         going = ~torch.isin(tokens, ends)
-        if position + 1 == decoding.max_tokens or not going.any():
-            break
-        if not going.all():
-            keep = going.nonzero().squeeze(-1)
-            alive, tokens = alive[keep], tokens[keep]
+        if not bool(going.all()):
+            lengths[alive[~going]] = position + 1
+            kept = packed(going)
+            alive, tokens = alive[kept], tokens[kept]
             for state in states:
-                state.select(keep)
+                state.select(kept)
+        if position + 1 == decoding.max_tokens or not len(alive):
+            break
         logits = [state.step(tokens) for state in states]
-    return out
+    return [row[:length] for row, length in zip(out.tolist(), lengths.tolist(), strict=True)]
 
 
-def _draw(models: Weighted, logits: Sequence[Tensor], decoding: Decoding, generator: torch.Generator) -> Tensor:
-    """One token a row."""
+def _draw(models: Weighted, logits: Sequence[Tensor], decoding: Decoding, uniform: Tensor) -> Tensor:
+    """One token a row: the likeliest, or where the running sum of the probabilities passes the row's uniform number."""
     if decoding.temperature == 0:
-        return next_token_log_probs(models, logits, 1.0).argmax(-1)
-    log_probs = next_token_log_probs(models, logits, decoding.temperature)
+        best, tokens = _mixed(models, logits, 1.0).max(-1)
+        _require_numbers(best)
+        return tokens
+    probs = next_token_probs(models, logits, decoding.temperature)
     if decoding.top_p < 1:
-        log_probs = _nucleus(log_probs, decoding.top_p)
-    noise = torch.empty_like(log_probs).exponential_(generator=generator)
-    return (log_probs - noise.log()).argmax(-1)  # Gumbel-max: an exact draw without a normalising pass
+        probs = _nucleus(probs, decoding.top_p)
+    sums = probs.cumsum(-1)
+    total = sums[:, -1:]
+    _require_numbers(total)
+    # Rounded up to the total, a draw would leave the vocabulary.
+    threshold = torch.minimum(uniform.unsqueeze(-1).to(total.dtype) * total, total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(sums, threshold, right=True).squeeze(-1)
 
 
-def _nucleus(log_probs: Tensor, top_p: float) -> Tensor:
-    """-inf outside the smallest set of likeliest tokens whose probability reaches top_p."""
-    ordered, index = log_probs.sort(-1, descending=True)
-    before = ordered.exp().cumsum(-1) - ordered.exp()
-    return torch.full_like(log_probs, -torch.inf).scatter(-1, index, ordered.masked_fill(before >= top_p, -torch.inf))
+def _require_numbers(values: Tensor) -> None:
+    if bool(values.isnan().any()):
+        raise FloatingPointError("the policy's next-token law is not a number: its weights diverged; lower training.lr")
+
+
+def _nucleus(probs: Tensor, top_p: float) -> Tensor:
+    """Zero outside the smallest set of likeliest tokens whose probability reaches top_p."""
+    ordered, index = probs.sort(-1, descending=True)
+    before = ordered.cumsum(-1) - ordered
+    return torch.zeros_like(probs).scatter(-1, index, ordered.masked_fill(before >= top_p, 0))
 
 
 class _ModelState:
@@ -115,12 +122,12 @@ class _ModelState:
             ids[row, longest - len(prompt) :] = torch.tensor(prompt)
             mask[row, longest - len(prompt) :] = 1
         self.model = model
-        self.cache = DynamicCache(config=model.config)
+        self.cache = decoding_cache(model)
         self.padded = bool((mask == 0).any())
         self.mask, self.length = mask.to(model.device), mask.sum(-1).to(model.device)
         positions = (self.mask.cumsum(-1) - 1).clamp_min(0)
         self.logits = self._forward(ids.to(model.device), positions).repeat_interleave(k, 0)
-        self.cache.batch_repeat_interleave(k)
+        repeat_rows(self.cache, len(prompts), k)
         self.mask, self.length = self.mask.repeat_interleave(k, 0), self.length.repeat_interleave(k, 0)
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -130,8 +137,8 @@ class _ModelState:
         return self._forward(tokens.unsqueeze(-1), self.length.unsqueeze(-1) - 1)
 
     def select(self, rows: Tensor) -> None:
-        """Keep only these rows."""
-        self.cache.batch_select_indices(rows)
+        """Keep only these rows, in this order (`packed`)."""
+        select_rows(self.cache, rows)
         self.mask, self.length = self.mask[rows], self.length[rows]
 
     def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from trainers.engines.transformers import Decoding, sample_tokens
+from trainers.engines.engine import Decoding, sampler
 from trainers.options import Sampling
 from trainers.policies.policy import Policy, Prompt, Response, Tokens
 
@@ -79,7 +79,8 @@ class CausalLM:
             assert isinstance(other, CausalLM), "only two language models can be mixed"
             models = [(self.model, 1 - share), (other.model, share)]
         with self._autocast():
-            drawn = sample_tokens([m for m in models if m[1] > 0], prompts, k, self._decoding(options), generator)
+            draw, decoding = sampler(options.engine), self._decoding(options)
+            drawn = draw([m for m in models if m[1] > 0], prompts, k, decoding, generator)
         return [[self._response(tokens) for tokens in row] for row in drawn]
 
     def log_probs(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:

@@ -1,0 +1,134 @@
+"""vLLM's engine against a stand-in of its public types: no machine with vLLM was at hand."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainers.engines import engine as engines
+from trainers.engines import vllm as engine
+from trainers.engines.engine import Decoding, check_engine
+from trainers.options import Sampling
+from trainers.policies.causal_lm import CausalLM
+
+
+class SamplingParams:
+    """What `vllm.SamplingParams` is given."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+
+class Served:
+    """A model inside vLLM: takes named weights."""
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        self.weights = {name: weight.clone() for name, weight in weights}
+        return set(self.weights)
+
+
+class LLM:
+    """`vllm.LLM`: notes what is asked of it, answers each prompt with its own tokens, numbers out of order."""
+
+    made: list[LLM]
+
+    def __init__(self, **options: Any) -> None:
+        self.options, self.calls, self.served = options, list[str](), Served()
+        self.made.append(self)
+
+    def wake_up(self) -> None:
+        self.calls.append("wake_up")
+
+    def sleep(self, level: int) -> None:
+        self.calls.append(f"sleep {level}")
+
+    def reset_prefix_cache(self) -> None:
+        self.calls.append("reset_prefix_cache")
+
+    def apply_model(self, function: Any) -> list[Any]:
+        self.calls.append("apply_model")
+        return [function(self.served)]
+
+    def generate(self, prompts: list[Any], params: list[SamplingParams], use_tqdm: bool) -> list[Any]:
+        self.calls.append("generate")
+        self.params = params
+        return [
+            SimpleNamespace(
+                outputs=[
+                    SimpleNamespace(index=i, token_ids=(*prompt["prompt_token_ids"], i))
+                    for i in reversed(range(each.options["n"]))
+                ]
+            )
+            for prompt, each in zip(prompts, params, strict=True)
+        ]
+
+
+@pytest.fixture
+def llm(monkeypatch: pytest.MonkeyPatch) -> type[LLM]:
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=LLM, SamplingParams=SamplingParams))
+    monkeypatch.setattr(engine, "_engines", {})
+    monkeypatch.setattr(LLM, "made", [], raising=False)
+    return LLM
+
+
+def test_a_request_names_number_seed_law_and_end_tokens_and_wants_no_text() -> None:
+    decoding = Decoding(max_tokens=7, temperature=0.5, top_p=0.9, end_tokens=frozenset({5, 2}))
+    assert engine.request(decoding, 3, 11) == {
+        "n": 3,
+        "seed": 11,
+        "max_tokens": 7,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "ignore_eos": True,
+        "stop_token_ids": [2, 5],
+        "detokenize": False,
+    }
+
+
+def test_responses_come_in_the_order_of_their_numbers_with_their_end_token(policy: CausalLM, llm: type[LLM]) -> None:
+    drawn = policy.sample([[7, 8], [9]], 2, Sampling(k=2, engine="vllm"), torch.Generator().manual_seed(0))
+    assert [[r.tokens for r in row] for row in drawn] == [[[7, 8, 0], [7, 8, 1]], [[9, 0], [9, 1]]]
+    assert [r.finished for row in drawn for r in row] == [False, True, False, True]  # 1 is the end token
+    assert [r.text for r in drawn[1]] == [policy.tokenizer.decode([9]), policy.tokenizer.decode([9])]
+
+
+def test_an_engine_is_made_once_and_takes_the_weights_of_each_call_from_memory(
+    policy: CausalLM, reference: CausalLM, llm: type[LLM]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for model in (policy, reference):
+        model.sample([[7]], 2, Sampling(k=2, engine="vllm"), generator)
+        (made,) = llm.made
+        for name, weight in model.state().items():
+            assert torch.equal(made.served.weights[name], weight)
+    assert made.options["load_format"] == "dummy"
+    once = ["apply_model", "reset_prefix_cache", "generate", "sleep 1"]
+    assert made.calls == [*once, "wake_up", *once]
+
+
+def test_each_prompt_has_a_seed_that_follows_from_the_generator(policy: CausalLM, llm: type[LLM]) -> None:
+    def seeds(seed: int) -> list[int]:
+        policy.sample([[7]] * 5, 2, Sampling(k=2, engine="vllm"), torch.Generator().manual_seed(seed))
+        return [each.options["seed"] for each in llm.made[0].params]
+
+    assert len(set(seeds(0))) == 5
+    assert seeds(0) == seeds(0) != seeds(1)
+
+
+def test_a_mixture_is_refused_by_the_trainers_name_and_a_missing_vllm_by_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check_engine("transformers", "ipo-md")
+    with pytest.raises(ValueError, match=r"ipo-md samples from a mixture.* set sampling\.engine to 'transformers'"):
+        check_engine("vllm", "ipo-md")
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'nashbench\[vllm\]'"):
+        check_engine("vllm")
+    monkeypatch.setattr(engines, "find_spec", lambda name: name)
+    check_engine("vllm")
