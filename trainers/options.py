@@ -38,7 +38,8 @@ class Training(Options):
     """How a policy is fitted.
 
     Attributes:
-        lr: peak learning rate of AdamW; on games, the gradient step of the stream schedule.
+        lr: peak learning rate; on games, the gradient step of the stream schedule.
+        optimizer: `adamw`, `rmsprop` (SPPO's code) or `adafactor` (IPO-MD's paper), none with weight decay.
         schedule: of the learning rate, after the warm-up.
         warmup: share of all steps over which the learning rate rises.
         epochs: passes over an iteration's pairs (refit schedule).
@@ -51,6 +52,7 @@ class Training(Options):
     """
 
     lr: Annotated[float, Field(gt=0)] = 5e-7
+    optimizer: Literal["adamw", "rmsprop", "adafactor"] = "adamw"
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
     epochs: Positive = 1

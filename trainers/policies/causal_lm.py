@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainers.engines.transformers import Decoding, sample_tokens
+from trainers.log_probs import ResponseLogProbs
 from trainers.options import Sampling
 from trainers.policies.policy import Policy, Prompt, Response, Tokens
-
-IGNORED = -100
 
 
 class CausalLM:
@@ -83,17 +83,14 @@ class CausalLM:
         return [[self._response(tokens) for tokens in row] for row in drawn]
 
     def log_probs(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
-        """As `Policy.log_probs`; only positions from the shortest prompt's end on reach the head."""
-        first = min(map(len, prompts)) - 1
-        ids, mask, targets = self._padded(prompts, responses)
+        """As `Policy.log_probs`; only the responses' positions reach the head."""
+        scorer = self._scorer
         with self._autocast():
-            keep = ids.shape[1] - first
-            logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=keep).logits
-        targets = targets[:, first + 1 :]
-        losses = nn.functional.cross_entropy(
-            logits[:, :-1].float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
-        )
-        return -losses.sum(-1)
+            return scorer(prompts, responses)
+
+    @cached_property
+    def _scorer(self) -> ResponseLogProbs:
+        return ResponseLogProbs(self.model)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         return self.model.parameters()
@@ -112,19 +109,6 @@ class CausalLM:
 
     def state(self) -> Mapping[str, Tensor]:
         return self.model.state_dict()
-
-    def _padded(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> tuple[Tensor, Tensor, Tensor]:
-        """Token ids, attention mask and prediction targets (prompt and padding ignored), each [n, longest]."""
-        length = max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True))
-        ids = torch.zeros(len(prompts), length, dtype=torch.long)
-        mask, targets = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
-        for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-            end = len(prompt) + len(response)
-            ids[row, :end] = torch.tensor([*prompt, *response])
-            mask[row, :end] = 1
-            targets[row, len(prompt) : end] = ids[row, len(prompt) : end]
-        device = self.model.device
-        return ids.to(device), mask.to(device), targets.to(device)
 
     def _decoding(self, options: Sampling) -> Decoding:
         return Decoding(

@@ -1,0 +1,1 @@
+"""Side-by-side measurements against TRL and `generate`: `make bench`."""
