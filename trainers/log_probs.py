@@ -17,8 +17,8 @@ from transformers import PreTrainedModel
 from trainers.packing import RowChooser, lay_out
 from trainers.policies.policy import Tokens
 
-CHUNK = {"cpu": 2**22, "cuda": 2**26}
-"""Most logits held at once: 16 and 256 MiB in float32."""
+CHUNK = {"cpu": 2**21, "cuda": 2**26}
+"""Most logits made at once: 8 and 256 MiB in float32."""
 
 
 class ResponseLogProbs:
@@ -67,6 +67,7 @@ class _TokenLogProbs(torch.autograd.Function):
             values.append(logits.gather(-1, wanted.unsqueeze(-1)).squeeze(-1) - total)
             totals.append(total)
             kept = logits if len(hidden) <= size else None
+            del logits  # before the next chunk is made
         ctx.save_for_backward(hidden, weight, targets, torch.cat(totals), kept)
         ctx.size = size
         return torch.cat(values)
@@ -87,8 +88,17 @@ class _TokenLogProbs(torch.autograd.Function):
             if d_hidden is not None:
                 torch.mm(slope, matrix, out=d_hidden.split(ctx.size)[number])
             if d_weight is not None:
-                d_weight += (slope.T @ rows).to(weight.dtype)
+                _accumulate(d_weight, slope, rows)
+            del logits, slope
         return d_hidden, d_weight, None, None
+
+
+def _accumulate(total: Tensor, slope: Tensor, rows: Tensor) -> None:
+    """Add slope.T @ rows to a total that may be wider than they are."""
+    if total.dtype == rows.dtype:
+        total.addmm_(slope.T, rows)
+    else:
+        total += slope.T @ rows
 
 
 @torch.no_grad()
