@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-
 from conftest import Ended, Workspace
+from safetensors.torch import load_file
 
 Nashbench = Callable[..., Ended]
 LORA = {"lr": 0.01, "batch_size": 4, "precision": "fp32", "max_length": 40, "lora": {"r": 2, "alpha": 4}}

@@ -28,8 +28,8 @@ RULES: dict[str, Rule] = {
 
 
 class Optimiser:
-    """Gradient clipping, the optimiser that `training.optimizer` names, and a learning-rate schedule over a known number
-    of steps.
+    """The optimiser that `training.optimizer` names, gradient clipping, and a learning-rate schedule over a known
+    number of steps.
 
     Args:
         steps: optimiser steps in all, for the schedule.

@@ -45,7 +45,7 @@ class LoRA(Options):
     """
 
     r: Positive = 16
-    alpha: Annotated[float, Field(gt=0)] = 32
+    alpha: Positive = 32
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
 
 

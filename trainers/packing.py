@@ -93,7 +93,7 @@ class RowChooser:
     def _spares_work(
         self, alone: list[Row], shared: list[Row], prompts: Sequence[Tokens], responses: Sequence[Tokens]
     ) -> bool:
-        """Multiplications of a layer: its weights for every token, and attention, half of which a causal mask spares."""
+        """By a layer's multiplications: its weights, and attention, half of which a plain causal mask spares."""
         weights, width = self._layer
 
         def work(rows: list[Row], half: int) -> int:
