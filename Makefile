@@ -1,9 +1,10 @@
+# make bench: speed beside TRL and generate.
 # make demo: environment, the quickstart sweep into runs/quickstart, its report.   make test: lint, types, fast tests.
 PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: env demo test test-all lint clean
+.PHONY: env demo test test-all lint bench clean
 
 env: $(STAMP)
 
@@ -26,6 +27,11 @@ test: lint
 
 test-all: test
 	$(BIN)/pytest -m slow
+
+# Side by side with TRL and generate; benchmarks/results.json.
+bench: env
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -20,7 +20,6 @@ from trainers.options import Options, Positive, Sampling, Training
 
 WORLDS = ("pocket",)
 NOT_BUILT = {
-    ("training", "lora"): "LoRA is not built yet; train the full weights",
     ("policy", "endpoint"): "policies behind an endpoint are not built yet; give a local path or a hub id",
 }
 

@@ -264,7 +264,9 @@ class TextPlanner:
         return self._stage("sample", options, inputs, title=f"{title}, sample")
 
     def _score(self, frozen: Checkpoint, pair: Stage, title: str) -> Stage:
-        options = {"batch_size": self.config.training.batch_size, "max_length": self._max_length, "opponents": []}
+        training = self.config.training
+        size = training.micro_batch_size or training.batch_size
+        options = {"batch_size": size, "max_length": self._max_length, "opponents": []}
         return self._stage("score", options, {"policy": frozen, "pairs": pair}, title=title)
 
     def _evaluate(self, plan: CellPlan, iteration: int, policy: Checkpoint) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import math
 import warnings
@@ -96,8 +97,9 @@ class LMEval(Leaderboard):
             self._check_tasks()
 
     def evaluate(self, checkpoint: str | Path) -> list[Verdict]:
-        """Run the tasks on a checkpoint: a folder or hub id that `transformers` loads. Not for several threads at once:
-        lm-eval seeds the global random generators, and the working directory changes for the while.
+        """Run the tasks on a checkpoint: a folder or hub id that `transformers` loads, or peft's folder of an
+        adapter. Not for several threads at once: lm-eval seeds the global random generators, and the working directory
+        changes for the while.
 
         Returns:
             One record a task, filter, document and metric: `id` ("task/document"), `prompt` (the text before the
@@ -113,8 +115,7 @@ class LMEval(Leaderboard):
         from lm_eval.tasks import TaskManager
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        local = Path(checkpoint).exists()
-        pretrained = str(Path(checkpoint).resolve()) if local else str(checkpoint)
+        opened = _opened(checkpoint)
         folder = None if self.data is None else Path(self.data).resolve()
         # A task's relative paths are relative to the working directory.
         with _quiet(), contextlib.chdir(folder or "."), patch.multiple("lm_eval.evaluator", **NO_PROVENANCE):
@@ -123,7 +124,7 @@ class LMEval(Leaderboard):
             if unknown:
                 raise ValueError(f"{self.name}: lm-eval has no task, group or tag {unknown[0]!r}")
             found = lm_eval.simple_evaluate(
-                model=HFLM(pretrained=pretrained, device=device, batch_size=self.batch_size),
+                model=HFLM(**opened, device=device, batch_size=self.batch_size),
                 tasks=self._names,
                 num_fewshot=self.num_fewshot,
                 limit=self.limit,
@@ -262,6 +263,17 @@ def _read_task(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     return config if isinstance(config, dict) else {}
+
+
+def _opened(checkpoint: str | Path) -> dict[str, str]:
+    """What lm-eval calls a checkpoint: a folder by its full path, an adapter by its base and its own folder."""
+    folder = Path(checkpoint)
+    path = str(folder.resolve()) if folder.exists() else str(checkpoint)
+    adapter = folder / "adapter_config.json"
+    if not adapter.is_file():
+        return {"pretrained": path}
+    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    return {"pretrained": base, "peft": path, "tokenizer": path}
 
 
 @contextlib.contextmanager

@@ -81,7 +81,8 @@ def test_a_config_that_is_no_yaml_mapping_is_refused_in_one_line(
     [
         ("iteratons: 3", ["sweep.yaml:9", "'iteratons'", "did you mean 'iterations'?"]),
         ("training: {lrr: 3}", ["sweep.yaml:9", "'training.lrr'", "did you mean 'lr'?"]),
-        ("training: {lora: {r: 8}}", ["sweep.yaml:9", "training.lora", "not built yet"]),
+        ("training: {lora: {r: 0}}", ["sweep.yaml:9", "training.lora.r", "greater than or equal to 1"]),
+        ("training: {lora: {rank: 8}}", ["sweep.yaml:9", "training.lora.rank"]),
         ("iterations: many", ["sweep.yaml:9", "iterations", "'many'"]),
         ("iterations: 0", ["sweep.yaml:9", "iterations", "greater than or equal to 1", "0"]),
         ("iterations: 1.5", ["iterations", "integer", "1.5"]),

@@ -207,3 +207,21 @@ def test_importing_the_board_loads_no_lm_eval():
         "import sys, leaderboards.lm_eval as m; m.LMEval; sys.exit('lm_eval' in sys.modules or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_adapter_is_opened_over_its_base(data, records, tiny_model, tmp_path):
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), config).save_pretrained(tmp_path / "adapter")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), tmp_path / "adapter")
+    merged.merge_and_unload().save_pretrained(tmp_path / "merged")
+    tokenizer.save_pretrained(tmp_path / "merged")
+    adapted, whole = (LMEval(data=data, batch_size=4).evaluate(tmp_path / name) for name in ("adapter", "merged"))
+    assert [r["value"] for r in adapted] == [r["value"] for r in whole]
+    assert [r["response"] for r in adapted] != [r["response"] for r in records]

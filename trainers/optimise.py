@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,16 +11,25 @@ from torch import Tensor
 
 from trainers.algorithm import Algorithm, PairBatch, labelled_loss
 from trainers.options import Training
-from trainers.pairs import FrozenLogProbs, Pairs, pair_log_probs, pair_values, token_counts
+from trainers.pairs import FrozenLogProbs, Pairs, length_batches, pair_log_probs, pair_values, token_counts
 
 if TYPE_CHECKING:
     from trainers.policies.policy import Policy
 
 Figures = dict[str, float]
 
+Rule = Callable[[list[torch.nn.Parameter], float], torch.optim.Optimizer]
+RULES: dict[str, Rule] = {
+    "adamw": lambda weights, lr: torch.optim.AdamW(weights, lr=lr, weight_decay=0.0, fused=True),
+    "rmsprop": lambda weights, lr: torch.optim.RMSprop(weights, lr=lr),
+    "adafactor": lambda weights, lr: torch.optim.Adafactor(weights, lr=lr, beta2_decay=-0.8),
+}
+"""Without weight decay. AdamW is the common one; RMSprop is that of SPPO's code, Adafactor that of IPO-MD's paper."""
+
 
 class Optimiser:
-    """AdamW with gradient clipping and a learning-rate schedule over a known number of steps.
+    """The optimiser that `training.optimizer` names, gradient clipping, and a learning-rate schedule over a known
+    number of steps.
 
     Args:
         steps: optimiser steps in all, for the schedule.
@@ -32,13 +41,13 @@ class Optimiser:
     ) -> None:
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
         self.training = training
-        self.adamw = torch.optim.AdamW(self.parameters, lr=training.lr, weight_decay=0.0)
-        self.adamw.param_groups[0]["initial_lr"] = training.lr  # what a schedule that goes on asks for
+        self.rule = RULES[training.optimizer](self.parameters, training.lr)
+        self.rule.param_groups[0]["initial_lr"] = training.lr  # what a schedule that goes on asks for
         done = 0
         if state is not None:
-            self.adamw.load_state_dict(self.adamw.state_dict() | {"state": _slots(state)})
+            self.rule.load_state_dict(self.rule.state_dict() | {"state": _slots(state)})
             done = int(state["schedule_step"])
-        self.schedule = _schedule(self.adamw, training, steps, done)
+        self.schedule = _schedule(self.rule, training, steps, done)
 
     def step(self, policy: Policy, algorithm: Algorithm, pairs: Pairs, frozen: FrozenLogProbs) -> Figures:
         """One step on the mean loss of a batch, accumulated over micro-batches; figures before the step.
@@ -47,33 +56,35 @@ class Optimiser:
             FloatingPointError: the loss is not finite (nothing is written to the weights).
         """
         size = self.training.micro_batch_size or len(pairs)
-        figures: dict[str, float] = {}
-        for start in range(0, len(pairs), size):
-            rows = list(range(start, min(start + size, len(pairs))))
-            part = {name: values[rows] for name, values in frozen.items()}
-            for name, value in _backward(policy, algorithm, pairs.select(rows), part, len(pairs)).items():
-                figures[name] = figures.get(name, 0.0) + value
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.training.max_grad_norm))
-        if not torch.isfinite(torch.tensor([norm, figures["loss"]])).all():
+        parts = [
+            _backward(policy, algorithm, pairs.select(rows), {n: v[rows] for n, v in frozen.items()}, len(pairs))
+            for rows in length_batches(pairs, size)
+        ]
+        watched = {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
+        watched["grad_norm"] = torch.nn.utils.clip_grad_norm_(self.parameters, self.training.max_grad_norm)
+        # Read together: on a GPU every single reading waits for all work in flight.
+        figures = dict(zip(watched, torch.stack([value.double() for value in watched.values()]).tolist(), strict=True))
+        norm = figures["grad_norm"]
+        if not (math.isfinite(norm) and math.isfinite(figures["loss"])):
             raise FloatingPointError(
                 f"{algorithm.name}: loss {figures['loss']} with gradient norm {norm}; lower training.lr (now "
                 f"{self.training.lr}) or the step the loss asks for"
             )
-        figures |= {"grad_norm": norm, "lr": float(self.schedule.get_last_lr()[0])}
-        self.adamw.step()
+        figures["lr"] = float(self.schedule.get_last_lr()[0])
+        self.rule.step()
         self.schedule.step()
-        self.adamw.zero_grad(set_to_none=True)
+        self.rule.zero_grad(set_to_none=True)
         return figures
 
     def state(self) -> dict[str, Tensor]:
         """Moments and step counts as named tensors of their own, for safetensors or for a copy of the policy."""
-        state = self.adamw.state_dict()["state"]
+        state = self.rule.state_dict()["state"]
         named = {f"{i}.{name}": value.clone() for i, slots in state.items() for name, value in slots.items()}
         return named | {"schedule_step": torch.tensor(self.schedule.last_epoch)}
 
 
 def _slots(state: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    """AdamW's own form of the moments in `Optimiser.state()`."""
+    """The optimiser's own form of what is in `Optimiser.state()`."""
     slots: dict[int, dict[str, Tensor]] = {}
     for name, value in state.items():
         if name != "schedule_step":
@@ -82,7 +93,9 @@ def _slots(state: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
     return slots
 
 
-def _schedule(adamw: torch.optim.AdamW, training: Training, steps: int, done: int) -> torch.optim.lr_scheduler.LambdaLR:
+def _schedule(
+    rule: torch.optim.Optimizer, training: Training, steps: int, done: int
+) -> torch.optim.lr_scheduler.LambdaLR:
     """Warm-up, then the named decay towards zero at `steps`.
 
     The first step already moves: on schedules of a few steps, a first rate of zero would waste a good part of the work.
@@ -96,11 +109,13 @@ def _schedule(adamw: torch.optim.AdamW, training: Training, steps: int, done: in
         shapes = {"constant": 1.0, "linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}
         return shapes[training.schedule]
 
-    return torch.optim.lr_scheduler.LambdaLR(adamw, factor, last_epoch=done - 1)
+    return torch.optim.lr_scheduler.LambdaLR(rule, factor, last_epoch=done - 1)
 
 
-def _backward(policy: Policy, algorithm: Algorithm, pairs: Pairs, frozen: FrozenLogProbs, total: int) -> Figures:
-    """Add a micro-batch's share of the gradient; its share of the batch's mean figures."""
+def _backward(
+    policy: Policy, algorithm: Algorithm, pairs: Pairs, frozen: FrozenLogProbs, total: int
+) -> dict[str, Tensor]:
+    """Add a micro-batch's share of the gradient; its share of the batch's mean figures, as scalars."""
     own = pair_log_probs(policy, pairs)
     batch = PairBatch(
         own,
@@ -112,7 +127,7 @@ def _backward(policy: Policy, algorithm: Algorithm, pairs: Pairs, frozen: Frozen
     loss = labelled_loss(algorithm, batch, preference).sum() / total
     loss.backward()
     with torch.no_grad():
-        return {"loss": loss.item()} | {name: value.sum().item() / total for name, value in _watch(batch).items()}
+        return {"loss": loss.detach()} | {name: value.sum() / total for name, value in _watch(batch).items()}
 
 
 def _watch(batch: PairBatch) -> dict[str, Tensor]:

@@ -37,11 +37,27 @@ class Sampling(Options):
     batch_size: Positive = 1024
 
 
+class LoRA(Options):
+    """A low-rank adapter, trained in place of the weights (arXiv 2106.09685). It has no dropout: a policy is to be its
+    own reference at step 0.
+
+    Attributes:
+        r: rank.
+        alpha: the adapter is scaled by alpha / r.
+        targets: names of the linear layers that have one; `all-linear` is all but the head.
+    """
+
+    r: Positive = 16
+    alpha: Positive = 32
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+
+
 class Training(Options):
     """How a policy is fitted.
 
     Attributes:
-        lr: peak learning rate of AdamW; on games, the gradient step of the stream schedule.
+        lr: peak learning rate; on games, the gradient step of the stream schedule.
+        optimizer: `adamw`, `rmsprop` (SPPO's code) or `adafactor` (IPO-MD's paper), none with weight decay.
         schedule: of the learning rate, after the warm-up.
         warmup: share of all steps over which the learning rate rises.
         epochs: passes over an iteration's pairs (refit schedule).
@@ -51,9 +67,12 @@ class Training(Options):
         precision: bf16 computes under autocast over float32 weights; log-probabilities are float32 in both.
         steps_per_iteration: optimiser steps of a stream's iteration. None: as many as pass once over its prompts.
         max_grad_norm: the gradient is clipped to this norm.
+        gradient_checkpointing: layers' inner values are computed again in the backward pass, not kept.
+        lora: a low-rank adapter is trained in place of the weights, the same one in all iterations.
     """
 
     lr: Annotated[float, Field(gt=0)] = 5e-7
+    optimizer: Literal["adamw", "rmsprop", "adafactor"] = "adamw"
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
     epochs: Positive = 1
@@ -63,3 +82,5 @@ class Training(Options):
     precision: Literal["bf16", "fp32"] = "bf16"
     steps_per_iteration: Positive | None = None
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    gradient_checkpointing: bool = False
+    lora: LoRA | None = None

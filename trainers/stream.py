@@ -91,7 +91,10 @@ def stream(
         rows = order[step * training.batch_size : (step + 1) * training.batch_size]
         for phase in algorithm.phases:
             pairs, cut = table.pairs(phase, rows, [prompts[i] for i in rows]).truncated(training.max_length)
-            scores = {name: score(frozen[name], pairs, training.batch_size) for name in phase.frozen}
+            scores = {
+                name: score(frozen[name], pairs, training.micro_batch_size or training.batch_size)
+                for name in phase.frozen
+            }
             learner, with_optimiser = policy, optimiser
             if phase.writes != "policy":  # a look-ahead: a step of a copy, which later phases may play against
                 learner = policy.copy()

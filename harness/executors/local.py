@@ -186,11 +186,6 @@ def _serve(pipe: Connection, store_root: str) -> None:
         try:
             run_stage(stage, store, models, lambda done, total: pipe.send(("progress", done, total)))
             pipe.send(("done",))
-        except torch.OutOfMemoryError:
-            models.models.clear()
-            torch.cuda.empty_cache()
-            fix = "lower training.micro_batch_size, sampling.batch_size or max_tokens"
-            pipe.send(("failed", f"out of GPU memory; {fix}", traceback.format_exc()))
         except (ValueError, FloatingPointError, OSError) as error:
             pipe.send(("failed", str(error), traceback.format_exc()))
         except Exception as error:  # our own bug or a plug-in's: the cell fails with its name, the others go on

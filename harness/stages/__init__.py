@@ -30,10 +30,43 @@ FUNCTIONS: dict[str, Callable[[Context], Facts]] = {
 
 
 def run_stage(stage: Stage, store: Store, models: ModelCache, report: Report) -> None:
-    """Compute a stage and put its artifact into the store; nothing where it is there already."""
+    """Compute a stage and put its artifact into the store; nothing where it is there already.
+
+    Raises:
+        ValueError: among other faults of the input, memory that does not suffice, with the options that need less.
+    """
     if store.has(stage):
         return
     with store.writing(stage) as (out, facts):
         started = time.perf_counter()
-        facts.update(FUNCTIONS[stage.kind](Context(stage, store, out, report, models)))
+        try:
+            facts.update(FUNCTIONS[stage.kind](Context(stage, store, out, report, models)))
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            models.models.clear()
+            fix = SPARING.get(stage.kind, "lower the batch_size of the judge or of what else it opens, or --jobs")
+            raise ValueError(f"out of memory; {fix}") from error
         facts["seconds"] = round(time.perf_counter() - started, 3)
+
+
+UPDATE = "lower training.micro_batch_size or training.max_length"
+SAMPLING = "lower sampling.batch_size or sampling.max_tokens"
+SPARING = {
+    "fit": f"{UPDATE}, or set training.gradient_checkpointing: true",
+    "stream": f"{UPDATE}, set training.gradient_checkpointing: true, or {SAMPLING}",
+    "score": UPDATE,
+    "sample": SAMPLING,
+    "answer": SAMPLING,
+    "benchmark": "lower the leaderboard's batch_size",
+}
+"""What a user can do about a stage that needs more memory than there is."""
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """torch has a type for a GPU's memory; what it raises on a CPU is told by its words."""
+    import torch
+
+    words = str(error)
+    short = "allocate memory" in words or "not enough memory" in words
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or short

@@ -15,6 +15,7 @@ from harness.stages.context import Context, Facts
 if TYPE_CHECKING:
     import pandas as pd
 
+    from trainers.options import Training
     from trainers.pairs import Pairs
     from trainers.policies.causal_lm import CausalLM
     from trainers.stream import StreamState
@@ -30,7 +31,7 @@ def sample(context: Context) -> Facts:
     frame = _training_prompts(context)
     policy, sampling = context.policy("policy"), Sampling.model_validate(context.options["sampling"])
     share = context.options["mixture"]
-    mix = (context.policy("reference"), share) if share else None
+    mix = (_beside(policy, context, "reference"), share) if share else None
     generator = torch.Generator(device=policy.model.device).manual_seed(context.stage.seed)
     drawn = policy.sample(frame["tokens"].tolist(), sampling.k, sampling, generator, mix)
     rows = [
@@ -97,13 +98,12 @@ def fit(context: Context) -> Facts:
     """One phase of a refit: train from a start on the pairs."""
     from trainers.fit import fit as fit_policy
     from trainers.options import Training
-    from trainers.policies.causal_lm import CausalLM
 
     training = Training.model_validate(context.options["training"])
     pairs, truncated = _pairs(context)
     frozen = {name: np.load(context.input(f"score:{name}") / "log_probs.npy") for name in context.options["frozen"]}
     context.models.models.clear()
-    policy = CausalLM.load(context.policy_path("start"), training.precision)
+    policy = _trained(context, training)
     steps = fit_policy(
         policy, pairs, frozen, context.algorithm(), training, seed=context.stage.seed, report=context.report
     )
@@ -114,15 +114,14 @@ def fit(context: Context) -> Facts:
 def stream(context: Context) -> Facts:
     """One iteration of a stream: fresh samples for every gradient step."""
     from trainers.options import Sampling, Training
-    from trainers.policies.causal_lm import CausalLM
     from trainers.stream import stream as stream_policy
 
     options = context.options
     training, algorithm = Training.model_validate(options["training"]), context.algorithm()
     frame = _training_prompts(context)
     compare = _StreamCompare(context, [json.loads(p) for p in frame["prompt"]])
-    frozen = {name: context.policy(name) for name in options["frozen"]}
-    policy = CausalLM.load(context.policy_path("start"), training.precision)
+    policy = _trained(context, training)
+    frozen = {name: _beside(policy, context, name) for name in options["frozen"]}
     result = stream_policy(
         policy,
         frozen,
@@ -143,6 +142,25 @@ def stream(context: Context) -> Facts:
     work = {"samples": result.samples, "steps": options["steps"], "queries": compare.queries}
     lost = {"failed": result.failed, "failures": dict(compare.judge.failures)}
     return {"work": work, **lost, "truncated": result.truncated}
+
+
+def _trained(context: Context, training: Training) -> CausalLM:
+    """The stage's start, ready to be trained."""
+    from trainers.policies.causal_lm import CausalLM
+
+    policy = CausalLM.load(context.policy_path("start"), training.precision)
+    if training.lora is not None:
+        policy.adapt(training.lora, context.stage.seed)
+    if training.gradient_checkpointing:
+        policy.checkpoint_gradients()
+    return policy
+
+
+def _beside(policy: CausalLM, context: Context, name: str) -> CausalLM:
+    """A frozen policy; the one that lies under the policy's adapter is not held twice."""
+    if policy.adapted and policy.model.name_or_path == context.policy_path(name):
+        return policy.without_adapter()
+    return context.policy(name)
 
 
 class _StreamCompare:

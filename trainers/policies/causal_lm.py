@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from trainers.engines.engine import Decoding, sampler
-from trainers.options import Sampling
+from trainers.log_probs import ResponseLogProbs
+from trainers.options import LoRA, Sampling
 from trainers.policies.policy import Policy, Prompt, Response, Tokens
 
-IGNORED = -100
+ADAPTER = "lora_"
+"""In the names of an adapter's weights."""
 
 
 class CausalLM:
@@ -35,19 +40,67 @@ class CausalLM:
 
     @classmethod
     def load(cls, path: str | Path, precision: str = "fp32") -> CausalLM:
-        """Load safetensors weights in float32 from a folder or hub id, on a GPU where there is one."""
+        """Load safetensors weights in float32 from a folder or hub id, on a GPU where there is one; with a folder that
+        holds an adapter, its base too.
+        """
         model: Any = AutoModelForCausalLM.from_pretrained(str(path), dtype=torch.float32, use_safetensors=True)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(model.to(device).eval(), AutoTokenizer.from_pretrained(str(path)), precision)
 
     def save(self, path: Path) -> None:
-        """Write an ordinary Hugging Face checkpoint (safetensors, config, tokenizer)."""
+        """Write an ordinary Hugging Face checkpoint (safetensors, config, tokenizer); of a policy with an adapter only
+        the adapter, as peft does, with the path of its base.
+        """
         self.model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
 
     def copy(self) -> CausalLM:
-        """An independent copy to train; the tokenizer is shared."""
-        return CausalLM(deepcopy(self.model), self.tokenizer, self.precision)
+        """An independent copy to train; the tokenizer and weights that are not trained are shared."""
+        shared = {id(weight): weight for weight in self.parameters() if not weight.requires_grad}
+        return CausalLM(deepcopy(self.model, shared), self.tokenizer, self.precision)
+
+    @property
+    def adapted(self) -> bool:
+        """Whether there is a low-rank adapter over the weights."""
+        return bool(getattr(self.model, "_hf_peft_config_loaded", False))
+
+    def adapt(self, lora: LoRA, seed: int) -> None:
+        """Train an adapter alone: the one the policy was loaded with, or a new one, which changes nothing yet."""
+        from peft import LoraConfig
+
+        if not self.adapted:
+            targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                self.model.add_adapter(
+                    LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=targets, task_type="CAUSAL_LM")
+                )
+        for name, weight in self.model.named_parameters():
+            weight.requires_grad_(ADAPTER in name)
+
+    def without_adapter(self) -> CausalLM:
+        """The policy under the adapter: the same weights in memory, the adapter off."""
+        shared = {id(weight): weight for name, weight in self.model.named_parameters() if ADAPTER not in name}
+        base = CausalLM(deepcopy(self.model, shared), self.tokenizer, self.precision)
+        base.model.disable_adapters()
+        return base
+
+    def checkpoint_gradients(self) -> None:
+        """Compute layers' inner values again in the backward pass, in place of keeping them.
+
+        Not by transformers' own switch, which only works in its training mode, with dropout.
+
+        Raises:
+            ValueError: the model has no layers that transformers knows how to compute again.
+        """
+        layers = [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
+        if not layers:
+            raise ValueError(
+                f"training.gradient_checkpointing is true and {type(self.model).__name__} has no layers for it; set it "
+                "to false"
+            )
+        for layer in layers:
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
 
     def encode(self, prompt: Prompt) -> Tokens:
         if self.tokenizer.chat_template is None:
@@ -84,17 +137,14 @@ class CausalLM:
         return [[self._response(tokens) for tokens in row] for row in drawn]
 
     def log_probs(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
-        """As `Policy.log_probs`; only positions from the shortest prompt's end on reach the head."""
-        first = min(map(len, prompts)) - 1
-        ids, mask, targets = self._padded(prompts, responses)
+        """As `Policy.log_probs`; only the responses' positions reach the head."""
+        scorer = self._scorer
         with self._autocast():
-            keep = ids.shape[1] - first
-            logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=keep).logits
-        targets = targets[:, first + 1 :]
-        losses = nn.functional.cross_entropy(
-            logits[:, :-1].float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
-        )
-        return -losses.sum(-1)
+            return scorer(prompts, responses)
+
+    @cached_property
+    def _scorer(self) -> ResponseLogProbs:
+        return ResponseLogProbs(self.model)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         return self.model.parameters()
@@ -113,19 +163,6 @@ class CausalLM:
 
     def state(self) -> Mapping[str, Tensor]:
         return self.model.state_dict()
-
-    def _padded(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> tuple[Tensor, Tensor, Tensor]:
-        """Token ids, attention mask and prediction targets (prompt and padding ignored), each [n, longest]."""
-        length = max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True))
-        ids = torch.zeros(len(prompts), length, dtype=torch.long)
-        mask, targets = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
-        for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-            end = len(prompt) + len(response)
-            ids[row, :end] = torch.tensor([*prompt, *response])
-            mask[row, :end] = 1
-            targets[row, len(prompt) : end] = ids[row, len(prompt) : end]
-        device = self.model.device
-        return ids.to(device), mask.to(device), targets.to(device)
 
     def _decoding(self, options: Sampling) -> Decoding:
         return Decoding(

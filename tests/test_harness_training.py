@@ -1,0 +1,88 @@
+"""Options of training through whole sweeps: adapters over iterations, and memory that does not suffice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Ended, Workspace
+from safetensors.torch import load_file
+
+Nashbench = Callable[..., Ended]
+LORA = {"lr": 0.01, "batch_size": 4, "precision": "fp32", "max_length": 40, "lora": {"r": 2, "alpha": 4}}
+SMALL = {"name": "panel", "panel": "panel.yaml"}
+
+
+def checkpoints(workspace: Workspace, kind: str) -> list[Path]:
+    """The models that stages of a kind wrote, the first iteration's first."""
+    found = [file.parent for file in workspace.store.rglob("manifest.json") if (file.parent / "model").is_dir()]
+    kinds = {folder: json.loads((folder / "manifest.json").read_text())["kind"] for folder in found}
+    return sorted((f / "model" for f in found if kinds[f] == kind), key=lambda folder: folder.stat().st_mtime)
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize(("trainer", "kind"), [("dpo", "fit"), ("ipo-md", "stream")])
+def test_iterations_train_one_adapter_over_the_base_that_the_user_gave(
+    workspace: Workspace, nashbench: Nashbench, trainer: str, kind: str
+) -> None:
+    matrix = {"trainer": [{"name": trainer}], "judge": [SMALL]}
+    config = workspace.config(matrix=matrix, iterations=2, training=LORA)
+    ended = nashbench(*workspace.arguments(config))
+    assert ended.code == 0, ended.err
+    written = checkpoints(workspace, kind)
+    assert len(written) == 2
+    configs = [json.loads((folder / "adapter_config.json").read_text()) for folder in written]
+    assert {c["base_model_name_or_path"] for c in configs} == {str(workspace.model)}
+    assert {c["r"] for c in configs} == {2}
+    first, second = (load_file(folder / "adapter_model.safetensors") for folder in written)
+    assert first.keys() == second.keys()
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        MemoryError(),
+    ],
+)
+def test_a_cell_that_runs_out_of_memory_says_what_to_lower_and_the_others_go_on(
+    workspace: Workspace, nashbench: Nashbench, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    import trainers.fit
+
+    fit = trainers.fit.fit
+
+    def hungry(policy: Any, pairs: Any, frozen: Any, algorithm: Any, *rest: Any, **options: Any) -> Any:
+        if algorithm.name == "dpo":
+            raise error
+        return fit(policy, pairs, frozen, algorithm, *rest, **options)
+
+    monkeypatch.setattr("trainers.fit.fit", hungry)
+    matrix = {"trainer": [{"name": "dpo"}, {"name": "slic"}], "judge": [SMALL]}
+    ended = nashbench(*workspace.arguments(workspace.config(matrix=matrix)))
+    assert ended.code == 1
+    cells = json.loads((workspace.out / "cells.json").read_text())
+    text = json.dumps(cells)
+    assert "out of memory; lower training.micro_batch_size or training.max_length" in text
+    assert "training.gradient_checkpointing: true" in text
+    assert "failed" in text
+    assert "done" in text
+
+
+@pytest.mark.usefixtures("inline")
+def test_an_error_that_is_not_about_memory_is_not_called_so(
+    workspace: Workspace, nashbench: Nashbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr("trainers.fit.fit", broken)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        nashbench(*workspace.arguments(workspace.config()))
