@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from judges.judge import Judge, Prompt
-from leaderboards.grading import both_orders, lengths, play_games, preferences, verdict_row
+from leaderboards.grading import both_orders, lengths, play_games, preferences, verdict_row, win_rate
 from leaderboards.leaderboard import Answers, Metric, Request, Score, TextLeaderboard, Verdict, data_path
 from leaderboards.length_control import CONTROL_FILES, LengthControl, length_controlled_winrate, read_length_control
 from leaderboards.sources import Record, find_file, json_interval, json_number, numbers, read_records, texts
@@ -56,26 +56,13 @@ class AlpacaEval(TextLeaderboard):
     pairwise = True
     baseline = "own"
     metrics = {  # noqa: RUF012
-        "length_controlled_winrate": Metric(
-            unit="percent",
-            better="higher",
-            estimates="P(an answer is preferred to the baseline's) if both were equally long, by a logistic regression",
+        "length_controlled_winrate": win_rate(
+            "P(an answer is preferred to the baseline's) if both were equally long, by a logistic regression",
             official=True,
-            null_value=50,
         ),
-        "win_rate": Metric(
-            unit="percent",
-            better="higher",
-            estimates="P(an answer is preferred to the baseline's), the mean preference",
-            official=True,
-            null_value=50,
-        ),
-        "discrete_win_rate": Metric(
-            unit="percent",
-            better="higher",
-            estimates="share of answers that win (preference above one half), ties counting one half",
-            official=True,
-            null_value=50,
+        "win_rate": win_rate("P(an answer is preferred to the baseline's), the mean preference", official=True),
+        "discrete_win_rate": win_rate(
+            "share of answers that win (preference above one half), ties counting one half", official=True
         ),
         "average_length": Metric(
             unit="characters", better="neither", estimates="mean length of the answers", official=True

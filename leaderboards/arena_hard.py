@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from judges.judge import Judge, Prompt
-from leaderboards.grading import both_orders, play_games, preferences, verdict_row
-from leaderboards.leaderboard import Answers, Metric, Request, Score, TextLeaderboard, Verdict, data_path
+from leaderboards.grading import both_orders, play_games, preferences, verdict_row, win_rate
+from leaderboards.leaderboard import Answers, Request, Score, TextLeaderboard, Verdict, data_path
 from leaderboards.sources import (
     Record,
     distinct,
@@ -100,19 +100,14 @@ class ArenaHard(TextLeaderboard):
     pairwise = True
     baseline = "own"
     metrics = {  # noqa: RUF012
-        "win_rate": Metric(
-            unit="percent",
-            better="higher",
-            estimates="Bradley-Terry win rate against the baseline: the share of wins, decisive ones counting three",
+        "win_rate": win_rate(
+            "Bradley-Terry win rate against the baseline: the share of wins, decisive ones counting three",
             official=True,
-            null_value=50,
         ),
-        "prompt_win_rate": Metric(
-            unit="percent",
-            better="higher",
-            estimates="the same share within each prompt, every prompt counting once; policies are compared by it, "
-            "since a pooled share has no value a prompt",
-            null_value=50,
+        "prompt_win_rate": win_rate(
+            "the same share within each prompt, every prompt counting once; policies are compared by it, since a "
+            "pooled share has no value a prompt",
+            official=False,
         ),
     }
 

@@ -10,8 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from judges.judge import Judge, Prompt
-from leaderboards.leaderboard import Reply, Request, Verdict
+from leaderboards.leaderboard import Metric, Reply, Request, Verdict
 from leaderboards.statistics import Floats
+
+
+def win_rate(estimates: str, *, official: bool) -> Metric:
+    """A win rate against a baseline in percent: 50 where neither is ahead."""
+    return Metric(unit="percent", better="higher", estimates=estimates, official=official, null_value=50)
 
 
 @dataclass(frozen=True)
