@@ -61,20 +61,21 @@ class CellPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every cell with its stages."""
+    """Every cell with its stages; and the stages that look at the leaderboards' questions, which no other reads."""
 
     config: Config
     cells: list[CellPlan]
+    questions: list[Stage] = field(default_factory=list)
 
     @property
     def stages(self) -> list[Stage]:
-        """The distinct stages of all cells, each after what it reads."""
-        return in_order([stage for cell in self.cells for stage in cell.stages])
+        """The distinct stages of all cells and those of the questions, each after what it reads."""
+        return in_order([*self.questions, *(stage for cell in self.cells for stage in cell.stages)])
 
     @property
     def checks(self) -> list[Stage]:
         """Stages that look at the user's input; they run before any other, and a failure there is an input error."""
-        return in_order([stage for stage in self.stages if stage.kind == "prompts"])
+        return in_order([stage for stage in self.stages if stage.kind in ("prompts", "questions")])
 
 
 def make_plan(config: Config) -> Plan:
@@ -86,7 +87,8 @@ def make_plan(config: Config) -> Plan:
     cells = expand(config)
     planners = {policy: _planner(config, policy) for policy in dict.fromkeys(cell.policy for cell in cells)}
     controls = [cell for planner in planners.values() for cell in planner.controls]
-    return Plan(config, [planners[cell.policy].cell(cell) for cell in [*cells, *controls]])
+    questions = [stage for planner in planners.values() for stage in planner.questions]
+    return Plan(config, [planners[cell.policy].cell(cell) for cell in [*cells, *controls]], questions)
 
 
 def _planner(config: Config, policy: str | Game) -> GamePlanner | TextPlanner:
@@ -124,6 +126,7 @@ class GamePlanner:
     """Cells of an exact game: play, then the gap of every policy."""
 
     controls: Sequence[Cell] = ()
+    questions: Sequence[Stage] = ()
 
     def __init__(self, config: Config, game: Game) -> None:
         self.config = config
@@ -188,6 +191,23 @@ class TextPlanner:
     def controls(self) -> Sequence[Cell]:
         """The controls besides the untrained policy, where there is a pairwise leaderboard to grade them on."""
         return replies(self.policy) if any(_is_pairwise(board) for board in self.boards) else ()
+
+    @property
+    def questions(self) -> list[Stage]:
+        """A look at the questions of each leaderboard that has them in the user's files."""
+        kinds = [(board, load("leaderboards", board.name)) for board in self.boards]
+        looks = [b for b, kind in kinds if kind.paths and b.source is None and not kind.opens_checkpoint]
+        inputs: dict[str, Stage | Checkpoint] = {"policy": self.base, "prompts": self.prompts}
+        return [
+            self._stage(
+                "questions",
+                self._board(board, True) | {"max_tokens": self.config.sampling.max_tokens},
+                inputs,
+                board.where,
+                f"{board.name}: questions",
+            )
+            for board in looks
+        ]
 
     def cell(self, cell: Cell) -> CellPlan:
         if cell.is_control:

@@ -18,6 +18,7 @@ VERSIONS = {
     "judge": 2,
     "sets": 2,
     "prompts": 1,
+    "questions": 1,
     "sample": 3,
     "pair": 2,
     "score": 2,

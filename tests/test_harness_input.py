@@ -313,6 +313,35 @@ def test_the_look_at_the_prompts_ends_a_sweep_with_exit_2_and_one_line(
     assert [p.name for p in workspace.store.iterdir() if p.is_dir()] == ["tmp"]
 
 
+def test_a_boards_question_longer_than_the_context_is_refused_before_training_with_its_id(
+    workspace: Workspace, nashbench: Command, tiny_chat_model: Path
+) -> None:
+    turns = [["the cat", "a dog"], ["the cat " * 10, "a dog " * 12]]
+    rows = [{"question_id": 81 + i, "category": "math", "turns": two} for i, two in enumerate(turns)]
+    (workspace.folder / "bench").mkdir()
+    workspace.write("bench/question.jsonl", "\n".join(map(json.dumps, rows)))
+    boards = ["head-to-head", {"name": "mt-bench", "data": "bench"}]
+    config = workspace.config(policy=str(tiny_chat_model), leaderboards=boards)
+    ended = nashbench(*workspace.arguments(config))
+    # Of the second turn: <s> user, 20 words, assistant; an answer not known yet; user, 24 words, assistant.
+    error = ended.err.splitlines()[-1]
+    assert ended.code == 2
+    assert "mt-bench: questions: question '82/2' has 49 tokens and sampling.max_tokens is 6" in error
+    assert "context holds 48. Take the question out" in error
+    assert {p.name for p in workspace.store.iterdir() if p.is_dir()} == {"tmp", "prompts"}
+
+
+def test_a_look_at_the_questions_counts_them_and_is_made_once_a_board(workspace: Workspace) -> None:
+    rows = [{"instruction": text, "output": "a", "generator": "b", "dataset": "d"} for text in ("the cat", "a big dog")]
+    (workspace.folder / "outputs").mkdir()
+    workspace.write("outputs/model_outputs.json", json.dumps(rows))
+    boards = ["head-to-head", {"name": "alpaca-eval", "data": "outputs"}]
+    config = workspace.config(leaderboards=boards)
+    assert [stage.kind for stage in make_plan(load_config(config)).checks] == ["prompts", "questions"]
+    manifest = look_at_prompts(config, workspace.store)
+    assert (manifest["questions"], manifest["longest"]) == (2, 4)  # with <s>
+
+
 # --- a model's folder --------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from harness.stage import Stage
 from harness.stages.context import Context, Facts, ModelCache, Report
-from harness.stages.evaluating import answer, benchmark, compare, grade
+from harness.stages.evaluating import answer, benchmark, compare, grade, questions
 from harness.stages.games import gap, play
 from harness.stages.training import fit, pair, sample, score, stream
 from harness.stages.world import judge, pocket, prompts, sets, votes
@@ -23,7 +23,7 @@ FUNCTIONS: dict[str, Callable[[Context], Facts]] = {
     for f in (
         *(pocket, votes, judge, sets, prompts),
         *(sample, pair, score, fit, stream),
-        *(answer, grade, benchmark, compare),
+        *(questions, answer, grade, benchmark, compare),
         *(play, gap),
     )
 }

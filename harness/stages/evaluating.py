@@ -22,6 +22,26 @@ if TYPE_CHECKING:
 GREEDY = 1e-6  # a nucleus so small that only the likeliest token is left
 
 
+def questions(context: Context) -> Facts:
+    """A leaderboard's questions, checked against the context length; an earlier turn's answer is not known yet and
+    counts as empty.
+    """
+    from leaderboards.leaderboard import conversation
+
+    policy, most = context.policy("policy"), context.options["max_tokens"]
+    requests = _requests(context, last=True)
+    by_id, silent = {r.id: r for r in requests}, {r.id: [""] for r in requests}
+    asked = [r.prompt if r.follows is None else conversation(r, by_id, silent) for r in requests]
+    tokens, room = [len(policy.encode(prompt)) for prompt in asked], policy.context_length
+    longest = max(range(len(tokens)), key=tokens.__getitem__)
+    if room is not None and tokens[longest] + most > room:
+        raise ValueError(
+            f"question {requests[longest].id!r} has {tokens[longest]} tokens and sampling.max_tokens is {most}; the "
+            f"policy's context holds {room}. Take the question out of the board's data or lower sampling.max_tokens"
+        )
+    return {"questions": len(requests), "longest": tokens[longest]}
+
+
 def answer(context: Context) -> Facts:
     """A policy's answers to a leaderboard's requests, turn by turn; or a control's."""
     import pandas as pd
