@@ -23,7 +23,7 @@ from harness.config import load_config
 from harness.figures import text_figures
 from harness.plan import CellPlan, Plan, in_order, make_plan
 from harness.stage import Stage
-from harness.stages import ModelCache
+from harness.stages import ModelCache, evaluating
 from harness.stages.context import Context
 from harness.stages.evaluating import _by_policy, answer
 from harness.store import Store
@@ -231,6 +231,18 @@ def test_the_entropy_of_the_answers_is_their_mean_negative_log_likelihood_a_toke
     assert figures["start_nll"] == figures["entropy"]  # the untrained policy is its own start
     trained = swept.store.manifest(swept.answers("dpo", "alpaca-eval")[0])["figures"]
     assert trained["start_nll"] != trained["entropy"]
+
+
+def test_the_constant_control_does_not_say_nothing_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"a": " ", "b": "", "c": "a cat", "d": "no"}
+
+    def drawn(context: Any, requests: Sequence[Request], generator: Any) -> list[Any]:
+        return [(r, [1], [SimpleNamespace(text=said[r.id])]) for r in requests]
+
+    monkeypatch.setattr(evaluating, "_by_policy", drawn)
+    requests = [Request(id=id, prompt=id, temperature=1.0) for id in said]
+    answered = evaluating._constant(SimpleNamespace(), requests, torch.Generator())  # type: ignore[arg-type]
+    assert [(r.id, responses[0].text) for r, _, responses in answered] == [(id, "a cat") for id in said]
 
 
 def test_greedy_answers_have_no_entropy_and_only_sampled_ones_count_towards_it(swept: Swept) -> None:

@@ -104,8 +104,11 @@ def _together(request: Request) -> tuple[int, float, int]:
 
 
 def _constant(context: Context, requests: Sequence[Request], generator: torch.Generator) -> Answered:
-    """One fixed answer to everything: the untrained policy's to the first request."""
-    said = _by_policy(context, requests[:1], generator)[0]
+    """One fixed answer to everything: the untrained policy's to the first request that it does not leave empty."""
+    for request in requests:
+        said = _by_policy(context, [request], generator)[0]
+        if said[2][0].text.strip():
+            break
     return [(request, said[1], said[2][:1]) for request in requests]
 
 
