@@ -15,7 +15,7 @@ from typing import Any
 VERSIONS = {
     "pocket": 1,
     "votes": 2,
-    "judge": 2,
+    "judge": 3,
     "sets": 2,
     "prompts": 1,
     "questions": 1,
