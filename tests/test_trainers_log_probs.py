@@ -159,6 +159,13 @@ def test_two_responses_behind_one_prompt_have_the_log_probs_and_gradients_they_h
     assert (gradient - expected).norm() < 1e-5 * expected.norm()
 
 
+def test_prompts_are_shared_under_bf16_too() -> None:
+    (prompt,) = tokens(60)
+    chooser = RowChooser(llama(hidden_size=64))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert chooser.rows([prompt] * 2, tokens(3, 3)) == [(0, 1)]
+
+
 def test_prompts_are_shared_where_that_spares_work() -> None:
     chooser = RowChooser(llama())
     assert chooser.rows(tokens(4, 4), tokens(3, 3)) == [(0,), (1,)]  # no prompt in common

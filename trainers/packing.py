@@ -123,8 +123,9 @@ class RowChooser:
     def _separate(self) -> bool:
         """Whether a response has the same hidden states behind another response as behind the prompt alone."""
         prompts, other = [[1, 2, 3]] * 2, [3, 2]
-        behind = [self._hidden([(0, 1)], prompts, [first, other])[0, -2:] for first in ([1, 2], [2, 0])]
-        alone = self._hidden([(0,)], prompts, [other])[0, -2:]
+        with torch.autocast(self.model.device.type, enabled=False):  # bf16 would blur the comparison
+            behind = [self._hidden([(0, 1)], prompts, [first, other])[0, -2:] for first in ([1, 2], [2, 0])]
+            alone = self._hidden([(0,)], prompts, [other])[0, -2:]
         return torch.equal(*behind) and torch.allclose(behind[0], alone, rtol=1e-4, atol=1e-5)
 
     def _hidden(self, rows: list[Row], prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
