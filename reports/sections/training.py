@@ -125,7 +125,7 @@ def _panels(sweep: Sweep, rows: Sequence[Row]) -> list[dict[str, Any]]:
     trained = grouped(
         (row for row in rows if sweep.info[row["cell"]]["judge"]), lambda row: sweep.info[row["cell"]]["label"]
     )
-    start = [row["value"] for row in rows if is_control(sweep.info[row["cell"]])][-1:] if sweep.one_policy else []
+    start = [row["value"] for row in rows if row["trainer"] == "sft"][-1:] if sweep.one_policy else []
     heights = [max(abs(row["value"]) for row in members) for members in trained.values()]
     shared = max(heights, default=0) <= OWN_SCALES * min(filter(None, heights), default=0)
     null = start[0] if start else None
