@@ -314,15 +314,51 @@ def test_an_independent_grader_goes_before_the_judge_that_trained(tmp_path: Path
     assert verdict([sweep])["findings"][0]["where"] == "head-to-head, graded by llm"
 
 
-def test_shades_are_signed_around_a_near_null_value_and_from_the_worst_otherwise() -> None:
-    sweep = sweep_of({"a/j": (0.6, 0, 1), "b/j": (0.45, 0, 1)})
-    (board,) = boards([sweep])
-    shade = shading(board, sweep.results)
+def test_shades_are_signed_around_the_untrained_policy_then_a_near_null_value_and_from_the_worst_otherwise() -> None:
+    rates = {"a/j": (0.6, 0, 1), "b/j": (0.45, 0, 1)}
+    shade = shading(only_group(sweep_of(rates)))
     assert [shade([value]) for value in (0.6, 0.5, 0.45)] == [1, 0, -0.5]
+    shade = shading(only_group(sweep_of({**rates, "sft": (0.7, 0, 1)})))
+    assert [shade([value]) for value in (0.7, 0.6, 0.45)] == [0, -0.4, -1]
+    sweep = sweep_of(rates)
     sweep.metrics["win_rate"] = {"better": "lower"}
-    (board,) = boards([sweep])
-    shade = shading(board, sweep.results)
+    shade = shading(only_group(sweep))
     assert [shade([value]) for value in (0.6, 0.45)] == [0, 1]
+
+
+def test_each_grader_has_a_scale_of_its_own() -> None:
+    sweep = sweep_of({"a/j": (0.9, 0.85, 0.95), "sft": (0.8, 0.75, 0.84)})
+    other = sweep_of({"a/j": (0.60, 0.58, 0.62), "sft": (0.62, 0.60, 0.64)}, grader="llm")
+    sweep.results.extend(other.results)
+    first, second = trainer_by_judge([sweep])
+    assert [only["rows"][0]["cells"][0]["shade"] for only in (first, second)] == [1, -0.25]
+    assert [only["around"]["value"].value for only in (first, second)] == [0.8, 0.62]
+    (crossed,) = cross_judge([sweep])
+    assert [(cell["shade"], cell["sure"]) for cell in crossed["rows"][0]["cells"]] == [(1, True), (-0.25, False)]
+
+
+def test_a_difference_that_is_not_separable_is_paler_than_any_that_is() -> None:
+    scores = {"a/j": (0.8, 0.4, 1), "b/j": (0.6, 0.58, 0.62), "sft": (0.5, 0.48, 0.52)}
+    pairs = [
+        comparison("a/j", "sft", 0.3, 0.3),
+        comparison("b/j", "sft", 0.1, 0.001),
+        comparison("a/j", "b/j", 0.2, 0.5),
+    ]
+    sweep = sweep_of(scores, pairs)
+    (only,) = trainer_by_judge([sweep])
+    assert [(row["cells"][0]["shade"], row["cells"][0]["sure"]) for row in only["rows"]] == [
+        (0.25, False),
+        (0.497, True),
+    ]
+    (matrix,) = matrices([sweep])
+    squares = {
+        (row["name"], name): cell
+        for row in matrix["rows"]
+        for name, cell in zip(matrix["names"], row["cells"], strict=True)
+    }
+    assert squares["a", "sft"]["shade"] == 0.25
+    assert squares["b", "sft"]["shade"] == 0.497
+    assert squares["a", "b"] | {"figure": None} == {"figure": None, "shade": 0.168, "sure": False}
 
 
 def test_heat_maps_show_failed_and_missing_cells_and_the_range_over_seeds(tmp_path: Path) -> None:

@@ -26,7 +26,10 @@ def test_figures_of_training_are_placed_within_their_iteration(tmp_path: Path) -
 def figures(tmp_path: Path, heights: dict[str, float], judges: tuple[str, ...] = ("llm",)) -> Sweep:
     """A sweep with one training figure: an arm's reaches its height, the untrained policy's is 0.5, `longest`'s 0.9."""
     heights, controls = {**heights, "longest": 0.9}, (world.CONTROLS[0], world.CONTROLS[2])
-    matrix = [*world.cells(heights, judges, [0])[: -len(judges)], *({**control, "state": "done"} for control in controls)]
+    matrix = [
+        *world.cells(heights, judges, [0])[: -len(judges)],
+        *({**control, "state": "done"} for control in controls),
+    ]
     rows = [
         {"cell": cell["cell"], "trainer": cell["trainer"], "metric": "loss", "iteration": i, "step": i, "value": value}
         for cell in matrix

@@ -10,6 +10,7 @@ from reports.charts import Axis, whisker, whisker_axis
 from reports.numbers import Metric, metric
 from reports.sections.common import figure, p_figure
 from reports.sections.leaderboard import ends
+from reports.sections.matrix import pale
 from reports.tables import Row, Sweep, grouped, is_control, unique
 
 SHOWN = 36  # comparisons on the main page
@@ -107,12 +108,8 @@ def _matrix(group: Group, claim: str, judge: str, rows: Sequence[Row], names: Se
 def _square(row: Row | None, lead: Metric, reach: float) -> dict[str, Any] | None:
     if row is None or row["difference"] is None:
         return None
-    shade = round((lead.sign or 1) * row["difference"] / reach, 2)
-    return {
-        "figure": figure(row["difference"], lead, signed=True),
-        "shade": shade,
-        "sure": significant(row, alpha([row])),
-    }
+    shade, sure = round((lead.sign or 1) * row["difference"] / reach, 2), significant(row, alpha([row]))
+    return {"figure": figure(row["difference"], lead, signed=True), "shade": pale(shade, sure), "sure": sure}
 
 
 def _lines(rows: Sequence[tuple[Sweep, Row]], axis: Axis) -> list[dict[str, Any]]:
