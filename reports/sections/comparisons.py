@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from reports.boards import Board, Group, alpha, boards, compared, comparisons, groups, oriented, significant
+from reports.boards import (
+    Board,
+    Group,
+    against_start,
+    alpha,
+    boards,
+    compared,
+    comparisons,
+    groups,
+    oriented,
+    significant,
+    tested_to_start,
+)
 from reports.charts import Axis, whisker, whisker_axis
 from reports.numbers import Metric, metric
 from reports.sections.common import figure, p_figure
@@ -25,13 +37,21 @@ def telling(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
     """
     blocks = []
     for board in _compared(sweeps):
-        rows = [pair for group in groups(sweeps, board) for pair in _telling(group)]
+        found = groups(sweeps, board)
+        rows = [pair for group in found for pair in _telling(group)]
         rows = list({(sweep.name, *map(str, row.values())): (sweep, row) for sweep, row in rows}.values())
         if rows:
             lines = _lines(rows[:SHOWN], whisker_axis(_reach([row for _, row in rows[:SHOWN]]), 0.0))
-            sure = sum(line["sure"] for line in lines)
-            blocks.append({"board": board, "rows": lines, "sure": sure, "left": len(rows) - len(lines)})
+            counts = [_counts(group) for group in found if any(tested_to_start(group, row) for row in group.trained)]
+            blocks.append({"board": board, "rows": lines, "counts": counts, "left": len(rows) - len(lines)})
     return blocks
+
+
+def _counts(group: Group) -> dict[str, Any]:
+    """How many trained policies are separably better and worse than the untrained one, of those that are tested."""
+    found = [against_start(group, row) for row in group.trained if tested_to_start(group, row)]
+    tags = {"grader": group.grader, "sweep": group.sweep.name}
+    return {"tags": tags, "better": found.count(1), "worse": found.count(-1), "of": len(found)}
 
 
 def _compared(sweeps: Sequence[Sweep]) -> list[Board]:

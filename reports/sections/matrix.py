@@ -35,7 +35,7 @@ def cross_judge(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
 
 
 def shading(group: Group) -> Shade:
-    """From the values of a square to a shade in [-1, 1]: 0 at the group's origin, above it where better, 1 the furthest.
+    """From the values of a square to a shade in [-1, 1]: 0 at the group's origin, above 0 where better, 1 furthest.
 
     Without an origin a shade in [0, 1], 1 the best.
     """
