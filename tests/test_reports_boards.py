@@ -312,6 +312,29 @@ def test_the_verdict_and_the_comparisons_count_the_same_policies() -> None:
     assert (count["better"], count["worse"], count["of"]) == (2, 1, 3)
 
 
+def test_the_summary_names_each_judges_leader_its_difference_and_who_is_level_with_it() -> None:
+    scores = {
+        "onpo/a": (0.60, 0.55, 0.65),
+        "dpo/a": (0.58, 0.53, 0.63),
+        "slic/a": (0.40, 0.35, 0.45),
+        "dpo/b": (0.52, 0.47, 0.57),
+        "onpo/b": (0.40, 0.35, 0.45),
+        "sft": (0.5, 0.45, 0.55),
+    }
+    pairs = [comparison("onpo/a", "sft", 0.1, 0.001), comparison("sft", "dpo/b", -0.02, 0.5)]
+    (table,) = verdict([sweep_of(scores, [*pairs, comparison("onpo/a", "dpo/a", 0.02, 0.4)])])["summary"]
+    squares = {row["judge"]: row["cells"][0] for row in table["rows"]}
+    assert [squares[judge]["leader"] for judge in "ab"] == ["onpo", "dpo"]
+    assert [(f.value, f.text) for f in squares["a"]["differences"]] == [(0.1, "+0.100")]
+    assert [f.value for f in squares["b"]["differences"]] == [0.02]
+    assert [squares[judge]["sure"] for judge in "ab"] == [True, False]
+    assert [squares[judge]["level"] for judge in "ab"] == ["dpo", ""]
+
+
+def test_there_is_no_summary_where_no_judge_trained_two_arms() -> None:
+    assert verdict([sweep_of({"onpo/a": (0.6, 0.5, 0.7), "dpo/b": (0.6, 0.5, 0.7)})])["summary"] == []
+
+
 def test_the_caveats_say_where_the_untrained_policy_stands_apart_from_the_baseline() -> None:
     scores = {"onpo/j": (0.83, 0.8, 0.86), "dpo/j": (0.82, 0.8, 0.86), "sft": (0.81, 0.78, 0.84)}
     apart = (

@@ -26,6 +26,7 @@ from reports.numbers import Metric
 from reports.sections.caveats import CONTROLS as UNTRAINED
 from reports.sections.caveats import caveats
 from reports.sections.common import Prose, Strong, counted, figure, interval, listed, p_note, side, where
+from reports.sections.summary import summary
 from reports.tables import Row, Sweep, unique
 
 CONTROLS = {"sft": "the untrained policy"} | {
@@ -37,7 +38,7 @@ MOST_TASKS = 4  # of a board that scores its tasks alone
 
 
 def verdict(sweeps: Sequence[Sweep]) -> dict[str, Any]:
-    """The findings, board by board, an independent grader before one that trained, and the caveats."""
+    """The findings, board by board, an independent grader before one that trained, their summary, the caveats."""
     views = [view for board in boards(sweeps) for view in (board.views[:MOST_TASKS] if board.is_of_tasks else [board])]
     found = [group for view in views if view.lead.sign for group in groups(sweeps, view)]
     found = [group for group in found if any(row["value"] is not None for row in group.trained)]
@@ -51,6 +52,7 @@ def verdict(sweeps: Sequence[Sweep]) -> dict[str, Any]:
             {"where": where(group, several), "sentences": finding(group), "tags": _tags(group)} for group in found
         ],
         "algorithms": [prose for group in found for prose in algorithms(group, several)],
+        "summary": summary(found),
         "caveats": caveats(sweeps, found),
     }
 
