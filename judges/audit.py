@@ -61,8 +61,8 @@ def audit(labels: Sequence[LabelledPair], verdicts: Sequence[Verdict], *, seed: 
     without a verdict are left out of all but `n` and `coverage`.
 
     Returns:
-        `n`: labelled pairs. `coverage`: share of the verdicts given that did not fail; a pair without any counts as
-            one that failed.
+        `n`: labelled pairs; `prompts`: those that they are of. `coverage`: share of the verdicts given that did not
+            fail; a pair without any counts as one that failed.
         `judged`: pairs with a verdict; `one_order_failed`: of these, pairs with a verdict in one order only because the
             other failed. `failures`: failed verdicts by kind.
         `accuracy`: share of pairs whose class is the label's. `accuracy_by_order`: the same for each order by itself;
@@ -94,6 +94,7 @@ def audit(labels: Sequence[LabelledPair], verdicts: Sequence[Verdict], *, seed: 
         values = dict(zip((*RATIOS, "kappa"), _figures(by_prompt.sum(axis=0, keepdims=True))[0].tolist(), strict=True))
     figures = {
         "n": len(labels),
+        "prompts": int(prompt.max()) + 1,
         "coverage": sum(each.status == OK for each in verdicts) / (len(verdicts) + unasked),
         "judged": int((~np.isnan(mean)).sum()),
         "one_order_failed": case.half_failed(verdicts),

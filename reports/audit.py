@@ -14,6 +14,7 @@ from reports.sections.common import Figure, Prose, Strong, counted, figure
 Row = Mapping[str, Any]
 SHARE = Metric(name="share", decimals=3)
 NATS = Metric(name="nats", decimals=4)
+FEW_PROMPTS = 20  # fewer give a bootstrap over prompts too little to draw from
 LONGEST = 4000  # characters of a text that are shown
 # Title, key among the figures and their intervals, what it means.
 TABLES = {
@@ -57,7 +58,7 @@ def _content(about: Row, figures: Row, disagreements: Sequence[Row]) -> dict[str
         "about": about,
         "headline": _headline(figures),
         "caveats": _caveats(figures),
-        "counts": _cells(figures, ("n", "judged", "coverage", "one_order_failed")),
+        "counts": _cells(figures, ("n", "prompts", "judged", "coverage", "one_order_failed")),
         "failures": [(kind, figure(count)) for kind, count in figures["failures"].items()],
         "tables": {name: _table(figures, rows) for name, rows in TABLES.items()},
         "matched": _cells(figures["matched_length"], ("accuracy", "n")),
@@ -81,12 +82,19 @@ def _headline(figures: Row) -> Prose:
     if figures["accuracy"] is None:
         return [f"No verdict to hold against {counted(figures['n'], 'label')}."]
     low, high = figures["intervals"]["accuracy"]
-    agreed = ["People’s verdict on ", Strong(_percent(figures["accuracy"]))]
+    agreed = ["The judge gives people’s verdict on ", Strong(_percent(figures["accuracy"]))]
     return [*agreed, f" of {counted(figures['judged'], 'pair')} ({_percent(low)} to {_percent(high)})."]
 
 
 def _caveats(figures: Row) -> list[Prose]:
     found: list[Prose] = []
+    if figures["prompts"] < FEW_PROMPTS:
+        few = [
+            "The pairs are of ",
+            figure(figures["prompts"]),
+            f" {'prompt' if figures['prompts'] == 1 else 'prompts'}",
+        ]
+        found.append([*few, f": intervals over fewer than {FEW_PROMPTS} are too narrow to rely on."])
     if figures["coverage"] < 1:
         found.append(["Not every question has a verdict: coverage is ", figure(figures["coverage"], SHARE), "."])
     if figures["one_order_failed"]:

@@ -228,6 +228,39 @@ def against_start(group: Group, row: Row) -> int | None:
     return better(group, row, start)
 
 
+def tested_to_start(group: Group, row: Row) -> bool:
+    """Whether a paired comparison says how a policy stands to the untrained one."""
+    start = group.control("sft")
+    return start is not None and not start_is_null(group) and tested(group, row["cell"], start["cell"])
+
+
+def arms(group: Group) -> list[list[Row]]:
+    """The trained rows by arm and training judge, a row a seed; the arm with the best median seed first."""
+    rows = [row for row in group.trained if row["value"] is not None]
+    found = grouped(rows, lambda row: (group.sweep.info[row["cell"]]["arm"], row["judge"])).values()
+    return sorted(found, key=median_first(group.board.lead))
+
+
+def by_prompt(group: Group) -> Group:
+    """The same policies under the metric whose values are compared prompt by prompt; as it is where none is."""
+    view = compared([group.sweep], group.board)
+    found = (g for g in groups([group.sweep], view) if (g.policy, g.grader) == (group.policy, group.grader))
+    return group if view == group.board else next(found, group)
+
+
+def standings(group: Group) -> tuple[Group, dict[str, int | None]]:
+    """Each trained cell's standing to the untrained policy, and the group whose metric tells it.
+
+    That is the metric compared by prompt where it tests every cell against the untrained policy, else the board's own.
+    """
+    paired = by_prompt(group)
+    cells = {row["cell"] for row in group.trained if row["value"] is not None}
+    rows = [row for row in paired.trained if row["cell"] in cells]
+    if {row["cell"] for row in rows} != cells or not all(tested_to_start(paired, row) for row in rows):
+        paired, rows = group, [row for row in group.trained if row["value"] is not None]
+    return paired, {row["cell"]: against_start(paired, row) for row in rows}
+
+
 def graders(sweeps: Sequence[Sweep]) -> list[str]:
     """The graders in order of first appearance."""
     return unique(row["grader"] for sweep in sweeps for row in sweep.results if row["grader"])

@@ -39,7 +39,7 @@ def build(sweeps: Sequence[Path], out: Path) -> Path:
     found = read_sweeps(sweeps)
     environment = template_environment()
     several = {"several": len(found) > 1, "several_policies": not all(sweep.one_policy for sweep in found)}
-    common = {"sweeps": found, "pages": PAGES, **several, **assets()}
+    common = {"sweeps": found, "pages": _pages(found), **several, **assets()}
     contents = {"index": _index, "training": _training, "comparisons": _comparisons, "samples": _samples}
     out.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
@@ -47,6 +47,12 @@ def build(sweeps: Sequence[Path], out: Path) -> Path:
         text = environment.get_template(f"{name}.html").render(**common, **content(found), filters=offered, page=name)
         (out / f"{name}.html").write_text(text, encoding="utf-8", errors="replace", newline="\n")
     return out / "index.html"
+
+
+def _pages(sweeps: Sequence[Sweep]) -> list[tuple[str, str]]:
+    """The pages of the menu: those with something on them."""
+    held = {"training": "dynamics", "comparisons": "comparisons", "samples": "samples"}
+    return [page for page in PAGES if page[0] not in held or any(getattr(sweep, held[page[0]]) for sweep in sweeps)]
 
 
 def _index(sweeps: Sequence[Sweep]) -> dict[str, Any]:

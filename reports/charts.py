@@ -66,8 +66,17 @@ def finite(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None and math.isfinite(value)]
 
 
-def extent(values: Iterable[float | None], *, log: bool = False, margin: float = 0.04) -> tuple[float, float]:
-    """The drawn range of some values, a little wider than they are; (0, 1) without any, (1, 10) on a log axis."""
+def extent(
+    values: Iterable[float | None],
+    *,
+    log: bool = False,
+    margin: float = 0.04,
+    limits: tuple[float, float] | None = None,
+) -> tuple[float, float]:
+    """The drawn range of some values, a little wider than they are; (0, 1) without any, (1, 10) on a log axis.
+
+    `limits`: the ends of a scale, which the margin does not pass.
+    """
     known = [value for value in finite(values) if value > 0 or not log]
     if not known:
         return (1.0, 10.0) if log else (0.0, 1.0)
@@ -75,7 +84,8 @@ def extent(values: Iterable[float | None], *, log: bool = False, margin: float =
     if log:
         return (low / 1.15, high * 1.15)
     pad = (high - low) * margin or abs(high) * 0.1 or 0.5
-    return (low - pad, high + pad)
+    floor, ceiling = limits or (-math.inf, math.inf)
+    return (min(low, max(low - pad, floor)), max(high, min(high + pad, ceiling)))
 
 
 def whisker(axis: Axis, value: float | None, low: float | None, high: float | None) -> dict[str, Any] | None:

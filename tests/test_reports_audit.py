@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_reports_pages import Page
 
 import reports
+from judges.agreement import log_loss
 from judges.audit import audit, disagreements
 from judges.files import LabelledPair, Verdict
 
@@ -84,3 +86,25 @@ def test_long_texts_are_cut_and_counted(tmp_path: Path, size: int) -> None:
     labels = [LabelledPair("1", "p", "a" * size, "b", ("first",))]
     _, found, _ = page(labels, [Verdict("1", "original", 0.0, "ok")], tmp_path)
     assert ("1000 more characters" in found.texts("small")) == (size > 4000)
+
+
+def test_the_headline_is_a_sentence_and_says_nothing_of_lengths_that_no_pair_has(tmp_path: Path) -> None:
+    labels = [LabelledPair("1", "p", "a" * 90, "b", ("first",)), LabelledPair("2", "q", "a", "b" * 90, ("first",))]
+    _, found, _ = page(labels, [Verdict("1", "original", 1.0, "ok"), Verdict("2", "original", 1.0, "ok")], tmp_path)
+    assert "The judge gives people’s verdict on  of 2 pairs" in found.texts("p")
+    assert "100.0%" in found.texts("b")
+    assert "No pair with a verdict has lengths that differ by at most 10%" in found.texts("p")
+
+
+def test_certain_verdicts_are_clipped_as_the_page_says(tmp_path: Path) -> None:
+    _, found, _ = page(*case(), tmp_path)
+    cost = log_loss(np.array([0.0]), np.array([1.0]))
+    assert f"each that is wrong adds {cost:.1f} nats" in found.texts("p")
+    assert cost == pytest.approx(-np.log(1e-12))
+
+
+@pytest.mark.parametrize(("prompts", "few"), [(19, True), (20, False)])
+def test_few_prompts_are_a_caveat(tmp_path: Path, prompts: int, few: bool) -> None:
+    labels = [LabelledPair(str(i), f"p{i}", "a", "b", ("first",)) for i in range(prompts)]
+    _, found, _ = page(labels, [Verdict(pair.id, "original", 1.0, "ok") for pair in labels], tmp_path)
+    assert ("intervals over fewer than 20 are too narrow" in found.texts("li")) is few

@@ -258,6 +258,19 @@ def test_a_half_finished_sweep_says_what_is_missing(tmp_path: Path, kept: tuple[
     assert ("Nothing to rank yet" in text) is ("results.parquet" not in kept or len(kept) < 2)
 
 
+def test_what_is_empty_is_not_in_a_menu(report: Path, tmp_path: Path) -> None:
+    game = reports.build([world.game_sweep(tmp_path / "game")], tmp_path / "out").parent
+    links = {
+        folder: {a["href"] for tag, a, _ in Page(folder / "index.html").elements if tag == "a" and "href" in a}
+        for folder in (report, game)
+    }
+    empty = {"#cross", "#comparisons", "#samples"}
+    pages = {"training.html", "comparisons.html", "samples.html"}
+    assert empty | pages | {"#curves", "#leaderboards"} <= links[report]
+    assert not (empty | pages) & links[game]
+    assert {"#curves", "#leaderboards", "#matrix", "#cells"} <= links[game]
+
+
 def test_empty_tables_are_as_good_as_none(tmp_path: Path) -> None:
     for name in ("results", "comparisons", "dynamics"):
         pd.DataFrame({"cell": pd.Series([], dtype=object)}).to_parquet(tmp_path / f"{name}.parquet")

@@ -7,6 +7,7 @@ import pytest
 import reports_world as world
 from test_reports_boards import prose
 
+from reports.charts import extent
 from reports.numbers import metric
 from reports.sections.samples import marked, messages
 from reports.sections.training import always_zero, dynamics, styles
@@ -24,8 +25,12 @@ def test_figures_of_training_are_placed_within_their_iteration(tmp_path: Path) -
 
 
 def figures(tmp_path: Path, heights: dict[str, float], judges: tuple[str, ...] = ("llm",)) -> Sweep:
-    """A sweep with one training figure: an arm's reaches its height, the untrained policy's is 0.5."""
-    matrix = [*world.cells(heights, judges, [0]), {**world.CONTROLS[0], "state": "done"}]
+    """A sweep with one training figure: an arm's reaches its height, the untrained policy's is 0.5, `longest`'s 0.9."""
+    heights, controls = {**heights, "longest": 0.9}, (world.CONTROLS[0], world.CONTROLS[2])
+    matrix = [
+        *world.cells(heights, judges, [0])[: -len(judges)],
+        *({**control, "state": "done"} for control in controls),
+    ]
     rows = [
         {"cell": cell["cell"], "trainer": cell["trainer"], "metric": "loss", "iteration": i, "step": i, "value": value}
         for cell in matrix
@@ -141,4 +146,14 @@ def test_figures_that_are_zero_throughout_are_named_and_not_drawn(tmp_path: Path
     sweep = figures(tmp_path, {"onpo": 1.0})
     sweep.dynamics.extend({**row, "metric": "pair/failed", "value": 0} for row in list(sweep.dynamics))
     assert [facet["name"] for facet in dynamics([sweep])] == ["loss"]
-    assert always_zero([sweep]) == ["pair / failed"]
+    assert always_zero([sweep]) == ["pairs without a verdict, because it failed"]
+
+
+def test_the_axis_of_a_share_ends_at_zero_and_one(tmp_path: Path) -> None:
+    sweep = figures(tmp_path, {"onpo": 1.0, "dpo": 0.0})
+    sweep.dynamics[:] = [{**row, "metric": "finished"} for row in sweep.dynamics]
+    (facet,) = dynamics([sweep])
+    for panel in facet["panels"]:
+        assert (_height(panel, 0.0), _height(panel, 1.0)) == (panel["height"] - 24, 10)
+    assert extent([0.2, 0.99], limits=(0, 1)) == (pytest.approx(0.1684), 1)
+    assert extent([-0.2, 0.5], limits=(0, 1))[0] == -0.2  # what is there is drawn

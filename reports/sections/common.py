@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from reports.boards import Group
 from reports.charts import Line, Point
 from reports.numbers import Metric, show, show_p
 from reports.tables import Row, Sweep, grouped, is_control, unique
@@ -94,3 +95,25 @@ def cell_lines(sweep: Sweep, rows: Sequence[Row], key: str, point: Callable[[Row
             Line(name=info[key], label=label, slot=names.index(info[key]), points=points, data=tags(sweep, info))
         )
     return lines
+
+
+def where(group: Group, several: bool) -> str:
+    """'board, graded by grader'; the start policy and the sweep where there are several."""
+    graded = f", graded by {group.grader}" if group.grader else ""
+    policies = len({row["policy"] for row in group.sweep.info.values()}) > 1
+    return (
+        " · ".join(filter(None, (group.board.name, group.board.lead.category)))
+        + graded
+        + (f", {group.policy}" if policies else "")
+        + (f" ({group.sweep.name})" if several else "")
+    )
+
+
+def side(group: Group, standing: int) -> str:
+    """The side of a value on which the better (+1) or the worse (-1) lie."""
+    return "above" if standing * group.board.lead.sign > 0 else "below"
+
+
+def is_game(sweep: Sweep) -> bool:
+    """Whether every cell plays an exact game, which is its own judge: nothing is drawn, and nothing is answered."""
+    return {row["judge"] for row in sweep.info.values() if row["judge"]} == {"game"}

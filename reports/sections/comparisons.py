@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from reports.boards import Board, Group, alpha, boards, compared, comparisons, groups, oriented, significant
+from reports.boards import (
+    Board,
+    Group,
+    against_start,
+    alpha,
+    boards,
+    compared,
+    comparisons,
+    groups,
+    oriented,
+    significant,
+    tested_to_start,
+)
 from reports.charts import Axis, whisker, whisker_axis
 from reports.numbers import Metric, metric
 from reports.sections.common import figure, p_figure
 from reports.sections.leaderboard import ends
+from reports.sections.matrix import pale
 from reports.tables import Row, Sweep, grouped, is_control, unique
 
 SHOWN = 36  # comparisons on the main page
@@ -24,13 +37,21 @@ def telling(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
     """
     blocks = []
     for board in _compared(sweeps):
-        rows = [pair for group in groups(sweeps, board) for pair in _telling(group)]
+        found = groups(sweeps, board)
+        rows = [pair for group in found for pair in _telling(group)]
         rows = list({(sweep.name, *map(str, row.values())): (sweep, row) for sweep, row in rows}.values())
         if rows:
             lines = _lines(rows[:SHOWN], whisker_axis(_reach([row for _, row in rows[:SHOWN]]), 0.0))
-            sure = sum(line["sure"] for line in lines)
-            blocks.append({"board": board, "rows": lines, "sure": sure, "left": len(rows) - len(lines)})
+            counts = [_counts(group) for group in found if any(tested_to_start(group, row) for row in group.trained)]
+            blocks.append({"board": board, "rows": lines, "counts": counts, "left": len(rows) - len(lines)})
     return blocks
+
+
+def _counts(group: Group) -> dict[str, Any]:
+    """How many trained policies are separably better and worse than the untrained one, of those that are tested."""
+    found = [against_start(group, row) for row in group.trained if tested_to_start(group, row)]
+    tags = {"grader": group.grader, "sweep": group.sweep.name}
+    return {"tags": tags, "better": found.count(1), "worse": found.count(-1), "of": len(found)}
 
 
 def _compared(sweeps: Sequence[Sweep]) -> list[Board]:
@@ -107,12 +128,8 @@ def _matrix(group: Group, claim: str, judge: str, rows: Sequence[Row], names: Se
 def _square(row: Row | None, lead: Metric, reach: float) -> dict[str, Any] | None:
     if row is None or row["difference"] is None:
         return None
-    shade = round((lead.sign or 1) * row["difference"] / reach, 2)
-    return {
-        "figure": figure(row["difference"], lead, signed=True),
-        "shade": shade,
-        "sure": significant(row, alpha([row])),
-    }
+    shade, sure = round((lead.sign or 1) * row["difference"] / reach, 2), significant(row, alpha([row]))
+    return {"figure": figure(row["difference"], lead, signed=True), "shade": pale(shade, sure), "sure": sure}
 
 
 def _lines(rows: Sequence[tuple[Sweep, Row]], axis: Axis) -> list[dict[str, Any]]:

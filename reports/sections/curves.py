@@ -58,7 +58,8 @@ def _score_panels(sweep: Sweep, metric: Metric, rows: Sequence[Row]) -> list[dic
     """A panel a start policy and training judge, all with the same axes."""
     values = [row[key] for row in rows for key in ("value", "ci_low", "ci_high")]
     null = None if metric.log else near(metric.null, values)
-    y = extent([*values, null], log=metric.log)
+    scale = None if metric.low is None or metric.high is None else (metric.low, metric.high)
+    y = extent([*values, null], log=metric.log, limits=scale)
     x = extent((row["iteration"] for row in rows), log=metric.log, margin=0)
     panels = grouped(rows, lambda row: (row["policy"], row["judge"]))
     longest = max(len({row["iteration"] for row in members}) for members in panels.values())

@@ -34,8 +34,7 @@ def leaderboard(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
 def _table(sweeps: Sequence[Sweep], board: Board, others: Sequence[Metric]) -> dict[str, Any]:
     found = groups(sweeps, board)
     rows = [row for group in found for row in group.rows]
-    reach = [row[key] for row in rows if row["trainer"] not in FAR for key in ("value", "ci_low", "ci_high")]
-    axis, null = whisker_axis(reach, board.lead.null, log=board.lead.log), near(board.lead.null, reach)
+    axis = whisker_axis(_reach(rows), board.lead.null, log=board.lead.log)
     lines = [line for index, group in enumerate(found) for line in _lines(group, axis, others, first=index > 0)]
     same = [key for key in COUNTS if len({tuple(line["counts"][key]) for line in lines}) == 1]
     return {
@@ -43,12 +42,16 @@ def _table(sweeps: Sequence[Sweep], board: Board, others: Sequence[Metric]) -> d
         "lead": board.lead,
         "others": others,
         "rows": lines,
-        "null_x": None if null is None else axis(null),
         "level": next((row["ci_level"] for row in rows if row["ci_low"] is not None), None),
         "counts": [key for key in COUNTS if key not in same],
         "same": [(key, lines[0]["counts"][key][0]) for key in same if lines[0]["counts"][key]],
         "varies": _varying(rows),
     }
+
+
+def _reach(rows: Sequence[Row]) -> list[float | None]:
+    """What the axis of some rows' whiskers must show."""
+    return [row[key] for row in rows if row["trainer"] not in FAR for key in ("value", "ci_low", "ci_high")]
 
 
 def _varying(rows: Sequence[Row]) -> set[str]:
@@ -63,9 +66,14 @@ def _lines(group: Group, axis: Axis, others: Sequence[Metric], *, first: bool) -
     rank = ranks(group) if board.lead.sign else {}
     found = _found(group, others)
     arms = grouped(group.rows, lambda row: (info[row["cell"]]["arm"], row["judge"], row["iteration"]))
-    key = median_first(board.lead)
+    key, start = median_first(board.lead), group.control("sft")
+    null = start["value"] if start and start["value"] is not None else board.lead.null
+    null = near(
+        null, (row[k] for row in group.rows if row["trainer"] not in FAR for k in ("value", "ci_low", "ci_high"))
+    )
     ordered = sorted(arms.values(), key=lambda rows: (is_control(rows[0]), *key(rows)))
-    lines = [_line(group, rows, rank, found, axis) for rows in ordered]
+    at = {"null_x": None if null is None else axis(null)}
+    lines = [_line(group, rows, rank, found, axis) | at for rows in ordered]
     lines[0]["first"] = first
     return lines
 

@@ -6,22 +6,19 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from reports.boards import Board, Group, boards, groups
+from reports.boards import Group, against_start, boards, groups
 from reports.charts import finite, near
 from reports.sections.common import figure, spread
 from reports.tables import Row, Sweep, grouped, is_control, unique
 
+PALE = 0.25  # the deepest shade of a difference that is not separable from zero
 Shade = Callable[[Sequence[float]], float]
 
 
 def trainer_by_judge(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
     """One heat map a metric and grader: rows are arms, columns the judges that trained them; the controls apart."""
-    maps = []
-    for board in (view for of in boards(sweeps) for view in of.views):
-        found = groups(sweeps, board)
-        shade = shading(board, [row for group in found for row in group.rows])
-        maps += [_by_judge(group, shade) for group in found if group.trained]
-    return maps
+    views = [view for of in boards(sweeps) for view in of.views]
+    return [_by_judge(group) for view in views for group in groups(sweeps, view) if group.trained]
 
 
 def cross_judge(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
@@ -31,35 +28,45 @@ def cross_judge(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
     """
     maps = []
     for board in (view for of in boards(sweeps) for view in of.views):
-        found = groups(sweeps, board)
-        shade = shading(board, [row for group in found for row in group.rows])
-        for of_policy in grouped(found, lambda group: (group.sweep.name, group.policy)).values():
+        for of_policy in grouped(groups(sweeps, board), lambda group: (group.sweep.name, group.policy)).values():
             if len(of_policy) > 1:
-                maps += _crossed(of_policy, shade)
+                maps += _crossed(of_policy)
     return maps
 
 
-def shading(board: Board, rows: Sequence[Row]) -> Shade:
-    """From the values of a square to a shade, 1 the best: in [-1, 1] around a null value nearby, else in [0, 1]."""
+def shading(group: Group) -> Shade:
+    """From the values of a square to a shade in [-1, 1]: 0 at the group's origin, above 0 where better, 1 furthest.
+
+    Without an origin a shade in [0, 1], 1 the best.
+    """
+    lead, at = group.board.lead, origin(group)
 
     def scaled(values: Iterable[float]) -> list[float]:
-        return [math.log10(value) for value in values if value > 0] if board.lead.log else list(values)
+        return [math.log10(value) for value in values if value > 0] if lead.log else list(values)
 
-    values, sign = scaled(finite(row["value"] for row in rows if row["judge"])), board.lead.sign or 1
-    null = None if board.lead.log else near(board.lead.null, values)
-    low, high = min(values, default=0.0), max(values, default=0.0)
-    origin = null if null is not None else low if sign > 0 else high
-    reach = max((abs(value - origin) for value in values), default=0) or 1
+    values, sign = scaled(finite(row["value"] for row in group.trained)), lead.sign or 1
+    worst = min(values, default=0.0) if sign > 0 else max(values, default=0.0)
+    start = worst if at is None else scaled([at])[0]
+    reach = max((abs(value - start) for value in values), default=0) or 1
 
     def shade(found: Sequence[float]) -> float:
-        known = scaled(found) or [origin + sign * reach]  # a gap of exactly 0 has no logarithm and is the best there is
-        return round(sign * (sum(known) / len(known) - origin) / reach, 2)
+        known = scaled(found) or [start + sign * reach]  # a gap of exactly 0 has no logarithm and is the best there is
+        return round(sign * (sum(known) / len(known) - start) / reach, 2)
 
     return shade
 
 
-def _by_judge(group: Group, shade: Shade) -> dict[str, Any]:
-    sweep, rows = group.sweep, group.trained
+def origin(group: Group) -> float | None:
+    """What a group's values are held against: the untrained policy's, else a null value nearby, else None."""
+    start, lead = group.control("sft"), group.board.lead
+    found = start["value"] if start and finite([start["value"]]) else None
+    if found is None:
+        found = near(lead.null, finite(row["value"] for row in group.trained))
+    return None if lead.log and found is not None and found <= 0 else found
+
+
+def _by_judge(group: Group) -> dict[str, Any]:
+    sweep, rows, shade = group.sweep, group.trained, shading(group)
     cells = [row for row in sweep.info.values() if row["policy"] == group.policy and not is_control(row)]
     judges, arms = unique(row["judge"] for row in cells), unique(row["arm"] for row in cells)
     placed = grouped(rows, lambda row: (sweep.info[row["cell"]]["arm"], row["judge"]))
@@ -69,7 +76,7 @@ def _by_judge(group: Group, shade: Shade) -> dict[str, Any]:
     )
 
     def square(arm: str, judge: str) -> dict[str, Any]:
-        return _square(placed.get((arm, judge), []), undone.get((arm, judge), []), group.board, shade)
+        return _square(placed.get((arm, judge), []), undone.get((arm, judge), []), group, shade)
 
     controls = [row for row in group.ordered if is_control(row)]
     return {
@@ -79,12 +86,21 @@ def _by_judge(group: Group, shade: Shade) -> dict[str, Any]:
         "grader": group.grader,
         "columns": judges,
         "rows": [{"name": arm, "cells": [square(arm, judge) for judge in judges]} for arm in arms],
+        "around": _around(group),
         "controls": [{"trainer": row["trainer"], "value": figure(row["value"], group.board.lead)} for row in controls],
     }
 
 
-def _crossed(of_policy: Sequence[Group], shade: Shade) -> list[dict[str, Any]]:
-    first = of_policy[0]
+def _around(group: Group) -> dict[str, Any] | None:
+    """The value at which a map is white, and whether it is the untrained policy's."""
+    at, start = origin(group), group.control("sft")
+    if at is None:
+        return None
+    return {"value": figure(at, group.board.lead), "untrained": start is not None and start["value"] == at}
+
+
+def _crossed(of_policy: Sequence[Group]) -> list[dict[str, Any]]:
+    first, shades = of_policy[0], [shading(group) for group in of_policy]
     rows = [row for group in of_policy for row in group.trained]
     order = list(first.sweep.info)
     rows.sort(key=lambda row: order.index(row["cell"]))
@@ -101,8 +117,8 @@ def _crossed(of_policy: Sequence[Group], shade: Shade) -> list[dict[str, Any]]:
                 {
                     "name": judge,
                     "cells": [
-                        _square([r for r in of_judge if r["grader"] == group.grader], [], first.board, shade)
-                        for group in of_policy
+                        _square([r for r in of_judge if r["grader"] == group.grader], [], group, shade)
+                        for group, shade in zip(of_policy, shades, strict=True)
                     ],
                 }
                 for judge, of_judge in grouped(members, lambda row: row["judge"]).items()
@@ -112,13 +128,25 @@ def _crossed(of_policy: Sequence[Group], shade: Shade) -> list[dict[str, Any]]:
     ]
 
 
-def _square(rows: Sequence[Row], undone: Sequence[Row], board: Board, shade: Shade) -> dict[str, Any]:
-    """One square: the value, or lowest and highest over seeds; the states of cells that are not done, and why."""
+def _square(rows: Sequence[Row], undone: Sequence[Row], group: Group, shade: Shade) -> dict[str, Any]:
+    """One square: the value, or lowest and highest over seeds; the states of cells that are not done, and why.
+
+    `sure`: every seed is separable from the untrained policy, to one side; None where nothing tells.
+    """
     values = finite(row["value"] for row in rows)
+    standings = {against_start(group, row) for row in rows if row["value"] is not None}
+    sure = None if None in standings or not standings else standings in ({1}, {-1})
     return {
-        "figures": spread(values, board.lead) if values else [],
-        "shade": shade(values) if values else None,
+        "figures": spread(values, group.board.lead) if values else [],
+        "shade": pale(shade(values), sure) if values else None,
+        "sure": sure,
         "own": any(row["judge"] and row["judge"] == row["grader"] for row in rows),
         "states": unique(cell["state"] for cell in undone),
         "reason": "; ".join(unique(cell["reason"] for cell in undone if cell["reason"]))[:300],
     }
+
+
+def pale(shade: float, sure: bool | None) -> float:
+    """A shade as it is drawn: below PALE where not separable from zero, above it where separable."""
+    size = abs(shade) if sure is None else PALE + (1 - PALE) * abs(shade) if sure else PALE * abs(shade)
+    return round(math.copysign(size, shade), 3)

@@ -18,11 +18,24 @@ CALLED = {
     "answers/repeated": "answers given before, share",
     "answers/words": "length of the answers, words",
     "response_length": "length of the responses, tokens",
+    "pair/pairs": "pairs trained on",
+    "pair/ties": "pairs without a winner",
+    "pair/dropped": "pairs dropped",
+    "pair/failed": "pairs without a verdict, because it failed",
+    "pair/truncated": "responses cut at the longest length",
+    "fit/truncated": "responses cut at the longest length, in the fit",
+    "stream/failed": "pairs without a verdict, because it failed, while streaming",
+    "stream/truncated": "responses cut at the longest length, while streaming",
     "finished": "responses that ended by themselves, share",
     "chosen_log_prob": "log-probability of the chosen response, nats",
     "margin": "margin, log π(w) − log π(l), nats",
     "grad_norm": "gradient norm before clipping",
     "lr": "learning rate",
+}
+# Figures by the policy that a pair is held against.
+AGAINST = {
+    "accuracy/": "pairs whose winner gained more than its loser, share, against the {} policy",
+    "log_ratio/": "log-ratio of the winner less that of the loser, nats, against the {} policy",
 }
 OWN_SCALES = 8  # panels of a row share their scale unless one reaches this many times as high as another
 
@@ -38,7 +51,7 @@ def dynamics(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
         for name in sorted(found, key=lambda name: not name.startswith("answers/")):
             if not any(row["value"] for row in found[name]):
                 continue
-            panels = _panels(sweep, found[name])
+            panels = _panels(sweep, found[name], _limits(name))
             own = len({tuple(panel["y_ticks"]) for panel in panels}) > 1
             legend = [(line["slot"], line["name"]) for line in _by_name(panels)] if len(panels) > 1 else []
             found_here = {"name": _called(name), "panels": panels, "own_scales": own, "legend": legend}
@@ -62,7 +75,15 @@ def _figures(sweep: Sweep) -> list[Row]:
 
 
 def _called(name: str) -> str:
+    for start, words in AGAINST.items():
+        if name.startswith(start):
+            return words.format(name.removeprefix(start))
     return CALLED.get(name) or name.replace("_", " ").replace("/", " / ")
+
+
+def _limits(name: str) -> tuple[float, float] | None:
+    """The ends that an axis of a share cannot pass."""
+    return (0.0, 1.0) if ", share" in _called(name) else None
 
 
 def styles(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
@@ -120,20 +141,23 @@ def _placed(sweep: Sweep) -> list[Row]:
     return placed
 
 
-def _panels(sweep: Sweep, rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _panels(sweep: Sweep, rows: Sequence[Row], limits: tuple[float, float] | None) -> list[dict[str, Any]]:
     """A panel an arm, a line a judge; where one judge trained and one scale serves, one panel with a line an arm."""
     trained = grouped(
         (row for row in rows if sweep.info[row["cell"]]["judge"]), lambda row: sweep.info[row["cell"]]["label"]
     )
-    start = [row["value"] for row in rows if is_control(sweep.info[row["cell"]])][-1:] if sweep.one_policy else []
+    start = [row["value"] for row in rows if row["trainer"] == "sft"][-1:] if sweep.one_policy else []
     heights = [max(abs(row["value"]) for row in members) for members in trained.values()]
     shared = max(heights, default=0) <= OWN_SCALES * min(filter(None, heights), default=0)
-    null = start[0] if start else None
+    null, every = start[0] if start else None, [row for of_arm in trained.values() for row in of_arm]
+
+    def y_of(members: Sequence[Row]) -> tuple[float, float]:
+        return extent([*(row["value"] for row in members), null], limits=limits)
+
     if shared and len({row["judge"] for row in sweep.info.values() if row["judge"]}) == 1:
-        members = [row for of_arm in trained.values() for row in of_arm]
-        return [{"tags": {}, **panel(cell_lines(sweep, members, "arm", _point), size=(330, 180), null=null)}]
-    common = extent([*(row["value"] for members in trained.values() for row in members), null]) if shared else None
-    return [_small(sweep, arm, members, common, null) for arm, members in trained.items()]
+        lines = cell_lines(sweep, every, "arm", _point)
+        return [{"tags": {}, **panel(lines, size=(330, 180), y=y_of(every), null=null)}]
+    return [_small(sweep, arm, members, y_of(every if shared else members), null) for arm, members in trained.items()]
 
 
 def _small(sweep: Sweep, arm: str, rows: Sequence[Row], y: Any, null: float | None) -> dict[str, Any]:

@@ -1,0 +1,165 @@
+"""What a reader must know before quoting the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reports.boards import Group, against_null, against_start, arms, better, tested, tested_to_start
+from reports.sections.common import Prose, counted, figure, is_game, listed, seeds_of, side, where
+from reports.sections.training import alarms
+from reports.tables import Row, Sweep, grouped, is_control, unique
+
+CONTROLS = {"longest": "the longest of several untrained answers", "constant": "one fixed answer"}
+FAR_APART = 1.5  # times as much work as another did
+
+
+def caveats(sweeps: Sequence[Sweep], found: Sequence[Group]) -> list[Prose]:
+    """What a reader must know before quoting the verdict."""
+    return [
+        *(caveat for sweep in sweeps for caveat in _undone(sweep)),
+        *_untrained_rivals(found),
+        *_one_seed(sweeps),
+        *_start_apart(found),
+        *_own_judge(found),
+        *_prompts(found),
+        *(caveat for sweep in sweeps for caveat in _coverage(sweep)),
+        *(caveat for sweep in sweeps for caveat in _work(sweep)),
+        *(caveat for group in found for caveat in _controls(group)),
+        *_alarms(sweeps),
+        *([f"{sweep.name}: no {listed(absent, 9)} yet."] for sweep in sweeps if (absent := _absent(sweep))),
+        *([f"{sweep.name}: {note}."] for sweep in sweeps for note in sweep.notes),
+    ]
+
+
+def _absent(sweep: Sweep) -> list[str]:
+    """What is not there yet; an exact game never has samples."""
+    return [name for name in sweep.absent if name != "samples" or not is_game(sweep)]
+
+
+def _undone(sweep: Sweep) -> list[Prose]:
+    by_state = grouped((c for c in sweep.cells if c["state"] != "done"), lambda cell: cell["state"])
+    total = counted(len(sweep.cells), "cell")
+    return [
+        [f"{sweep.name}: {len(cells)} of {total} {state}: {listed([sweep.called(cell['cell']) for cell in cells], 6)}."]
+        for state, cells in by_state.items()
+    ]
+
+
+def _one_seed(sweeps: Sequence[Sweep]) -> list[Prose]:
+    names = [sweep.name for sweep in sweeps if len(seeds_of([sweep])) == 1 and not is_game(sweep)]
+    if not names:
+        return []
+    where = f" in {listed(names)}" if len(sweeps) > 1 else ""
+    return [[f"One seed{where}: these are statements on these checkpoints, not on the algorithms."]]
+
+
+def _prompts(found: Sequence[Group]) -> list[Prose]:
+    """How many prompts each board's scores rest on."""
+    rows = [(group.board.name, row["n"]) for group in found for row in group.trained if row["n"] and row["ci_low"]]
+    counts = [
+        [figure(min(n for _, n in members)), f" ({board})", ", "]
+        for board, members in grouped(rows, lambda pair: pair[0]).items()
+    ]
+    if not counts:
+        return []
+    listing = [part for count in counts for part in count][:-1]
+    text = ". The intervals say how far scores would move with other prompts, not with other training runs."
+    return [["Prompts or questions behind a score: ", *listing, text]]
+
+
+def _own_judge(found: Sequence[Group]) -> list[Prose]:
+    rows = [row for group in found for row in group.trained]
+    own = [row for row in rows if row["judge"] and row["judge"] == row["grader"]]
+    if not own:
+        return []
+    return [[f"{len(own)} of {counted(len(rows), 'score')} come from the very judge that trained the policy (◆)."]]
+
+
+def _coverage(sweep: Sweep) -> list[Prose]:
+    rows = [row for row in sweep.final if row["coverage"] is not None and row["coverage"] < 1]
+    without = unique(sweep.called(row["cell"]) for row in rows if row["value"] is None)
+    rows = [row for row in rows if row["value"] is not None]
+    none = [[f"{sweep.name}: some score could not be computed for {listed(without, 6)}."]] if without else []
+    if not rows:
+        return none
+    worst = min(rows, key=lambda row: row["coverage"])
+    scores = {(row["cell"], row["leaderboard"], row["grader"]) for row in rows}
+    where = f"{sweep.called(worst['cell'])} on {worst['leaderboard']}" + (
+        f", graded by {worst['grader']}" if worst["grader"] else ""
+    )
+    start = f"{sweep.name}: {counted(len(scores), 'score')} with failed verdicts; lowest coverage "
+    return [[start, figure(worst["coverage"]), f" ({where})."], *none]
+
+
+def _untrained_rivals(found: Sequence[Group]) -> list[Prose]:
+    """The controls that share ranks with the best trained policy of a board."""
+    caveats = []
+    for name, what in CONTROLS.items():
+        rivals = [group for group in found if _shares_ranks(group, group.control(name))]
+        boards = listed([where(group, False) for group in rivals], 6)
+        if rivals:
+            text = f"The control {name} ({what}), without any training, shares ranks with the best trained policy on "
+            caveats.append([f"{text}{boards}."])
+    return caveats
+
+
+def _shares_ranks(group: Group, control: Row | None) -> bool:
+    if control is None or control["value"] is None:
+        return False
+    best = [row for row in arms(group)[0] if tested(group, row["cell"], control["cell"]) or row["ci_low"] is not None]
+    return control["ci_low"] is not None and any(better(group, row, control) <= 0 for row in best)
+
+
+def _start_apart(found: Sequence[Group]) -> list[Prose]:
+    """The boards where the untrained policy is not at the value where neither side is ahead."""
+    caveats: list[Prose] = []
+    for group in found:
+        start, lead = group.control("sft"), group.board.lead
+        if start is not None and start["value"] is not None and against_null(group, start):
+            text = f"The untrained policy itself has a {lead.label} of "
+            tail = f" on {where(group, False)}: read differences from it, not from "
+            caveats.append([text, figure(start["value"], lead), tail, figure(lead.null, lead), "."])
+    return caveats
+
+
+def _work(sweep: Sweep) -> list[Prose]:
+    """The least and the most that the arms of a sweep sampled and asked, where these are far apart."""
+    rows = {row["cell"]: row for row in sweep.final if not is_control(row)}.values()
+    said: Prose = []
+    for key in ("samples", "queries"):
+        known = [(row[key], sweep.info[row["cell"]]["arm"]) for row in rows if row[key] is not None]
+        least, most = min(known, default=(0, ""))[0], max(known, default=(0, ""))[0]
+        if most > FAR_APART * least:
+            ends = [unique(arm for value, arm in known if value == end) for end in (least, most)]
+            said += [", " if said else "", f"{key} a policy from ", figure(least), f" ({listed(ends[0])}) to "]
+            said += [figure(most), f" ({listed(ends[1])})"]
+    return [[f"The trainers of {sweep.name} did different amounts of work: ", *said, "."]] if said else []
+
+
+def _controls(group: Group) -> list[Prose]:
+    """A control that nothing trained, yet that beats the untrained policy or some trained one."""
+    caveats = []
+    for name, what in CONTROLS.items():
+        row = group.control(name)
+        if row is None or row["value"] is None:
+            continue
+        beaten = [other for other in group.trained if other["value"] is not None and better(group, row, other) > 0]
+        over = ["the untrained policy"] if against_start(group, row) == 1 else []
+        sure = all(tested(group, row["cell"], other["cell"]) for other in beaten) and (
+            not over or tested_to_start(group, row)
+        )
+        over += [f"{len(beaten)} of {len(group.trained)} trained policies"] if beaten else []
+        if over:
+            verb = "beats" if sure else f"lies, by its interval alone, {side(group, 1)}"
+            text = [f"The control {name} ({what}) {verb} {' and '.join(over)} on {where(group, False)} with "]
+            caveats.append([*text, figure(row["value"], group.board.lead), ", without any training."])
+    return caveats
+
+
+def _alarms(sweeps: Sequence[Sweep]) -> list[Prose]:
+    rang = alarms(sweeps)["rang"]
+    if not rang:
+        return []
+    cells = {(entry["tags"]["sweep"], entry["row"]["cell"]) for entry in rang}
+    names = unique(entry["name"] for entry in rang)
+    return [[f"Training alarms rang in {counted(len(cells), 'cell')}: {listed(names)}."]]
