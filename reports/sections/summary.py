@@ -49,7 +49,7 @@ def _square(group: Group, judge: str) -> dict[str, Any] | None:
         "of": len(of_judge),
         "differences": differences,
         "sure": sure,
-        "level": listed(level, MOST_LEVEL),
+        "level": "all others" if len(level) == len(others) > MOST_LEVEL else listed(level, MOST_LEVEL),
     }
 
 

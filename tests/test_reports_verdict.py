@@ -1,0 +1,249 @@
+"""The verdict's sentences, its summary and its caveats; on tables small enough to check by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import reports_world as world
+from test_reports_boards import Scores, comparison, prose, sweep_of
+
+from reports.sections.comparisons import telling
+from reports.sections.leaderboard import leaderboard
+from reports.sections.training import alarms
+from reports.sections.verdict import verdict
+from reports.tables import Sweep, read_sweep
+
+
+def test_the_verdict_names_the_best_its_margin_and_who_is_not_separable() -> None:
+    scores = {
+        "onpo/j": (0.60, 0.55, 0.65),
+        "dpo/j": (0.58, 0.53, 0.63),
+        "slic/j": (0.50, 0.46, 0.54),
+        "sft": (0.5, 0.45, 0.54),
+    }
+    pairs = [comparison("onpo/j", "sft", 0.1, 0.0004), comparison("onpo/j", "dpo/j", 0.02, 0.3)]
+    pairs += [
+        comparison("onpo/j", "slic/j", 0.1, 0.001),
+        comparison("dpo/j", "sft", 0.08, 0.01),
+        comparison("slic/j", "sft", 0.0, 1.0),
+    ]
+    text = prose(verdict([sweep_of(scores, pairs)])["findings"][0]["sentences"])
+    assert "onpo trained by j has the highest win rate, 0.600 (95% interval 0.550 to 0.650, n = 100)." in text
+    assert "It beats the untrained policy: difference +0.100 (interval +0.080 to +0.120, adjusted p <" in text
+    assert "Not separable from it: dpo · j." in text
+    assert "2 of the 3 trained policies beat the untrained one in win rate: onpo · j and dpo · j." in text
+
+
+SPREAD = {
+    "onpo/j": (0.80, 0.75, 0.85),
+    "dpo/j": (0.62, 0.58, 0.66),
+    "slic/j": (0.3, 0.2, 0.4),
+    "sft": (0.5, 0.45, 0.55),
+}
+
+
+def told(scores: Scores, pairs: list[dict[str, Any]] | None = None, better: str = "higher") -> str:
+    sweep = sweep_of(scores, pairs)
+    sweep.metrics["win_rate"] = {**sweep.metrics["win_rate"], "better": better}
+    return prose(verdict([sweep])["findings"][0]["sentences"])
+
+
+def test_where_nothing_is_tested_the_verdict_says_how_intervals_lie_and_claims_no_win() -> None:
+    text = told(SPREAD)
+    assert "Its interval lies above that of the untrained policy, which has 0.500." in text
+    assert "Its interval lies above those of all 2 other trained policies." in text
+    assert (
+        "The intervals of 2 of the 3 trained policies lie above that of the untrained one in win rate: onpo · j and dpo"
+        in text
+    )
+    assert "Below it: slic · j." in text
+    close = told({**SPREAD, "dpo/j": (0.79, 0.74, 0.84), "sft": (0.7, 0.6, 0.8)})
+    assert "Its interval overlaps that of the untrained policy" in close
+    assert "Its interval overlaps those of dpo · j." in close
+    assert not [word for word in ("beat", "worse", "separable") if word in text + close]
+
+
+def test_intervals_lie_below_where_lower_is_better() -> None:
+    text = told({"dpo/j": (0.2, 0.15, 0.25), "slic/j": (0.6, 0.55, 0.65), "sft": (0.4, 0.35, 0.45)}, better="lower")
+    assert "Its interval lies below that of the untrained policy" in text
+    assert "Its interval lies below those of all 1 other" in text
+    assert "The intervals of 1 of the 2 trained policies lie below that of the untrained one in win rate: dpo" in text
+    assert "Above it: slic · j." in text
+
+
+def test_a_control_that_may_hold_the_best_ones_rank_is_named_beside_it_and_first_before_quoting() -> None:
+    scores = {**SPREAD, "longest": (0.78, 0.72, 0.84), "constant": (0.2, 0.1, 0.3)}
+    text = told(scores)
+    control = "control longest (the longest of several untrained answers), without any training,"
+    assert f"The {control} has 0.780, with an interval that overlaps the best trained one’s." in text
+    assert "constant" not in text
+    caveats = verdict([sweep_of(scores)])["caveats"]
+    assert (
+        prose(caveats[:1])
+        == f"The {control} shares ranks with the best trained policy on head-to-head, graded by panel."
+    )
+    pairs = [comparison("onpo/j", "longest", 0.02, 0.4)]
+    assert "has 0.780, not separable from the best trained one." in told(scores, pairs)
+    assert "longest" not in told(scores, [comparison("onpo/j", "longest", 0.02, 0.001)])
+
+
+def test_the_headline_says_first_that_nothing_trained_beats_the_untrained_policy_and_what_scores_as_high() -> None:
+    scores = {
+        "onpo/j": (0.56, 0.5, 0.62),
+        "dpo/j": (0.4, 0.35, 0.45),
+        "sft": (0.56, 0.5, 0.62),
+        "constant": (0.6, 0.5, 0.7),
+    }
+    start = "No trained policy is separable from the untrained one: onpo trained by j has the highest win rate, 0.560"
+    pairs = [comparison("onpo/j", "sft", 0.0, 1.0), comparison("dpo/j", "sft", -0.16, 0.4)]
+    text = told(scores, pairs)
+    assert text.startswith(start)
+    assert "n = 100); the untrained policy has the same, 0.560; the control constant (one fixed answer)," in text
+    assert (
+        "without any training, has a higher one, 0.600, with an interval that overlaps the best trained one’s." in text
+    )
+    pairs[1]["p_adjusted"] = 0.001
+    assert told(scores, pairs).startswith("No trained policy beats the untrained one, and 1 is worse: onpo")
+    assert told(scores).startswith("No trained policy’s interval lies above that of the untrained one: onpo")
+
+
+def test_the_verdict_and_the_comparisons_count_the_same_policies() -> None:
+    scores = {
+        "onpo/j": (0.80, 0.7, 0.85),
+        "dpo/j": (0.62, 0.5, 0.66),
+        "slic/j": (0.3, 0.2, 0.4),
+        "sft": (0.5, 0.45, 0.55),
+        "longest": (0.7, 0.6, 0.8),
+    }
+    pairs = [comparison(cell, "sft", value[0] - 0.5, 0.01) for cell, value in scores.items() if cell != "sft"]
+    sweep = sweep_of(scores, pairs)
+    # A second metric leads, in which nothing is compared and all intervals overlap.
+    wide = [{**row, "metric": "official", "ci_low": 0.1, "ci_high": 0.9} for row in sweep.results]
+    sweep.results.extend(wide)
+    sweep.metrics["official"] = {"better": "higher", "official": True}
+    text = prose(verdict([sweep])["findings"][0]["sentences"])
+    assert "has the highest official" in text
+    assert (
+        "2 of the 3 trained policies beat the untrained one in win rate: onpo · j and dpo · j. Worse than it: slic"
+        in text
+    )
+    ((count,),) = [block["counts"] for block in telling([sweep])]
+    assert (count["better"], count["worse"], count["of"]) == (2, 1, 3)
+
+
+def test_the_summary_names_each_judges_leader_its_difference_and_who_is_level_with_it() -> None:
+    scores = {
+        "onpo/a": (0.60, 0.55, 0.65),
+        "dpo/a": (0.58, 0.53, 0.63),
+        "slic/a": (0.40, 0.35, 0.45),
+        "dpo/b": (0.52, 0.47, 0.57),
+        "onpo/b": (0.40, 0.35, 0.45),
+        "sft": (0.5, 0.45, 0.55),
+    }
+    pairs = [comparison("onpo/a", "sft", 0.1, 0.001), comparison("sft", "dpo/b", -0.02, 0.5)]
+    (table,) = verdict([sweep_of(scores, [*pairs, comparison("onpo/a", "dpo/a", 0.02, 0.4)])])["summary"]
+    squares = {row["judge"]: row["cells"][0] for row in table["rows"]}
+    assert [squares[judge]["leader"] for judge in "ab"] == ["onpo", "dpo"]
+    assert [(f.value, f.text) for f in squares["a"]["differences"]] == [(0.1, "+0.100")]
+    assert [f.value for f in squares["b"]["differences"]] == [0.02]
+    assert [squares[judge]["sure"] for judge in "ab"] == [True, False]
+    assert [squares[judge]["level"] for judge in "ab"] == ["dpo", ""]
+
+
+def test_the_summary_names_no_more_than_all_others() -> None:
+    scores = {f"{trainer}/a": (0.5, 0.4, 0.6) for trainer in ("onpo", "dpo", "slic", "inpo")}
+    (table,) = verdict([sweep_of(scores)])["summary"]
+    assert table["rows"][0]["cells"][0]["level"] == "all others"
+    scores["inpo/a"] = (0.2, 0.15, 0.25)
+    (table,) = verdict([sweep_of(scores)])["summary"]
+    assert table["rows"][0]["cells"][0]["level"] == "dpo and slic"
+
+
+def test_there_is_no_summary_where_no_judge_trained_two_arms() -> None:
+    assert verdict([sweep_of({"onpo/a": (0.6, 0.5, 0.7), "dpo/b": (0.6, 0.5, 0.7)})])["summary"] == []
+
+
+def test_the_caveats_say_where_the_untrained_policy_stands_apart_from_the_baseline() -> None:
+    scores = {"onpo/j": (0.83, 0.8, 0.86), "dpo/j": (0.82, 0.8, 0.86), "sft": (0.81, 0.78, 0.84)}
+    apart = (
+        "The untrained policy itself has a win rate of 0.810 on head-to-head, graded by panel: read differences from"
+    )
+    assert f"{apart} it, not from 0.500." in prose(verdict([sweep_of(scores)])["caveats"])
+    assert "itself" not in prose(verdict([sweep_of({**scores, "sft": (0.51, 0.48, 0.54)})])["caveats"])
+    (table,) = leaderboard([sweep_of(scores)])[0]["tables"]
+    assert {line["null_x"] for line in table["rows"]} == {table["rows"][-1]["whiskers"][0]["x"]}
+
+
+def test_the_caveats_name_the_least_and_the_most_work_where_they_are_far_apart() -> None:
+    scores = dict.fromkeys(("onpo/j", "dpo/j", "ipo-md/j", "sft"), (0.5, 0.4, 0.6))
+    sweep = sweep_of(scores, samples=150, queries=600)
+    sweep.results[2]["queries"] = 100
+    work = "The trainers of s did different amounts of work: queries a policy from 100 (ipo-md) to 600 (onpo and dpo)."
+    assert work in prose(verdict([sweep])["caveats"])
+    sweep.results[2]["queries"] = 400
+    assert "amounts of work" not in prose(verdict([sweep])["caveats"])
+
+
+def test_an_exact_game_has_no_caveat_of_seeds_or_samples(tmp_path: Path) -> None:
+    text = prose(verdict([read_sweep(world.game_sweep(tmp_path))])["caveats"])
+    assert "One seed" not in text
+    assert "samples" not in text
+
+
+def test_only_those_that_are_compared_by_prompt_are_called_separable() -> None:
+    text = told(SPREAD, [comparison("onpo/j", "dpo/j", 0.18, 0.001), comparison("onpo/j", "sft", 0.3, 0.001)])
+    assert "It beats the untrained policy: difference +0.300" in text
+    assert "It is separable from all 1 that are compared with it by prompt." in text
+    assert "Its interval lies above those of all 1 others." in text
+    assert "The intervals of 2 of the 3 trained policies lie above" in text
+
+
+def test_the_verdict_does_not_pick_the_luckiest_seed() -> None:
+    scores = {f"lucky/j/{s}": (v, v - 0.01, v + 0.01) for s, v in enumerate((0.9, 0.5, 0.5))}
+    scores |= {f"steady/j/{s}": (v, v - 0.01, v + 0.01) for s, v in enumerate((0.6, 0.61, 0.62))}
+    found = verdict([sweep_of(scores)])
+    assert "steady trained by j has the highest win rate at the median over 3 seeds: 0.600 to 0.620." in prose(
+        found["findings"][0]["sentences"]
+    )
+    assert "One seed" not in prose(found["caveats"])
+
+
+def test_only_comparisons_over_seeds_become_claims_on_algorithms() -> None:
+    scores = {"onpo/j": (0.6, 0.55, 0.65), "dpo/j": (0.5, 0.45, 0.55)}
+    pairs = [comparison("onpo", "dpo", 0.1, 0.001, "algorithm"), comparison("onpo", "slic", 0.01, 0.6, "algorithm")]
+    text = prose(verdict([sweep_of(scores, pairs)])["algorithms"])
+    assert "onpo beats dpo by a difference of +0.100" in text
+    assert "Not separable on head-to-head, graded by panel: onpo and slic." in text
+    assert verdict([sweep_of(scores, [comparison("onpo/j", "dpo/j", 0.1, 0.001)])])["algorithms"] == []
+
+
+def test_caveats_name_one_seed_own_judge_failed_verdicts_and_controls_that_score() -> None:
+    scores = {
+        "onpo/panel": (0.55, 0.52, 0.58),
+        "dpo/panel": (0.54, 0.51, 0.57),
+        "longest": (0.70, 0.66, 0.74),
+        "sft": (0.5, 0.5, 0.5),
+    }
+    text = prose(verdict([sweep_of(scores, coverage=0.875)])["caveats"])
+    assert "One seed: these are statements on these checkpoints" in text
+    assert "2 of 2 scores come from the very judge that trained the policy" in text
+    assert "lowest coverage 0.8750 (onpo · panel on head-to-head, graded by panel)" in text
+    control = "The control longest (the longest of several untrained answers)"
+    assert f"{control} lies, by its interval alone, above the untrained policy and 2 of 2 trained policies" in text
+    assert "0.700" in text
+    pairs = [comparison("longest", cell, 0.15, 0.001) for cell in ("onpo/panel", "dpo/panel", "sft")]
+    text = prose(verdict([sweep_of(scores, pairs)])["caveats"])
+    assert f"{control} beats the untrained policy and 2 of 2 trained policies" in text
+
+
+def test_caveats_name_cells_that_are_not_done_and_alarms_that_rang(tmp_path: Path) -> None:
+    sweep = read_sweep(world.language_sweep(tmp_path))
+    text = prose(verdict([sweep])["caveats"])
+    assert "stories: 1 of 15 cells missing: slic · llm." in text
+    assert "stories: 1 of 15 cells failed: slic · pairrm." in text
+    assert "Training alarms rang in 3 cells: collapse." in text
+    assert {entry["row"]["trainer"] for entry in alarms([sweep])["rang"]} == {"dpo"}
+
+
+def test_nothing_to_rank_gives_no_finding() -> None:
+    assert verdict([Sweep(name="empty")])["findings"] == []
+    assert verdict([sweep_of({"sft": (0.5, 0.4, 0.6)})])["findings"] == []
