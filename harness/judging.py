@@ -43,13 +43,22 @@ def judge_rows(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
     """
     trained = [stage for stage in plan.stages if stage.kind == "judge" and store.has(stage)]
     held = {str(stage.options["name"]): _read(store.path(stage) / "model" / "heldout.jsonl") for stage in trained}
-    prompts = next(([row["prompt"] for row in rows] for rows in held.values()), [])
+    prompts = _prompts(held)
     for metric in METRICS:
         values = {name: _values(rows, metric) for name, rows in held.items()}
         for name, of_pairs in values.items():
             made = prompt_bootstrap(_by_prompt(of_pairs, prompts))
             yield {"judge": name, "against": "", "metric": metric, **_figures(made, of_pairs)}
         yield from ({"metric": metric, **row} for row in _differences(values, prompts))
+
+
+def _prompts(held: dict[str, list[dict[str, Any]]]) -> list[int]:
+    """The number of each held-out pair's prompt. Raises ValueError for judges with different held-out pairs."""
+    known = {name: [(row["id"], row["prompt"]) for row in rows] for name, rows in held.items()}
+    first = next(iter(known.values()), [])
+    if other := next((name for name, rows in known.items() if rows != first), None):
+        raise ValueError(f"the judges {next(iter(known))} and {other} have different held-out pairs and do not compare")
+    return [prompt for _, prompt in first]
 
 
 def _differences(values: dict[str, Values], prompts: Sequence[int]) -> Iterator[dict[str, Any]]:

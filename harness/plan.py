@@ -211,13 +211,14 @@ class TextPlanner:
 
     def cell(self, cell: Cell) -> CellPlan:
         if cell.is_control:
-            check_engine(self.config.sampling.engine)
+            check_engine(self.config.sampling.engine, adapter=self.config.training.lora is not None)
             plan = CellPlan(cell, None)
             self._evaluate(plan, 0, self.base)
             return plan
         plan = CellPlan(cell, _trainer(cell, "text"))
         assert plan.algorithm is not None
-        check_engine(self.config.sampling.engine, cell.trainer.name if _mixes(plan.algorithm) else None)
+        mixes = cell.trainer.name if _mixes(plan.algorithm) else None
+        check_engine(self.config.sampling.engine, mixes, adapter=self.config.training.lora is not None)
         step = {Schedule.REFIT: self._refit, Schedule.STREAM: self._stream}[plan.algorithm.schedule]
         slots = dict.fromkeys(("policy", "auxiliary", "reference", "previous"), self.base)
         for iteration in range(1, self.config.iterations + 1):

@@ -16,7 +16,17 @@ Order = Literal["original", "swapped"]
 OK = "ok"
 OUT_OF_RANGE = "out-of-range"
 NOT_A_NUMBER = "not-a-number"
-TRANSIENT = {"timeout", "connection", "rate-limit", "budget", "http-408", "http-409"}
+TRANSIENT = {
+    "timeout",
+    "connection",
+    "rate-limit",
+    "budget",
+    "http-401",
+    "http-402",
+    "http-403",
+    "http-408",
+    "http-409",
+}
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def test_where_nothing_is_tested_the_verdict_says_how_intervals_lie_and_claims_n
 def test_intervals_lie_below_where_lower_is_better() -> None:
     text = told({"dpo/j": (0.2, 0.15, 0.25), "slic/j": (0.6, 0.55, 0.65), "sft": (0.4, 0.35, 0.45)}, better="lower")
     assert "Its interval lies below that of the untrained policy" in text
-    assert "Its interval lies below those of all 1 other" in text
+    assert "Its interval lies below that of slic · j." in text
     assert "The intervals of 1 of the 2 trained policies lie below that of the untrained one in win rate: dpo" in text
     assert "Above it: slic · j." in text
 
@@ -79,7 +79,7 @@ def test_a_control_that_may_hold_the_best_ones_rank_is_named_beside_it_and_first
     caveats = verdict([sweep_of(scores)])["caveats"]
     assert (
         prose(caveats[:1])
-        == f"The {control} shares ranks with the best trained policy on head-to-head, graded by panel."
+        == f"The {control} is not beaten by the best trained policy on head-to-head, graded by panel."
     )
     pairs = [comparison("onpo/j", "longest", 0.02, 0.4)]
     assert "has 0.780, not separable from the best trained one." in told(scores, pairs)
@@ -192,8 +192,8 @@ def test_an_exact_game_has_no_caveat_of_seeds_or_samples(tmp_path: Path) -> None
 def test_only_those_that_are_compared_by_prompt_are_called_separable() -> None:
     text = told(SPREAD, [comparison("onpo/j", "dpo/j", 0.18, 0.001), comparison("onpo/j", "sft", 0.3, 0.001)])
     assert "It beats the untrained policy: difference +0.300" in text
-    assert "It is separable from all 1 that are compared with it by prompt." in text
-    assert "Its interval lies above those of all 1 others." in text
+    assert "It is separable from dpo · j." in text
+    assert "Its interval lies above that of slic · j." in text
     assert "The intervals of 2 of the 3 trained policies lie above" in text
 
 

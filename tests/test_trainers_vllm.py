@@ -127,6 +127,8 @@ def test_a_mixture_is_refused_by_the_trainers_name_and_a_missing_vllm_by_how_to_
     check_engine("transformers", "ipo-md")
     with pytest.raises(ValueError, match=r"ipo-md samples from a mixture.* set sampling\.engine to 'transformers'"):
         check_engine("vllm", "ipo-md")
+    with pytest.raises(ValueError, match="takes whole weights"):
+        check_engine("vllm", adapter=True)
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'nashbench\[vllm\]'"):
         check_engine("vllm")

@@ -42,6 +42,8 @@ class Layout:
 
 def lay_out(rows: Sequence[Row], prompts: Sequence[Tokens], responses: Sequence[Tokens], device: Any) -> Layout:
     """The layout of these rows; every number of a response stands in one of them."""
+    if not all(prompts):
+        raise ValueError("a prompt has no tokens to predict its response from; give the tokenizer a BOS token")
     longest = max(_length(row, prompts, responses) for row in rows)
     ids, positions, segments = ([[0] * longest for _ in rows] for _ in range(3))
     places: list[int] = []

@@ -190,3 +190,5 @@ def _serve(pipe: Connection, store_root: str) -> None:
             pipe.send(("failed", str(error), traceback.format_exc()))
         except Exception as error:  # our own bug or a plug-in's: the cell fails with its name, the others go on
             pipe.send(("failed", f"{type(error).__name__}: {error}", traceback.format_exc()))
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()  # for the stages of other workers

@@ -69,10 +69,10 @@ def _answer_figures(context: Context, answered: Answered) -> dict[str, float]:
     figures = text_figures([r.text for _, _, responses in common for r in responses])
     if context.options["control"] is not None:
         return figures
-    sampled = [said for said in answered if said[0].temperature > 0]
+    sampled = [said for said in common if said[0].temperature > 0]
     if sampled:
         figures["entropy"] = _nll(context, "policy", sampled)
-    return figures | {"start_nll": _nll(context, "reference", answered)}
+    return figures | {"start_nll": _nll(context, "reference", common)}
 
 
 Answered = list[tuple["Request", list[int], list["Response"]]]

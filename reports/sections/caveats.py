@@ -98,7 +98,7 @@ def _untrained_rivals(found: Sequence[Group]) -> list[Prose]:
         rivals = [group for group in found if _shares_ranks(group, group.control(name))]
         boards = listed([where(group, False) for group in rivals], 6)
         if rivals:
-            text = f"The control {name} ({what}), without any training, shares ranks with the best trained policy on "
+            text = f"The control {name} ({what}), without any training, is not beaten by the best trained policy on "
             caveats.append([f"{text}{boards}."])
     return caveats
 

@@ -68,9 +68,7 @@ def _lines(group: Group, axis: Axis, others: Sequence[Metric], *, first: bool) -
     arms = grouped(group.rows, lambda row: (info[row["cell"]]["arm"], row["judge"], row["iteration"]))
     key, start = median_first(board.lead), group.control("sft")
     null = start["value"] if start and start["value"] is not None else board.lead.null
-    null = near(
-        null, (row[k] for row in group.rows if row["trainer"] not in FAR for k in ("value", "ci_low", "ci_high"))
-    )
+    null = near(null, _reach(group.rows))
     ordered = sorted(arms.values(), key=lambda rows: (is_control(rows[0]), *key(rows)))
     at = {"null_x": None if null is None else axis(null)}
     lines = [_line(group, rows, rank, found, axis) | at for rows in ordered]

@@ -54,8 +54,13 @@ def _square(group: Group, judge: str) -> dict[str, Any] | None:
 
 
 def _ahead(group: Group, best: Sequence[Row], rows: Sequence[Row]) -> bool:
-    """Whether each seed of an arm is separably better than the same seed of another, or than all where none is."""
-    pairs = [(a, b) for a in best for b in rows]
+    """Whether each seed of an arm is separably better than the same seed of another, or than all where none is.
+
+    In the metric that is compared by prompt, where there is one.
+    """
+    group = by_prompt(group)
+    compared = {row["cell"]: row for row in group.trained}
+    pairs = [(compared.get(a["cell"], a), compared.get(b["cell"], b)) for a in best for b in rows]
     same = [(a, b) for a, b in pairs if a["seed"] == b["seed"]]
     return all(better(group, a, b) > 0 for a, b in same or pairs)
 

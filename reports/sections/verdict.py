@@ -212,14 +212,15 @@ def _separable(group: Group, best: Row) -> Prose:
     if paired:
         who = f"{len(paired)} {'that are compared with it by prompt' if spread else 'other trained policies'}"
         words = (
-            f"It is separable from all {who}",
+            f"It is separable from {_name_or(group, paired, f'all {who}')}",
             f"It is separable from none of the {who}",
             "Not separable from it: ",
         )
         found.append(_rivals(group, best, paired, words))
     if spread:
         who = f"all {len(spread)} {'others' if paired else 'other trained policies'}"
-        lies, overlaps = f"Its interval lies {side(group, 1)} those of {who}", "Its interval overlaps those of "
+        whose = f"{'that' if len(spread) == 1 else 'those'} of {_name_or(group, spread, who)}"
+        lies, overlaps = f"Its interval lies {side(group, 1)} {whose}", "Its interval overlaps those of "
         found.append(_rivals(group, best, spread, (lies, overlaps + who, overlaps)))
     return [" ".join(found)] if found else []
 
@@ -228,7 +229,14 @@ def _rivals(group: Group, best: Row, rivals: Sequence[Row], words: tuple[str, st
     """The sentence for a best that is ahead of all, of none, or of some of its rivals."""
     close = [group.sweep.called(row["cell"]) for row in rivals if better(group, best, row) <= 0]
     ahead_of_all, of_none, of_some = words
-    return f"{of_some + listed(close) if 0 < len(close) < len(rivals) else of_none if close else ahead_of_all}."
+    if not close:
+        return f"{ahead_of_all}."
+    return f"{of_some + listed(close) if len(close) < len(rivals) or len(rivals) == 1 else of_none}."
+
+
+def _name_or(group: Group, rows: Sequence[Row], many: str) -> str:
+    """The one policy by its name, or the words for many."""
+    return group.sweep.called(rows[0]["cell"]) if len(rows) == 1 else many
 
 
 def _tally(group: Group) -> Prose:

@@ -56,14 +56,15 @@ def sampler(engine: EngineName) -> Sampler:
     return sample_tokens
 
 
-def check_engine(engine: EngineName, trainer: str | None = None) -> None:
+def check_engine(engine: EngineName, trainer: str | None = None, *, adapter: bool = False) -> None:
     """Refuses an engine that cannot be used.
 
     Args:
         trainer: the name of an algorithm that samples from a mixture of policies, if there is one.
+        adapter: whether policies are trained as low-rank adapters.
 
     Raises:
-        ValueError: vLLM is not installed, or a mixture is asked of it.
+        ValueError: vLLM is not installed, or a mixture or an adapter is asked of it.
     """
     if engine != "vllm":
         return
@@ -71,6 +72,11 @@ def check_engine(engine: EngineName, trainer: str | None = None) -> None:
         raise ValueError(
             f"sampling.engine is 'vllm', and {trainer} samples from a mixture, token by token from two models, which "
             "vLLM does not do; set sampling.engine to 'transformers', or the trainer's mixture to 0"
+        )
+    if adapter:
+        raise ValueError(
+            "sampling.engine is 'vllm', which takes whole weights, and training.lora trains an adapter; set "
+            "sampling.engine to 'transformers', or leave training.lora out"
         )
     if find_spec("vllm") is None:
         raise ValueError(

@@ -1,6 +1,6 @@
 """Sampling with vLLM's offline engine: it batches by itself and computes a prompt's cache once for its k responses.
 
-Not run: no machine with vLLM was at hand. Tests drive it with a stand-in of the shape that vLLM documents for `LLM`,
+Not run with vLLM itself. Tests drive it with a stand-in of the shape that vLLM documents for `LLM`,
 `SamplingParams`, `RequestOutput` and `CompletionOutput`.
 """
 
