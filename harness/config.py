@@ -221,7 +221,12 @@ def _absolute(value: Any, folder: Path, where: tuple[str, ...] = (), *, is_path:
 
 
 def _paths(where: tuple[str, ...], name: Any) -> tuple[str, ...]:
-    """The options of an entry that are paths; none where the name is wrong, which is told later with its place."""
+    """The options of an entry, or keys of the training, that are paths.
+
+    None where the name is wrong, which is told later with its place.
+    """
+    if where == ("training",):
+        return ("accelerate",)
     kind = next((kind for at, kind in ENTRIES.items() if where[: len(at)] == at), None)
     if kind is not None and isinstance(name, str):
         with contextlib.suppress(ValueError):

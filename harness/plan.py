@@ -14,6 +14,7 @@ from harness.registry import load
 from harness.resolve import (
     Checkpoint,
     Ref,
+    accelerate_file,
     base_policy,
     board_ref,
     game_matrix,
@@ -181,6 +182,7 @@ class TextPlanner:
         self.judges = _judges([*judges, *graders, *included], policy)
         self.graders = [self.judges[v.label] for v in graders]
         self.precision = config.training.precision
+        self.accelerate, self.accelerate_where = accelerate_file(config)
         source = prompts_source(config, policy)
         options = {"prompts": prompts_fingerprint(source), "seed": 0, "max_tokens": config.sampling.max_tokens}
         self.prompts = self._stage(
@@ -241,13 +243,14 @@ class TextPlanner:
             of = f", fit {number} of {len(algorithm.phases)}" if len(algorithm.phases) > 1 else ", fit"
             scores = {name: self._score(slots[name], pair, f"{title}, score {name}") for name in phase.frozen}
             options = self._training(plan) | {
+                **self.accelerate,
                 "frozen": list(phase.frozen),
                 "opponents": list(phase.opponents),
                 "max_length": self._max_length,
             }
             inputs = {f"score:{name}": stage for name, stage in scores.items()}
             inputs |= {"start": slots[phase.start], "pairs": pair}
-            fit = self._stage("fit", options, inputs, title=title + of)
+            fit = self._stage("fit", options, inputs, self.accelerate_where, title + of)
             slots[phase.writes] = Checkpoint(stage=fit)
             stages += [*scores.values(), fit]
         return stages
@@ -256,6 +259,11 @@ class TextPlanner:
         """One stage that samples, compares and steps; `slots` moves on."""
         algorithm = _algorithm(plan)
         judge, training = self._judge(plan.cell), self.config.training
+        if self.accelerate:
+            raise ValueError(
+                f"training.accelerate is given, and {algorithm.name} trains in a stream, which is one process; leave "
+                "out the one or the other"
+            )
         steps = training.steps_per_iteration or math.ceil(self.config.prompts_per_iteration / training.batch_size)
         frozen = _needed(algorithm)
         options = self._training(plan) | {
@@ -377,7 +385,11 @@ class TextPlanner:
 
     def _training(self, plan: CellPlan) -> dict[str, Any]:
         chosen = {"name": plan.cell.trainer.name, "options": dataclasses.asdict(_algorithm(plan))}
-        return {"algorithm": chosen, "training": self.config.training.model_dump(), "seed": plan.cell.seed}
+        return {
+            "algorithm": chosen,
+            "training": self.config.training.model_dump(exclude={"accelerate"}),
+            "seed": plan.cell.seed,
+        }
 
     def _sampling(self) -> dict[str, Any]:
         return self.config.sampling.model_dump()

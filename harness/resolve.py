@@ -14,9 +14,10 @@ from harness.config import Config, Game
 from harness.matrix import Variant
 from harness.pocket.judges import OPTIONS, PANEL
 from harness.registry import Kind, load, make
-from harness.stage import Stage, canonical
+from harness.stage import Stage, canonical, machine
 from harness.store import content_hash
 from leaderboards.leaderboard import NoData
+from trainers.distributed import check_accelerate
 from trainers.games import load_game
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
@@ -79,6 +80,20 @@ def prompts_fingerprint(source: str) -> str:
 
     read_prompts(source, seed=0)
     return _world() if source == "pocket" else content_hash(Path(source))
+
+
+def accelerate_file(config: Config) -> tuple[dict[str, str], dict[str, str]]:
+    """What `training.accelerate` adds to a fit's options and where; its content, since shares change rounding.
+
+    Raises:
+        ValueError: the file cannot be read, or asks for what a fit does not do or this machine does not have.
+    """
+    if config.training.accelerate is None:
+        return {}, {}
+    path = Path(config.training.accelerate)
+    if not check_accelerate(path, config.training).get("use_cpu") and machine()["device"] == "cpu":
+        raise ValueError(f"training.accelerate: {path} asks for GPUs and there is none; write use_cpu: true")
+    return {"accelerate": content_hash(path)}, {"accelerate": str(path)}
 
 
 @dataclass(frozen=True)

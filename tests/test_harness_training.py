@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,12 @@ from typing import Any
 import pytest
 import torch
 from conftest import Ended, Workspace
+from ranks_world import DDP, rank_1, written
 from safetensors.torch import load_file
+
+from harness.config import load_config
+from harness.plan import make_plan
+from harness.stage import Stage
 
 Nashbench = Callable[..., Ended]
 LORA = {"lr": 0.01, "batch_size": 4, "precision": "fp32", "max_length": 40, "lora": {"r": 2, "alpha": 4}}
@@ -86,3 +93,75 @@ def test_an_error_that_is_not_about_memory_is_not_called_so(
     monkeypatch.setattr("trainers.fit.fit", broken)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         nashbench(*workspace.arguments(workspace.config()))
+
+
+TRAINING = {"lr": 0.001, "batch_size": 4, "precision": "fp32", "max_length": 40}
+
+
+def planned_fit(config: Path) -> Stage:
+    """The first fit that a config plans."""
+    return next(stage for stage in make_plan(load_config(config)).stages if stage.kind == "fit")
+
+
+def test_a_fit_is_known_by_what_its_accelerate_file_says_and_by_nothing_where_there_is_none(
+    workspace: Workspace,
+) -> None:
+    plain = planned_fit(workspace.config())
+    assert "accelerate" not in json.dumps(plain.options)
+    config = workspace.config(training=TRAINING | {"accelerate": "accelerate.yaml"})
+    keys = {plain.key}
+    for said in (DDP, DDP | {"num_processes": 3}):
+        file = written(workspace.folder, said)
+        fit = planned_fit(config)
+        assert fit.where["accelerate"] == str(file)
+        keys.add(fit.key)
+    assert len(keys) == 3
+
+
+@pytest.mark.parametrize(
+    ("trainer", "said", "words"),
+    [
+        ("nash-md", DDP, "trains in a stream, which is one process"),
+        ("dpo", DDP | {"distributed_type": "DEEPSPEED"}, "distributed_type is DEEPSPEED"),
+        ("dpo", None, "cannot read the accelerate config"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_told_before_anything_runs(
+    workspace: Workspace, nashbench: Nashbench, trainer: str, said: dict[str, Any] | None, words: str
+) -> None:
+    if said is not None:
+        written(workspace.folder, said)
+    matrix = {"trainer": [{"name": trainer}], "judge": [SMALL]}
+    config = workspace.config(matrix=matrix, training=TRAINING | {"accelerate": "accelerate.yaml"})
+    ended = nashbench(*workspace.arguments(config))
+    assert ended.code == 2
+    assert words in " ".join(ended.err.split())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("inline")
+def test_a_sweep_whose_rank_was_killed_names_it_and_ends_well_when_it_is_run_again(
+    workspace: Workspace, nashbench: Nashbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import trainers.distributed
+
+    launch = trainers.distributed.launch
+    monkeypatch.setattr("tempfile.tempdir", str(workspace.folder))
+
+    def killing(job: Any, path: Path, report: Any) -> Any:
+        def kill(done: int, total: int) -> None:
+            for pid in rank_1(workspace.folder):
+                os.kill(pid, signal.SIGKILL)
+
+        return launch(job, path, kill)
+
+    written(workspace.folder, DDP)
+    several = TRAINING | {"accelerate": "accelerate.yaml", "batch_size": 2, "epochs": 100}
+    arguments = workspace.arguments(workspace.config(training=several))
+    monkeypatch.setattr("trainers.distributed.launch", killing)
+    assert nashbench(*arguments).code == 1
+    assert "rank 1 of 2 was ended by SIGKILL" in (workspace.out / "cells.json").read_text()
+    monkeypatch.setattr("trainers.distributed.launch", launch)
+    ended = nashbench(*arguments)
+    assert ended.code == 0, ended.err
+    assert not list((workspace.store / "unfinished").glob("*"))

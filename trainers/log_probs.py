@@ -21,23 +21,38 @@ CHUNK = {"cpu": 2**21, "cuda": 2**26}
 """Most logits made at once: 8 and 256 MiB in float32."""
 
 
-class ResponseLogProbs:
-    """Sums of a causal language model's log-probabilities over the tokens of responses."""
+class ResponseLogProbs(nn.Module):
+    """Sums of a causal language model's log-probabilities over the tokens of responses.
+
+    A module, so that what wraps modules (DDP, FSDP2) sees this computation and not the model's own logits.
+    """
 
     def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
         self.model = model
-        self.plain = _plain_head(model)
         self.rows = RowChooser(model)
+        self._is_plain = _has_plain_head(model)
+        self._no_split_modules = getattr(model, "_no_split_modules", None)  # what accelerate shards by
 
-    def __call__(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
+    @property
+    def plain(self) -> Tensor | None:
+        """The head's weight [vocabulary, width], or None where the model's logits are not hidden states times it.
+
+        Asked for in every pass: FSDP2 puts the whole weight in place for the pass alone.
+        """
+        head: Any = self.model.get_output_embeddings()
+        return head.weight if self._is_plain else None
+
+    def forward(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
         """Summed log-probability of each response given its prompt, nats, float32, [n], differentiable."""
         layout = lay_out(self.rows.rows(prompts, responses), prompts, responses, self.model.device)
-        if self.plain is None:
+        weight = self.plain
+        if weight is None:
             logits = self.model(**layout.inputs, use_cache=False).logits.flatten(0, 1)[layout.places].float()
             tokens = -nn.functional.cross_entropy(logits, layout.targets, reduction="none")
         else:
             hidden = self.model.base_model(**layout.inputs, use_cache=False).last_hidden_state.flatten(0, 1)
-            tokens = token_log_probs(hidden.index_select(0, layout.places), self.plain, layout.targets)
+            tokens = token_log_probs(hidden.index_select(0, layout.places), weight, layout.targets)
         return tokens.new_zeros(len(prompts)).index_add(0, layout.owners, tokens)
 
 
@@ -102,14 +117,14 @@ def _accumulate(total: Tensor, slope: Tensor, rows: Tensor) -> None:
 
 
 @torch.no_grad()
-def _plain_head(model: PreTrainedModel) -> nn.Parameter | None:
-    """The head's weight [vocabulary, width], or None where the model's logits are not hidden states times it.
+def _has_plain_head(model: PreTrainedModel) -> bool:
+    """Whether the model's logits are hidden states times its head's weight.
 
     Found out by putting known numbers in place of the head's output: some models scale, cap or mask logits afterwards.
     """
     head: Any = model.get_output_embeddings()
     if type(head) is not nn.Linear or head.bias is not None:
-        return None
+        return False
     fed: list[Tensor] = []
 
     def replaced(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -123,5 +138,4 @@ def _plain_head(model: PreTrainedModel) -> nn.Parameter | None:
     finally:
         handle.remove()
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    unchanged = torch.equal(logits, replaced(head, (hidden,), logits)) and torch.equal(fed[0], hidden)
-    return head.weight if unchanged else None
+    return torch.equal(logits, replaced(head, (hidden,), logits)) and torch.equal(fed[0], hidden)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from trainers.algorithm import Algorithm, PairBatch, labelled_loss
 from trainers.options import Training
-from trainers.pairs import FrozenLogProbs, Pairs, length_batches, pair_log_probs, pair_values, token_counts
+from trainers.pairs import FrozenLogProbs, Pairs, pair_log_probs, pair_values, token_counts
+from trainers.ranks import Ranks, share, whole
 
 if TYPE_CHECKING:
     from trainers.policies.policy import Policy
@@ -34,36 +35,41 @@ class Optimiser:
     Args:
         steps: optimiser steps in all, for the schedule.
         state: what `state()` gave, to go on from there.
+        ranks: the processes that share each step.
     """
 
     def __init__(
-        self, policy: Policy, training: Training, steps: int, state: Mapping[str, Tensor] | None = None
+        self,
+        policy: Policy,
+        training: Training,
+        steps: int,
+        state: Mapping[str, Tensor] | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
-        self.parameters = [p for p in policy.parameters() if p.requires_grad]
-        self.training = training
-        self.rule = RULES[training.optimizer](self.parameters, training.lr)
+        self.training, self.ranks = training, ranks or Ranks()
+        self.rule = RULES[training.optimizer]([p for p in policy.parameters() if p.requires_grad], training.lr)
+        self.ranks.prepare(policy, self.rule)
+        self.parameters: list[torch.nn.Parameter] = self.rule.param_groups[0]["params"]
         self.rule.param_groups[0]["initial_lr"] = training.lr  # what a schedule that goes on asks for
         done = 0
         if state is not None:
-            self.rule.load_state_dict(self.rule.state_dict() | {"state": _slots(state)})
+            self.rule.load_state_dict(self.rule.state_dict() | {"state": _slots(state, self.parameters)})
             done = int(state["schedule_step"])
         self.schedule = _schedule(self.rule, training, steps, done)
 
     def step(self, policy: Policy, algorithm: Algorithm, pairs: Pairs, frozen: FrozenLogProbs) -> Figures:
-        """One step on the mean loss of a batch, accumulated over micro-batches; figures before the step.
+        """One step on the mean loss of a batch, accumulated over micro-batches and processes; figures before the step.
 
         Raises:
             FloatingPointError: the loss is not finite (nothing is written to the weights).
         """
-        size = self.training.micro_batch_size or len(pairs)
-        parts = [
-            _backward(policy, algorithm, pairs.select(rows), {n: v[rows] for n, v in frozen.items()}, len(pairs))
-            for rows in length_batches(pairs, size)
-        ]
+        parts = self._accumulate(policy, algorithm, pairs, frozen)
         watched = {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
-        watched["grad_norm"] = torch.nn.utils.clip_grad_norm_(self.parameters, self.training.max_grad_norm)
+        clipped = torch.nn.utils.clip_grad_norm_(self.parameters, self.training.max_grad_norm)
+        totals = self.ranks.sum(torch.stack([value.double() for value in watched.values()]))
         # Read together: on a GPU every single reading waits for all work in flight.
-        figures = dict(zip(watched, torch.stack([value.double() for value in watched.values()]).tolist(), strict=True))
+        values = torch.cat([totals, whole(clipped).double().reshape(1)]).tolist()
+        figures = dict(zip([*watched, "grad_norm"], values, strict=True))
         norm = figures["grad_norm"]
         if not (math.isfinite(norm) and math.isfinite(figures["loss"])):
             raise FloatingPointError(
@@ -76,20 +82,31 @@ class Optimiser:
         self.rule.zero_grad(set_to_none=True)
         return figures
 
+    def _accumulate(
+        self, policy: Policy, algorithm: Algorithm, pairs: Pairs, frozen: FrozenLogProbs
+    ) -> list[dict[str, Tensor]]:
+        """The gradient of a batch; for each micro-batch of this process its share of the mean figures."""
+        parts, figures = self.ranks.parts(pairs, self.training.micro_batch_size), []
+        for number, (rows, weight) in enumerate(parts, start=1):
+            part = {name: values[rows] for name, values in frozen.items()}
+            with self.ranks.passing(last=number == len(parts)):
+                figures.append(_backward(policy, algorithm, pairs.select(rows), part, len(pairs), weight))
+        return figures
+
     def state(self) -> dict[str, Tensor]:
-        """Moments and step counts as named tensors of their own, for safetensors or for a copy of the policy."""
+        """Moments and step counts as named tensors of their own, whole, for safetensors or a copy of the policy."""
         state = self.rule.state_dict()["state"]
-        named = {f"{i}.{name}": value.clone() for i, slots in state.items() for name, value in slots.items()}
+        named = {f"{i}.{name}": whole(value) for i, slots in state.items() for name, value in slots.items()}
         return named | {"schedule_step": torch.tensor(self.schedule.last_epoch)}
 
 
-def _slots(state: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+def _slots(state: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> dict[int, dict[str, Tensor]]:
     """The optimiser's own form of what is in `Optimiser.state()`."""
     slots: dict[int, dict[str, Tensor]] = {}
     for name, value in state.items():
         if name != "schedule_step":
             index, _, slot = name.partition(".")
-            slots.setdefault(int(index), {})[slot] = value
+            slots.setdefault(int(index), {})[slot] = share(value, parameters[int(index)])
     return slots
 
 
@@ -113,9 +130,9 @@ def _schedule(
 
 
 def _backward(
-    policy: Policy, algorithm: Algorithm, pairs: Pairs, frozen: FrozenLogProbs, total: int
+    policy: Policy, algorithm: Algorithm, pairs: Pairs, frozen: FrozenLogProbs, total: int, weight: float
 ) -> dict[str, Tensor]:
-    """Add a micro-batch's share of the gradient; its share of the batch's mean figures, as scalars."""
+    """Add a micro-batch's share of the gradient, weighted; its share of the batch's mean figures, as scalars."""
     own = pair_log_probs(policy, pairs)
     batch = PairBatch(
         own,
@@ -125,9 +142,10 @@ def _backward(
     )
     preference = own.chosen.new_tensor(pairs.preference)
     loss = labelled_loss(algorithm, batch, preference).sum() / total
-    loss.backward()
+    (loss * weight).backward()
     with torch.no_grad():
-        return {"loss": loss.detach()} | {name: value.sum() / total for name, value in _watch(batch).items()}
+        figures = {"loss": loss.detach()} | {name: value.sum() / total for name, value in _watch(batch).items()}
+        return figures if weight else {name: torch.zeros_like(value) for name, value in figures.items()}
 
 
 def _watch(batch: PairBatch) -> dict[str, Tensor]:

@@ -69,6 +69,7 @@ class Training(Options):
         max_grad_norm: the gradient is clipped to this norm.
         gradient_checkpointing: layers' inner values are computed again in the backward pass, not kept.
         lora: a low-rank adapter is trained in place of the weights, the same one in all iterations.
+        accelerate: path of an accelerate config file; fits then run in the processes it asks for.
     """
 
     lr: Annotated[float, Field(gt=0)] = 5e-7
@@ -84,3 +85,4 @@ class Training(Options):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     gradient_checkpointing: bool = False
     lora: LoRA | None = None
+    accelerate: str | None = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +17,6 @@ from harness.stages.context import Context, Facts
 if TYPE_CHECKING:
     import pandas as pd
 
-    from trainers.options import Training
     from trainers.pairs import Pairs
     from trainers.policies.causal_lm import CausalLM
     from trainers.stream import StreamState
@@ -96,31 +97,39 @@ def score(context: Context) -> Facts:
 
 def fit(context: Context) -> Facts:
     """One phase of a refit: train from a start on the pairs."""
-    from trainers.fit import fit as fit_policy
+    import pandas as pd
+
+    from trainers.distributed import launch
+    from trainers.job import Job
     from trainers.options import Training
 
     training = Training.model_validate(context.options["training"])
     pairs, truncated = _pairs(context)
     frozen = {name: np.load(context.input(f"score:{name}") / "log_probs.npy") for name in context.options["frozen"]}
     context.models.models.clear()
-    policy = _trained(context, training)
-    steps = fit_policy(
-        policy, pairs, frozen, context.algorithm(), training, seed=context.stage.seed, report=context.report
-    )
-    _finish(context, policy, steps)
+    start, seed = context.policy_path("start"), context.stage.seed
+    kept = context.store.root / "unfinished" / context.stage.key
+    job = Job(pairs, frozen, context.algorithm(), training, seed, start, context.out / "model", kept)
+    file = context.stage.where.get("accelerate")
+    steps = job.run(context.report) if file is None else launch(job, Path(file), context.report)
+    pd.DataFrame(steps).to_parquet(context.out / "dynamics.parquet")
+    shutil.rmtree(kept, ignore_errors=True)
     return {"work": {"steps": len(steps)}, "truncated": truncated}
 
 
 def stream(context: Context) -> Facts:
     """One iteration of a stream: fresh samples for every gradient step."""
+    import pandas as pd
+
     from trainers.options import Sampling, Training
+    from trainers.policies.causal_lm import CausalLM
     from trainers.stream import stream as stream_policy
 
     options = context.options
     training, algorithm = Training.model_validate(options["training"]), context.algorithm()
     frame = _training_prompts(context)
     compare = _StreamCompare(context, [json.loads(p) for p in frame["prompt"]])
-    policy = _trained(context, training)
+    policy = CausalLM.to_train(context.policy_path("start"), training, context.stage.seed)
     frozen = {name: _beside(policy, context, name) for name in options["frozen"]}
     result = stream_policy(
         policy,
@@ -137,23 +146,12 @@ def stream(context: Context) -> Facts:
         state=_read_state(context),
         report=context.report,
     )
-    _finish(context, policy, result.dynamics)
+    policy.save(context.out / "model")
+    pd.DataFrame(result.dynamics).to_parquet(context.out / "dynamics.parquet")
     _write_state(context, result.state)
     work = {"samples": result.samples, "steps": options["steps"], "queries": compare.queries}
     lost = {"failed": result.failed, "failures": dict(compare.judge.failures)}
     return {"work": work, **lost, "truncated": result.truncated}
-
-
-def _trained(context: Context, training: Training) -> CausalLM:
-    """The stage's start, ready to be trained."""
-    from trainers.policies.causal_lm import CausalLM
-
-    policy = CausalLM.load(context.policy_path("start"), training.precision)
-    if training.lora is not None:
-        policy.adapt(training.lora, context.stage.seed)
-    if training.gradient_checkpointing:
-        policy.checkpoint_gradients()
-    return policy
 
 
 def _beside(policy: CausalLM, context: Context, name: str) -> CausalLM:
@@ -215,13 +213,6 @@ def _pairs(context: Context) -> tuple[Pairs, int]:
     rewards = {name: frame[["reward_chosen", "reward_rejected"]].to_numpy() for name in context.options["opponents"]}
     pairs = Pairs(prompts, chosen, rejected, frame["preference"].to_numpy(), rewards)
     return pairs.truncated(context.options["max_length"])
-
-
-def _finish(context: Context, policy: CausalLM, steps: Sequence[Mapping[str, float]]) -> None:
-    import pandas as pd
-
-    policy.save(context.out / "model")
-    pd.DataFrame(steps).to_parquet(context.out / "dynamics.parquet")
 
 
 def _read_state(context: Context) -> StreamState | None:

@@ -17,7 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from trainers.engines.engine import Decoding, sampler
 from trainers.log_probs import ResponseLogProbs
-from trainers.options import LoRA, Sampling
+from trainers.options import LoRA, Sampling, Training
 from trainers.policies.policy import Policy, Prompt, Response, Tokens
 
 ADAPTER = "lora_"
@@ -47,11 +47,21 @@ class CausalLM:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(model.to(device).eval(), AutoTokenizer.from_pretrained(str(path)), precision)
 
-    def save(self, path: Path) -> None:
+    @classmethod
+    def to_train(cls, path: str | Path, training: Training, seed: int) -> CausalLM:
+        """Load what is to be trained, with the adapter and the checkpointing that `training` asks for."""
+        policy = cls.load(path, training.precision)
+        if training.lora is not None:
+            policy.adapt(training.lora, seed)
+        if training.gradient_checkpointing:
+            policy.checkpoint_gradients()
+        return policy
+
+    def save(self, path: Path, weights: dict[str, Tensor] | None = None) -> None:
         """Write an ordinary Hugging Face checkpoint (safetensors, config, tokenizer); of a policy with an adapter only
-        the adapter, as peft does, with the path of its base.
+        the adapter, as peft does, with the path of its base. `weights` are written where the model holds a share.
         """
-        self.model.save_pretrained(path)
+        self.model.save_pretrained(path, state_dict=weights)
         self.tokenizer.save_pretrained(path)
 
     def copy(self) -> CausalLM:
@@ -138,12 +148,13 @@ class CausalLM:
 
     def log_probs(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
         """As `Policy.log_probs`; only the responses' positions reach the head."""
-        scorer = self._scorer
+        scorer = self.scorer
         with self._autocast():
             return scorer(prompts, responses)
 
     @cached_property
-    def _scorer(self) -> ResponseLogProbs:
+    def scorer(self) -> ResponseLogProbs:
+        """The module whose pass gives log-probabilities."""
         return ResponseLogProbs(self.model)
 
     def parameters(self) -> Iterator[nn.Parameter]:
