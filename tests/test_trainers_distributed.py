@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -219,7 +218,10 @@ def test_a_killed_rank_is_named_and_one_process_goes_on_from_what_two_kept(
 
 
 @pytest.mark.slow
-def test_ranks_end_with_the_process_that_launched_them(tiny_model: Path, tmp_path: Path) -> None:
+def test_ranks_end_with_the_process_that_launched_them(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     long = job(tiny_model, tmp_path, epochs=10000)
 
     def interrupted(done: int, total: int) -> None:
@@ -227,7 +229,7 @@ def test_ranks_end_with_the_process_that_launched_them(tiny_model: Path, tmp_pat
 
     with pytest.raises(KeyboardInterrupt):
         launch(long, written(tmp_path / "file", DDP), interrupted)
-    assert not rank_1(Path(tempfile.gettempdir()))
+    assert not rank_1(tmp_path)
 
 
 @pytest.mark.slow

@@ -130,7 +130,7 @@ def _schedule(
 
 
 def _backward(
-    policy: Policy, algorithm: Algorithm, pairs: Pairs, frozen: FrozenLogProbs, total: int, weight: float
+    policy: Policy, algorithm: Algorithm, pairs: Pairs, frozen: FrozenLogProbs, total: int, weight: float = 1.0
 ) -> dict[str, Tensor]:
     """Add a micro-batch's share of the gradient, weighted; its share of the batch's mean figures, as scalars."""
     own = pair_log_probs(policy, pairs)
