@@ -17,6 +17,7 @@ from harness.resolve import (
     accelerate_file,
     base_policy,
     board_ref,
+    check_stream,
     game_matrix,
     in_place,
     judge_ref,
@@ -243,7 +244,6 @@ class TextPlanner:
             of = f", fit {number} of {len(algorithm.phases)}" if len(algorithm.phases) > 1 else ", fit"
             scores = {name: self._score(slots[name], pair, f"{title}, score {name}") for name in phase.frozen}
             options = self._training(plan) | {
-                **self.accelerate,
                 "frozen": list(phase.frozen),
                 "opponents": list(phase.opponents),
                 "max_length": self._max_length,
@@ -259,11 +259,7 @@ class TextPlanner:
         """One stage that samples, compares and steps; `slots` moves on."""
         algorithm = _algorithm(plan)
         judge, training = self._judge(plan.cell), self.config.training
-        if self.accelerate:
-            raise ValueError(
-                f"training.accelerate is given, and {algorithm.name} trains in a stream, which is one process; leave "
-                "out the one or the other"
-            )
+        check_stream(training, algorithm.name)
         steps = training.steps_per_iteration or math.ceil(self.config.prompts_per_iteration / training.batch_size)
         frozen = _needed(algorithm)
         options = self._training(plan) | {
@@ -385,11 +381,8 @@ class TextPlanner:
 
     def _training(self, plan: CellPlan) -> dict[str, Any]:
         chosen = {"name": plan.cell.trainer.name, "options": dataclasses.asdict(_algorithm(plan))}
-        return {
-            "algorithm": chosen,
-            "training": self.config.training.model_dump(exclude={"accelerate"}),
-            "seed": plan.cell.seed,
-        }
+        training = self.config.training.model_dump(exclude={"accelerate"})
+        return {"algorithm": chosen, "training": training, "seed": plan.cell.seed, **self.accelerate}
 
     def _sampling(self) -> dict[str, Any]:
         return self.config.sampling.model_dump()

@@ -19,6 +19,7 @@ from harness.store import content_hash
 from leaderboards.leaderboard import NoData
 from trainers.distributed import check_accelerate
 from trainers.games import load_game
+from trainers.options import Training
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 
@@ -94,6 +95,15 @@ def accelerate_file(config: Config) -> tuple[dict[str, str], dict[str, str]]:
     if not check_accelerate(path, config.training).get("use_cpu") and machine()["device"] == "cpu":
         raise ValueError(f"training.accelerate: {path} asks for GPUs and there is none; write use_cpu: true")
     return {"accelerate": content_hash(path)}, {"accelerate": str(path)}
+
+
+def check_stream(training: Training, name: str) -> None:
+    """Raise ValueError where the training asks for several processes, which an algorithm's stream does not have."""
+    if training.accelerate is not None:
+        raise ValueError(
+            f"training.accelerate is given, and {name} trains in a stream, which is one process; leave out the one or "
+            "the other"
+        )
 
 
 @dataclass(frozen=True)
