@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,11 +125,11 @@ def _launcher(folder: Path, path: Path, kind: str) -> Iterator[subprocess.Popen[
         yield launcher
     finally:
         launcher.stdin.close()
-        try:
-            launcher.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(launcher.pid, signal.SIGKILL)
-            launcher.wait()
+        for sooner in (launcher.poll, launcher.terminate, launcher.kill):
+            sooner()
+            with suppress(subprocess.TimeoutExpired):
+                launcher.wait(40)
+                break
         launcher.stdout.close()
 
 
@@ -164,13 +165,17 @@ def _failure(folder: Path, code: int, count: int) -> Exception:
 def main() -> None:
     """A rank: fit its share; the first one tells steps, figures and writes the checkpoint."""
     threading.Thread(target=_end_with_the_launching_process, daemon=True).start()
-    folder = Path(sys.argv[1])
+    folder, code = Path(sys.argv[1]), 0
     try:
         _rank(folder)
     except Exception as error:
         said = [type(error).__name__, str(error)]
         (folder / f"error-{os.environ.get('RANK', 0)}").write_text(json.dumps(said))
-        raise
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # all is written; to take gloo's threads down in order can wait for ever
 
 
 def _rank(folder: Path) -> None:
@@ -184,7 +189,6 @@ def _rank(folder: Path) -> None:
     dynamics = job.run(_tell if ranks.index == 0 else None, ranks)
     if ranks.index == 0:
         (folder / "dynamics.json").write_text(json.dumps(dynamics))
-    ranks.accelerator.end_training()
 
 
 def _tell(done: int, total: int) -> None:
