@@ -106,7 +106,7 @@ def test_accumulated_gradients_equal_the_whole_batch_gradient(policy: CausalLM) 
     for rows in ([[*range(6)]], [[row] for row in range(6)]):
         copy = policy.copy()
         for part in rows:
-            _backward(copy, OMD(eta=1.0), pairs.select(part), {"previous": frozen["previous"][part]}, 6)
+            _backward(copy, OMD(eta=1.0), pairs.select(part), {"previous": frozen["previous"][part]}, 6, 1.0)
         gradients.append(torch.cat([p.grad.flatten() for p in copy.parameters() if p.grad is not None]))
     assert (gradients[0] - gradients[1]).norm() < 1e-5 * gradients[0].norm()  # float32
 
