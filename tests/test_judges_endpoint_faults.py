@@ -350,10 +350,8 @@ def test_a_thousand_calls_take_no_longer_than_the_bare_client_and_near_what_late
     )
     assert min(ours) <= 1.05 * min(theirs)
     allowed = 1.25 * latency * n / concurrency
-    if not (free and two_cores_are_free()) or min(theirs) > allowed:
-        pytest.skip(
-            f"busy or slow: the bare client itself took {min(theirs):.2f} s of {allowed:.2f} s; compared with it only"
-        )
+    if not (free and two_cores_are_free()):
+        pytest.skip(f"client and server share a core: {min(ours):.2f} s of {allowed:.2f} s; compared with openai only")
     assert min(ours) <= allowed
 
 
