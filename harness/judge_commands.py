@@ -45,8 +45,8 @@ def judge(
 
     A line of the verdicts is {id, order, preference, status, ...}: the preference is P(first beats second) in the
     pair's own naming, or null where the question failed. The same command asks failures again that may have passed
-    (timeout, connection, rate-limit, budget, http-5xx); delete the lines of others to ask them again. Ends with exit
-    code 1 where some questions failed.
+    (timeout, connection, rate-limit, budget, a refused key, http-5xx); delete the lines of others to ask them again.
+    Ends with exit code 1 where some questions failed.
 
     [bold]Examples[/bold]
 

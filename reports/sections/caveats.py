@@ -92,10 +92,10 @@ def _coverage(sweep: Sweep) -> list[Prose]:
 
 
 def _untrained_rivals(found: Sequence[Group]) -> list[Prose]:
-    """The controls that share ranks with the best trained policy of a board."""
+    """The controls that the best trained policy of a board does not beat."""
     caveats = []
     for name, what in CONTROLS.items():
-        rivals = [group for group in found if _shares_ranks(group, group.control(name))]
+        rivals = [group for group in found if _is_unbeaten(group, group.control(name))]
         boards = listed([where(group, False) for group in rivals], 6)
         if rivals:
             text = f"The control {name} ({what}), without any training, is not beaten by the best trained policy on "
@@ -103,7 +103,7 @@ def _untrained_rivals(found: Sequence[Group]) -> list[Prose]:
     return caveats
 
 
-def _shares_ranks(group: Group, control: Row | None) -> bool:
+def _is_unbeaten(group: Group, control: Row | None) -> bool:
     if control is None or control["value"] is None:
         return False
     best = [row for row in arms(group)[0] if tested(group, row["cell"], control["cell"]) or row["ci_low"] is not None]
