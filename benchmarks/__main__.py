@@ -26,7 +26,7 @@ Runs = list[dict[str, Any]]
 def run(file: str, side: str, case: str, *more: str) -> dict[str, Any]:
     """The result of one run in a fresh process."""
     command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{file}", "--side", side, "--case", case, *more]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     lines = [line for line in ended.stdout.splitlines() if line.startswith("RESULT ")]
     if ended.returncode or not lines:

@@ -13,9 +13,9 @@ from functools import cache, cached_property
 from typing import Any
 
 VERSIONS = {
-    "pocket": 1,
-    "votes": 2,
-    "judge": 3,
+    "pocket": 2,
+    "votes": 3,
+    "judge": 4,
     "sets": 2,
     "prompts": 1,
     "questions": 1,

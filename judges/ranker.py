@@ -50,7 +50,8 @@ class PairRanker(nn.Module):
 
     def save(self, folder: str | Path, tokenizer: Any) -> None:
         """Write the layout of `llm-blender/PairRM-hf`: config.json, model.safetensors, the tokenizer's files."""
-        self.pretrained_model.config.architectures = ["DebertaV2PairRM"]
+        encoder = type(self.pretrained_model).__name__.removesuffix("Model")
+        self.pretrained_model.config.architectures = [f"{encoder}PairRM"]  # of PairRM-hf: DebertaV2PairRM
         self.pretrained_model.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
@@ -58,13 +59,31 @@ class PairRanker(nn.Module):
 
 
 def new_ranker(encoder: Any, tokenizer: Any, *, drop_out: float = 0.05) -> PairRanker:
-    """A ranker with a fresh head over an encoder; adds the prefix tokens to the tokenizer and the embeddings."""
+    """A ranker with a fresh head over an encoder; adds the prefix tokens to the tokenizer and the embeddings.
+
+    Raises:
+        ValueError: the encoder reads one way only, so that prefixes do not see the texts behind them.
+    """
+    if not _reads_both_ways(encoder):
+        raise ValueError(
+            "it reads one way only, and its attention cannot be opened: take an encoder, such as a DeBERTa"
+        )
     tokenizer.add_tokens(list(PREFIXES.values()))
     if encoder.get_input_embeddings().num_embeddings < len(tokenizer):
         encoder.resize_token_embeddings(len(tokenizer))
     ids = {f"{name}_prefix_id": tokenizer.convert_tokens_to_ids(token) for name, token in PREFIXES.items()}
     encoder.config.update({"n_tasks": 1, "drop_out": drop_out, "sep_token_id": tokenizer.sep_token_id, **ids})
     return PairRanker(encoder)
+
+
+@torch.no_grad()
+def _reads_both_ways(encoder: Any) -> bool:
+    """Whether what is said of a token depends on one behind it. Found out by trial."""
+    was_training = encoder.training
+    encoder.eval()
+    said = [encoder(input_ids=torch.tensor([[1, 2, last]])).last_hidden_state[0, 0] for last in (3, 4)]
+    encoder.train(was_training)
+    return not torch.equal(*said)
 
 
 def load_ranker(folder: Path) -> tuple[PairRanker, Any]:

@@ -83,7 +83,8 @@ def train_judge(
         kind: `reward-model`, `pairrm`, `pair-preference` (RLHFlow's prompt) or `llm` (LLMJudge's template).
         data: a `labels.jsonl`, or labelled pairs.
         base: folder or hub id; a folder with only config.json and tokenizer starts from random weights. A causal
-            language model, but for `pairrm` an encoder.
+            language model; for `pairrm` an encoder, or a causal model whose attention is then opened to both sides
+            (`is_causal: false` in its config).
         out: folder to write.
         epochs, lr, batch_size (pairs), seed: of the training.
         max_length: pairs with an input of more tokens are left out and counted.
@@ -179,6 +180,14 @@ class _Steps(transformers.TrainerCallback):
         self.progress(state.global_step, state.max_steps)
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Questions and vote shares. Not a list: the trainer would look for tensors at every token id."""
+
+    encoded: Sequence[Encoded]
+    share: Sequence[float]
+
+
 class _Fit(transformers.Trainer):
     """Cross-entropy of vote shares under a recipe's margin."""
 
@@ -187,8 +196,9 @@ class _Fit(transformers.Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        margin = _margin(model, self.recipe, inputs["encoded"])
-        share = torch.tensor(inputs["share"], dtype=margin.dtype, device=margin.device)
+        batch: _Batch = inputs["batch"]
+        margin = _margin(model, self.recipe, batch.encoded)
+        share = torch.tensor(batch.share, dtype=margin.dtype, device=margin.device)
         loss = binary_cross_entropy_with_logits(margin, share)
         return (loss, {"margin": margin}) if return_outputs else loss
 
@@ -218,7 +228,7 @@ def _fit(
         turned = coin.random(len(batch)) < 0.5
         encoded = [row[1] if turn else row[0] for row, turn in zip(batch, turned, strict=True)]
         shares = [1 - row[2] if turn else row[2] for row, turn in zip(batch, turned, strict=True)]
-        return {"encoded": encoded, "share": shares}
+        return {"batch": _Batch(encoded, shares)}
 
     arguments = transformers.TrainingArguments(
         output_dir=str(out),
@@ -261,7 +271,8 @@ def _start(base: str | Path, kind: str, **changes: Any) -> tuple[Any, Any]:
     tokenizer = load_tokenizer(base)
     auto = getattr(transformers, f"AutoModel{kind}")
     try:
-        config = transformers.AutoConfig.from_pretrained(base, **changes)
+        config = transformers.AutoConfig.from_pretrained(base)
+        config.update(changes)
         if Path(base).is_dir() and not any(Path(base).glob("*.safetensors")):
             return auto.from_config(config), tokenizer
         return auto.from_pretrained(base, config=config, use_safetensors=True, dtype=torch.float32), tokenizer
@@ -287,10 +298,11 @@ def _reward_model(base: str | Path, options: dict[str, Any]) -> tuple[torch.nn.M
 
 
 def _pairrm(base: str | Path, options: dict[str, Any]) -> tuple[torch.nn.Module, Recipe]:
-    encoder, tokenizer = _start(base, "")
-    if (encoder.config.architectures or [""])[0].endswith("ForCausalLM"):
-        raise ValueError(f"base model {str(base)!r} reads one way only: a ranker needs an encoder, such as a DeBERTa")
-    ranker = new_ranker(encoder, tokenizer)
+    encoder, tokenizer = _start(base, "", is_causal=False)
+    try:
+        ranker = new_ranker(encoder, tokenizer)
+    except ValueError as error:
+        raise ValueError(f"base model {str(base)!r} cannot become a ranker: {error}") from error
     limits = (PairRMJudge.source_max_length, PairRMJudge.candidate_max_length)
 
     def encode(question: Question) -> Encoded:

@@ -291,9 +291,9 @@ def test_wrong_training_is_refused(training: list[str], tmp_path: Path, nashbenc
     )
     nowhere = [part if "models" not in part else "nowhere/at/all" for part in training]
     check_refused(nashbench("judge-train", "reward-model", *nowhere, *out), "'nowhere/at/all'")
-    ended = nashbench("judge-train", "pairrm", *training, *out)
+    ended = nashbench("judge-train", "llm", *training, *out, "--epochs", "0")
     assert (ended.code, ended.out) == (2, "")
-    assert "reads one way only: a ranker needs an encoder" in ended.err.splitlines()[-1]
+    assert "epochs must be above 0" in ended.err.splitlines()[-1]
     assert not (tmp_path / "judge").exists()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_judges import deberta, save_chat_model, save_encoder, tokenizer
+from transformers import MambaConfig, MambaForCausalLM
 
 from judges import LLMJudge, PairPreferenceJudge, PairRMJudge, Question, RewardModelJudge
 from judges.agreement import accuracy, calibration_error, length_bias, log_loss
@@ -26,10 +27,19 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("bases")
     save_chat_model(root / "causal")
     save_encoder(root / "encoder")
+    save_recurrent(root / "recurrent")
     empty = root / "empty-encoder"
     tokenizer(encoder=True, chat=False).save_pretrained(empty)
     deberta(len(tokenizer(encoder=True))).save_pretrained(empty)
     return root
+
+
+def save_recurrent(folder: Path) -> None:
+    """A model that no mask can make read what is behind a token."""
+    made = tokenizer(chat=False)
+    config = MambaConfig(vocab_size=len(made), hidden_size=16, state_size=4, num_hidden_layers=1)
+    MambaForCausalLM(config).save_pretrained(folder)
+    made.save_pretrained(folder)
 
 
 def base_of(bases: Path, kind: str) -> Path:
@@ -177,6 +187,22 @@ def test_held_out_pairs_are_kept_with_their_prompts_number_and_without_their_tex
     assert set(rows[0]) == {"id", "prompt", "preference", "share"}
 
 
+def test_a_ranker_may_start_from_a_causal_model_whose_prefixes_then_see_what_is_behind_them(
+    bases: Path, tmp_path: Path
+):
+    from judges.ranker import encode_pair, load_ranker
+
+    train_judge("pairrm", labelled(24), bases / "causal", tmp_path, lr=1e-3, batch_size=8)
+    ranker, made = load_ranker(tmp_path)
+    ids, (_, first, second), _ = encode_pair(made, "which ?", "the cat", "the owl", (64, 64))
+    encoder = ranker.pretrained_model
+    with torch.no_grad():
+        here, there = (encoder(torch.tensor([[*ids[:-1], end]])).last_hidden_state[0] for end in ids[-2:])
+    assert first < second < len(ids) - 1
+    assert not torch.allclose(here[first], there[first])
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["LlamaPairRM"]
+
+
 def test_a_labels_file_is_read(bases: Path, tmp_path: Path):
     rows = [
         {"id": i, "prompt": f"p{i}", "first": "good", "second": "bad", "label": ["first", "first", "tie"]}
@@ -191,7 +217,7 @@ def test_a_labels_file_is_read(bases: Path, tmp_path: Path):
     ("kind", "base", "options", "message"),
     [
         ("ranker", "causal", {}, "there is no kind of judge 'ranker' to train; choose among reward-model"),
-        ("pairrm", "causal", {}, "reads one way only: a ranker needs an encoder"),
+        ("pairrm", "recurrent", {}, "cannot become a ranker: it reads one way only"),
         ("pair-preference", "encoder", {}, "cannot be trained as ...ForCausalLM"),
         ("reward-model", "nowhere", {}, "has no tokenizer that loads"),
         (

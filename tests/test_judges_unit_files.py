@@ -338,17 +338,19 @@ def test_the_pocket_panels_style_majority_is_a_cycle_by_its_own_coefficients():
 def test_votes_are_written_for_the_samples_that_differ_and_read_back_as_labels(tmp_path: Path):
     from harness.pocket.judges import VOTES_A_PAIR, write_votes
 
-    drawn = [("the cat is soft", "oh dear"), ("same", "same"), ("silver mist", "the owl is wise")]
+    pairs = [("the cat is soft", "oh dear"), ("same", "same"), ("silver mist", "the owl is wise"), ("soft", "wise")]
+    drawn = [pairs[0] + pairs[1], pairs[2] + pairs[3]]
     policy = SimpleNamespace(
         model=SimpleNamespace(device="cpu"),
         encode=lambda prompt: prompt,
         sample=lambda encoded, k, options, generator: [
-            [SimpleNamespace(text=text) for text in pair] for pair in drawn[: len(encoded)]
+            [SimpleNamespace(text=text) for text in texts[:k]] for texts in drawn[: len(encoded)]
         ],
     )
-    assert write_votes(policy, tmp_path, pairs=3, seed=5) == {"pairs": 2}
+    assert write_votes(policy, tmp_path, pairs=4, seed=5) == {"pairs": 3}
     labels = read_labels(tmp_path / "labels.jsonl")
-    assert [(each.id, each.first, each.second) for each in labels] == [("0", *drawn[0]), ("1", *drawn[2])]
+    written = [(each.id, each.first, each.second) for each in labels]
+    assert written == [("0", *pairs[0]), ("1", *pairs[2]), ("2", *pairs[3])]
     assert all(len(each.votes) == VOTES_A_PAIR and set(each.votes) <= {"first", "second"} for each in labels)
     assert all(each.prompt[-1]["role"] == "user" for each in labels)
     columns = [[getattr(each, name) for each in labels] for name in ("prompt", "first", "second")]

@@ -139,8 +139,9 @@ class LocalExecutor:
         return f"the worker process died ({killed}){hint if code == -signal.SIGKILL else ''}"
 
     def _hire(self) -> _Worker:
-        # Idle OpenMP threads that spin are ruinous where another process wants the cores (3x slower, measured).
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        if self.jobs * machine()["threads"] > cores():
+            # Waiting OpenMP threads spin: ruinous where others want the cores. Sleeping is where none do (3x, measured).
+            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, str(self.store.root)), daemon=True)
