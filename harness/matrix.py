@@ -116,8 +116,8 @@ def _refuse_endpoints(trained: Sequence[Cell]) -> None:
         if isinstance(cell.policy, Endpoint):
             raise ConfigError(
                 f"matrix.trainer: {cell.trainer.name!r} cannot train the policy {cell.policy_label!r}, which is behind "
-                f"an endpoint: it is evaluated, never trained; leave matrix.trainer out, or exclude: "
-                f"[{{policy: {cell.policy_label}}}]"
+                f"an endpoint: it is evaluated, never trained; leave matrix.trainer out or, where other policies are "
+                f"trained, write exclude: [{{policy: {cell.policy_label!r}}}]"
             )
 
 

@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 import torch
 from chat_server import Act, ChatServer, completion
+from conftest import WORDS
+from transformers_serve import serving
 
 from trainers.engines.engine import Decoding
 from trainers.engines.openai import read_choices, sample_texts
-from trainers.options import Endpoint
+from trainers.options import Endpoint, Sampling
+from trainers.policies.causal_lm import CausalLM
 
 KEY = "sk-test-not-for-anyone"
 LAW = {"red": {"cat": 0.7, "dog": 0.3}, "blue": {"cat": 0.2, "dog": 0.8}}
@@ -202,7 +205,6 @@ def test_after_a_failure_answers_in_flight_are_waited_for_and_kept(tmp_path: Pat
         with pytest.raises(ValueError, match="prompt 1 of 9"):
             draw(server, ["bad", *(f"p{i}" for i in range(8))], tmp_path, concurrency=3)
         assert server.total == 3  # none is asked once one has failed
-    assert len((tmp_path / "answers.jsonl").read_text().split()) > 0
     assert [json.loads(line)[1] for line in (tmp_path / "answers.jsonl").read_text().split("\n") if line] == [
         ["a cat", "stop"],
         ["a cat", "stop"],
@@ -226,11 +228,35 @@ def test_hostile_text_comes_through_as_text_that_can_be_stored_and_an_echoed_key
     assert answer.text == hostile + "[key]?"
     assert KEY not in (tmp_path / "answers.jsonl").read_text()
     with ChatServer(lambda *_: Act({}, status=500)) as server:  # from what was kept, as it was
-        assert [r.text for r in draw_at(server, tmp_path)] == [answer.text]
+        assert [r.text for r in draw(server, ["p"], tmp_path)[0]] == [answer.text]
 
 
-def draw_at(server: ChatServer, received: Path) -> list[Any]:
-    return draw(server, ["p"], received)[0]
+# --- a real server -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_real_servers_greedy_answers_are_the_engines_own_and_its_sampled_ones_vary(
+    tmp_path: Path, tiny_chat_model: Path
+) -> None:
+    """`transformers serve` renders the chat and decodes by itself. It does not heed `n`, and draws only where the
+    checkpoint says `do_sample`.
+    """
+    questions = [f"the {a} {b}" for a in WORDS[:4] for b in WORDS[5:8]]
+    prompts = [[{"role": "user", "content": question}] for question in questions]
+    policy = CausalLM.load(tiny_chat_model)
+    greedy = Sampling(max_tokens=6, top_p=1e-6)
+    own = policy.sample([policy.encode(p) for p in prompts], 1, greedy, torch.Generator())
+    policy.model.generation_config.do_sample = True
+    policy.save(tmp_path / "served")
+    with serving(tmp_path / "served") as url:
+        endpoint, silent = Endpoint(endpoint=url, model=str(tmp_path / "served"), concurrency=2), lambda *_: None
+        for temperature, k in ((0.0, 1), (1.0, 3)):
+            decoding = Decoding(max_tokens=6, temperature=temperature)
+            said = sample_texts(endpoint, prompts, k, decoding, torch.Generator(), tmp_path / "kept", silent)
+            assert {len(row) for row in said} == {k}
+            if k == 1:
+                assert [row[0].text for row in said] == [row[0].text for row in own]
+    assert len({response.text for row in said for response in row}) > len(prompts)
 
 
 # --- options -----------------------------------------------------------------------------------------------------

@@ -47,8 +47,9 @@ def sample_texts(
 ) -> list[list[Response]]:
     """k answers to each conversation, without tokens; `finished` where the server says that the model stopped.
 
-    Each prompt has its own seed; how far a server heeds it is the server's affair. One that gives fewer answers than
-    asked for (`n`) is asked for the others. After a failure no further call is made; those in flight are waited for.
+    Each prompt has its own seed. How far a server heeds that, or the temperature, is not checked; one that gives fewer
+    answers than asked for (`n`) is asked for the others. After a failure no further call is made; those in flight are
+    waited for.
 
     Args:
         received: a folder. Answers are kept in it as they come, and are not asked for again.
