@@ -155,6 +155,7 @@ def test_a_call_that_fails_fails_its_cell_in_one_line_and_the_next_run_asks_only
     for part in ("alpaca-eval, answer", "policy 'served'", server.url, "prompt 4 of 6: HTTP 500", "run again"):
         assert part in told["served~sft"]
     assert "\n" not in told["served~sft"]
+    assert KEY not in ended.err + ended.out
     results = pd.read_parquet(workspace.out / "results.parquet")
     assert set(results[results["trainer"] == "sft"]["leaderboard"]) == {"head-to-head"}
     assert set(results[results["trainer"] == "constant"]["leaderboard"]) == BOARDS - {"mt-bench"}  # asks one question

@@ -108,7 +108,7 @@ def test_without_a_trainer_every_policy_is_its_control_alone(trainers: list[str]
 def test_a_policy_behind_an_endpoint_has_its_control_and_is_never_trained() -> None:
     policy = ["pocket", {"endpoint": "http://h/v1", "model": "org/served"}]
     assert ids(policy=policy, matrix={"trainer": []}) == ["pocket~sft", "served~sft"]
-    with pytest.raises(ConfigError, match="'onpo' cannot train the policy 'served'.*never trained"):
+    with pytest.raises(ConfigError, match=r"'onpo' cannot train the policy 'served'.*never trained"):
         ids(policy=policy)
     assert ids(policy=policy, exclude=[{"policy": "served"}])[:2] == ["pocket~sft", "served~sft"]
 

@@ -139,7 +139,10 @@ def test_as_many_calls_are_in_flight_as_allowed_and_answers_keep_their_order(tmp
         (Act({"error": KEY}, status=500), ["HTTP 500", "log"]),
         (Act({"error": KEY}, status=401), ["HTTP 401", "OPENAI_API_KEY"]),
         (Act({}, status=404), ["HTTP 404", "endpoint and model"]),
-        (Act({}, status=400), ["HTTP 400", "sampling.max_tokens"]),
+        (
+            Act(f"no room \x1b[31m\n{KEY}" + 300 * "!", status=400),
+            ["HTTP 400 ('no room \\x1b[31m\\n[key]!!", "its context"],
+        ),
         (Act({}, status=429), ["HTTP 429", "concurrency"]),
         (Act("{", status=200), ["the reply is no chat completion"]),
         (Act([1, 2]), ["the reply is no chat completion"]),

@@ -47,7 +47,7 @@ class Endpoint(Options):
         endpoint: the URL, such as http://localhost:8000/v1, without user, password or query.
         model: the endpoint's name for it.
         api_key_env: environment variable that holds the key; the key itself is never an option.
-        concurrency: calls in flight.
+        concurrency: calls in flight, for each stage at work.
         timeout: seconds without a sign of an answer.
         max_retries: further tries of a call, as the `openai` client makes them.
     """

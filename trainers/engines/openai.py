@@ -25,10 +25,13 @@ Said = tuple[str, str]
 """A text and why it ended."""
 
 SEEDS = 2**31
+WORDS = 200  # characters of what a server says
 SECRET = 8  # characters that make a key; shorter ones, as of local servers, are ordinary words
 UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
+REFUSED = "see that the model takes the temperature, and that the prompt and sampling.max_tokens fit its context"
 ADVICE = {
-    400: "check that the prompt and sampling.max_tokens fit the model's context; the server's log has the reason",
+    400: REFUSED,
+    422: REFUSED,
     401: "put a valid key into the environment variable {key}",
     403: "put a key that may use the model into the environment variable {key}",
     404: "check the policy's endpoint and model",
@@ -136,8 +139,13 @@ async def _ask(client: Any, endpoint: Endpoint, body: Mapping[str, Any], k: int,
     while (missing := k - len(kept.to(body))) > 0:
         call = {**body, "seed": (body["seed"] + k - missing) % SEEDS} | ({"n": missing} if missing > 1 else {})
         text = await client.post("/chat/completions", cast_to=str, body=call)
-        key = endpoint.api_key
-        kept.add(body, read_choices(text.replace(key, "[key]") if len(key) >= SECRET else text))
+        kept.add(body, read_choices(_without_key(text, endpoint)))
+
+
+def _without_key(text: str, endpoint: Endpoint) -> str:
+    """The text without the key, should a server echo it."""
+    key = endpoint.api_key
+    return text.replace(key, "[key]") if len(key) >= SECRET else text
 
 
 def read_choices(reply: str) -> list[Said]:
@@ -168,10 +176,14 @@ def _text(value: Any) -> str:
 
 
 def _told(error: Exception, endpoint: Endpoint) -> str:
-    """What came back, and what to do. A server's own words may quote the key, so they are not passed on."""
+    """What came back, and what to do. A server's own words may quote parts of a key: they are passed on only where it
+    refuses the request for what is asked, in one line of ASCII.
+    """
     if isinstance(error, openai.APIStatusError):
-        advice = ADVICE.get(error.status_code, "look into the server's log").format(key=endpoint.api_key_env)
-        return f"HTTP {error.status_code}; {advice}"
+        code = error.status_code
+        advice = ADVICE.get(code, "look into the server's log").format(key=endpoint.api_key_env)
+        said = f" ({_without_key(error.response.text, endpoint)[:WORDS]!a})" if advice == REFUSED else ""
+        return f"HTTP {code}{said}; {advice}"
     if isinstance(error, openai.APITimeoutError):
         return f"no answer within {endpoint.timeout:g} s; lower the policy's concurrency or raise its timeout"
     if isinstance(error, openai.APIConnectionError):
