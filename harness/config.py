@@ -83,6 +83,8 @@ Policy = Annotated[
     Annotated[str, Tag("str")] | Annotated[Game, Tag("Game")] | Annotated[Endpoint, Tag("Endpoint")],
     Discriminator(_kind_of_policy),
 ]
+GROUPS = {"Game": Game, "Endpoint": Endpoint}
+"""Policies that are groups of keys, as pydantic's places have them."""
 
 
 class PairOptions(Options):
@@ -277,10 +279,9 @@ def _override(raw: dict[str, Any], override: str) -> tuple[str, ...]:
 def _explain(error: ValidationError, places: _Places, raw: Mapping[str, Any]) -> str:
     """One line: place, key, fact, nearest word."""
     first = error.errors()[0]
-    where = tuple(
-        part for part in first["loc"] if part in _keys(raw) or isinstance(part, int) or first["type"] == "missing"
-    )
-    where = where or tuple(first["loc"])
+    loc = [part for part in first["loc"] if part not in GROUPS]
+    where = tuple(part for part in loc if part in _keys(raw) or isinstance(part, int) or first["type"] == "missing")
+    where = where or tuple(loc)
     dotted, place = ".".join(map(str, where)), places.of(where)
     if first["type"] == "extra_forbidden":
         return f"{place}: unknown key {dotted!r}{nearest(str(where[-1]), _fields_at(first['loc'][:-1]))}"
@@ -304,7 +305,7 @@ def _fields_at(where: Sequence[Any]) -> list[str]:
     model: Any = Config
     for part in where:
         field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field else {"Game": Game, "Endpoint": Endpoint}.get(part, model)
+        model = field.annotation if field else GROUPS.get(part, model)
     return list(getattr(model, "model_fields", {}))
 
 
