@@ -12,17 +12,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from harness.registry import Kind, load, nearest
 from trainers.algorithm import Pairing
-from trainers.options import Options, Positive, Sampling, Training
+from trainers.options import Endpoint, Options, Positive, Sampling, Training
 
 WORLDS = ("pocket",)
-NOT_BUILT = {
-    ("policy", "endpoint"): "policies behind an endpoint are not built yet; give a local path or a hub id",
-}
-
+NAMES = {("name",), *(("policy", key) for key in Endpoint.model_fields)}
+"""Keys whose texts are never paths."""
 
 WORDING = {
     "too_short": "the list is empty; give at least one entry, or leave the key out where it has a default",
@@ -66,6 +73,20 @@ class Game(Options):
     game: str
 
 
+def _kind_of_policy(policy: Any) -> str:
+    if isinstance(policy, Endpoint) or (isinstance(policy, dict) and "endpoint" in policy):
+        return "Endpoint"
+    return "Game" if isinstance(policy, Game | dict) else "str"
+
+
+Policy = Annotated[
+    Annotated[str, Tag("str")] | Annotated[Game, Tag("Game")] | Annotated[Endpoint, Tag("Endpoint")],
+    Discriminator(_kind_of_policy),
+]
+GROUPS = {"Game": Game, "Endpoint": Endpoint}
+"""Policies that are groups of keys, as pydantic's places have them."""
+
+
 class PairOptions(Options):
     """How responses become labelled pairs; None is each algorithm's own way."""
 
@@ -79,9 +100,9 @@ class PairOptions(Options):
 
 
 class Matrix(Options):
-    """What is multiplied: trainers, judges, seeds."""
+    """What is multiplied: trainers (none where policies are evaluated as they are), judges, seeds."""
 
-    trainer: Entries
+    trainer: tuple[Entry, ...] = ()
     judge: Entries
     seed: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)] = (0,)
 
@@ -90,7 +111,7 @@ class Config(Options):
     """A sweep. See `nashbench sweep --help` and README for what each key means."""
 
     name: str
-    policy: tuple[str | Game, ...]
+    policy: tuple[Policy, ...]
     prompts: str | None = None
     matrix: Matrix
     iterations: Positive = 3
@@ -117,7 +138,7 @@ class Config(Options):
 
     @field_validator("policy")
     @classmethod
-    def _not_empty(cls, policy: tuple[str | Game, ...]) -> tuple[str | Game, ...]:
+    def _not_empty(cls, policy: tuple[Policy, ...]) -> tuple[Policy, ...]:
         if not policy:
             raise ValueError("the list of policies is empty")
         return policy
@@ -211,7 +232,7 @@ def _absolute(value: Any, folder: Path, where: tuple[str, ...] = (), *, is_path:
         return {k: _absolute(v, folder, (*where, str(k)), is_path=k in paths) for k, v in value.items()}
     if isinstance(value, list):
         return [_absolute(v, folder, where, is_path=is_path) for v in value]
-    if where == ("name",) or not isinstance(value, str) or not value or value in WORLDS:
+    if where in NAMES or not isinstance(value, str) or not value or value in WORLDS:
         return value
     target = os.path.normpath(folder / Path(value).expanduser())
     marked = value.startswith(("./", "../", "~")) or value.endswith((".jsonl", ".yaml", ".yml", ".csv", ".json"))
@@ -257,16 +278,11 @@ def _override(raw: dict[str, Any], override: str) -> tuple[str, ...]:
 
 def _explain(error: ValidationError, places: _Places, raw: Mapping[str, Any]) -> str:
     """One line: place, key, fact, nearest word."""
-    # A policy is a text or a group of keys: for a group, that it is no text is beside the point.
-    first = min(error.errors(), key=lambda e: e["type"] == "string_type" and isinstance(e["input"], dict))
-    where = tuple(
-        part for part in first["loc"] if part in _keys(raw) or isinstance(part, int) or first["type"] == "missing"
-    )
-    where = where or tuple(first["loc"])
+    first = error.errors()[0]
+    loc = [part for part in first["loc"] if part not in GROUPS]
+    where = tuple(part for part in loc if part in _keys(raw) or isinstance(part, int) or first["type"] == "missing")
+    where = where or tuple(loc)
     dotted, place = ".".join(map(str, where)), places.of(where)
-    for known, reason in NOT_BUILT.items():
-        if known[0] == where[0] and known[-1] in map(str, (*where, *_keys(first.get("input")))):
-            return f"{place}: {'.'.join(known)}: {reason}"
     if first["type"] == "extra_forbidden":
         return f"{place}: unknown key {dotted!r}{nearest(str(where[-1]), _fields_at(first['loc'][:-1]))}"
     if first["type"] == "missing":
@@ -289,7 +305,7 @@ def _fields_at(where: Sequence[Any]) -> list[str]:
     model: Any = Config
     for part in where:
         field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field else Game if part == "Game" else model
+        model = field.annotation if field else GROUPS.get(part, model)
     return list(getattr(model, "model_fields", {}))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from harness.config import Config, ConfigError, Entry, Game
 from harness.registry import nearest
+from trainers.options import Endpoint
 
 CONTROL = "sft"
 REPLIES = ("constant", "longest")
@@ -46,7 +47,7 @@ class Variant:
 class Cell:
     """One run of the matrix. A control has the trainer `sft`, `constant` or `longest`, no judge and no seed."""
 
-    policy: str | Game
+    policy: str | Game | Endpoint
     trainer: Variant
     judge: Variant | None
     seed: int | None
@@ -57,7 +58,7 @@ class Cell:
 
     @property
     def policy_label(self) -> str:
-        name = self.policy.game if isinstance(self.policy, Game) else self.policy
+        name = self.policy.game if isinstance(self.policy, Game) else str(self.policy)
         return name.rstrip("/").rpartition("/")[2]
 
     @property
@@ -85,7 +86,8 @@ def expand(config: Config) -> list[Cell]:
     """Every cell in a stable order: for each policy its control `sft`, then trainer x judge x seed.
 
     Raises:
-        ConfigError: two cells are the same, a pattern of `exclude` matches nothing, or nothing is left.
+        ConfigError: two cells are the same, a pattern of `exclude` matches nothing, nothing is left of the trainers, or
+            one is to train a policy behind an endpoint.
     """
     trainers = [v for entry in config.matrix.trainer for v in variants(entry) if v.name not in (CONTROL, *REPLIES)]
     judges = [v for entry in config.matrix.judge for v in variants(entry)]
@@ -97,8 +99,9 @@ def expand(config: Config) -> list[Cell]:
             raise ConfigError(f"exclude: {pattern} matches no cell; take it out")
         cells = [cell for cell in cells if cell not in matched]
     cells += [_included(config, pattern) for pattern in config.include]
-    if not cells:
-        raise ConfigError("the matrix has no cell; list a trainer other than 'sft', or exclude less")
+    if trainers and not cells:
+        raise ConfigError("the matrix has no cell; exclude less")
+    _refuse_endpoints(cells)
     cells = [*(Cell(policy, Variant(CONTROL, {}), None, None) for policy in config.policy), *cells]
     repeated = [name for name, count in Counter(cell.id for cell in cells).items() if count > 1]
     if repeated:
@@ -108,7 +111,17 @@ def expand(config: Config) -> list[Cell]:
     return cells
 
 
-def replies(policy: str) -> list[Cell]:
+def _refuse_endpoints(trained: Sequence[Cell]) -> None:
+    for cell in trained:
+        if isinstance(cell.policy, Endpoint):
+            raise ConfigError(
+                f"matrix.trainer: {cell.trainer.name!r} cannot train the policy {cell.policy_label!r}, which is behind "
+                f"an endpoint: it is evaluated, never trained; leave matrix.trainer out or, where other policies are "
+                f"trained, write exclude: [{{policy: {cell.policy_label!r}}}]"
+            )
+
+
+def replies(policy: str | Endpoint) -> list[Cell]:
     """The cells of the controls that pairwise leaderboards of a language model have besides `sft`."""
     return [Cell(policy, Variant(name, {}), None, None) for name in REPLIES]
 
@@ -143,7 +156,8 @@ def _included(config: Config, pattern: Mapping[str, Any]) -> Cell:
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise ConfigError(f"include: the seed is {seed!r}; it must be a whole number from 0")
     trainer, judge = (
-        _one_variant(axis, pattern.get(axis, getattr(config.matrix, axis)[0])) for axis in ("trainer", "judge")
+        _one_variant(axis, pattern.get(axis, next(iter(getattr(config.matrix, axis)), CONTROL)))
+        for axis in ("trainer", "judge")
     )
     if trainer.name == CONTROL:
         raise ConfigError(f"include: name a trainer other than {CONTROL!r}; the control is always there")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.config import Config, Game
-from harness.matrix import CONTROL, Cell, Variant, expand, replies, variants
+from harness.matrix import CONTROL, Cell, expand, replies, variants
 from harness.registry import load
 from harness.resolve import (
     Checkpoint,
@@ -21,6 +21,7 @@ from harness.resolve import (
     game_matrix,
     in_place,
     judge_ref,
+    judge_refs,
     made,
     prompts_fingerprint,
     prompts_source,
@@ -28,6 +29,7 @@ from harness.resolve import (
 from harness.stage import Stage
 from trainers.algorithm import Algorithm, Pairing, Player, Schedule
 from trainers.engines.engine import check_engine
+from trainers.options import Endpoint
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,11 @@ def make_plan(config: Config) -> Plan:
     return Plan(config, [planners[cell.policy].cell(cell) for cell in [*cells, *controls]], questions)
 
 
-def _planner(config: Config, policy: str | Game) -> GamePlanner | TextPlanner:
+def _planner(config: Config, policy: str | Game | Endpoint) -> GamePlanner | TextPlanner:
     return GamePlanner(config, policy) if isinstance(policy, Game) else TextPlanner(config, policy)
 
 
-def _boards(config: Config, policy: str | Game) -> list[Ref]:
+def _boards(config: Config, policy: str | Game | Endpoint) -> list[Ref]:
     """The leaderboards, checked against the kind of policy."""
     boards = [v for entry in config.leaderboards for v in variants(entry)]
     plays = "game" if isinstance(policy, Game) else "text"
@@ -108,11 +110,16 @@ def _boards(config: Config, policy: str | Game) -> list[Ref]:
             "written as a text with commas: 'arc_easy,hellaswag')"
         )
     for board in boards:
-        rates = in_place(board, lambda name=board.name: load("leaderboards", name)).plays  # type: ignore[misc]
-        if rates != plays:
-            wanted = "an exact game" if rates == "game" else "a language model"
+        kind = in_place(board, lambda name=board.name: load("leaderboards", name))  # type: ignore[misc]
+        if kind.plays != plays:
+            wanted = "an exact game" if kind.plays == "game" else "a language model"
             raise ValueError(f"leaderboard {board.name!r} rates {wanted}; this policy is none")
-    return [board_ref(board, "" if isinstance(policy, Game) else policy) for board in boards]
+        if kind.opens_checkpoint and isinstance(policy, Endpoint):
+            raise ValueError(
+                f"{board.place}: {board.name!r} opens the checkpoint, and the policy {str(policy)!r} is behind an "
+                "endpoint, which gives texts alone; take the leaderboard out"
+            )
+    return [board_ref(board, policy) for board in boards]
 
 
 def _trainer(cell: Cell, plays: str) -> Algorithm:
@@ -173,14 +180,14 @@ def _regularisation(algorithm: Algorithm | None) -> float:
 class TextPlanner:
     """Cells of a language model: train by either schedule, answer every leaderboard after every iteration, grade."""
 
-    def __init__(self, config: Config, policy: str) -> None:
+    def __init__(self, config: Config, policy: str | Endpoint) -> None:
         self.config, self.policy = config, policy
         self.base = base_policy(policy)
         self.boards = _boards(config, policy)
         judges = [v for entry in config.matrix.judge for v in variants(entry)]
         graders = judges if config.graders is None else [v for entry in config.graders for v in variants(entry)]
         included = [cell.judge for cell in expand(config) if cell.policy == policy and cell.judge is not None]
-        self.judges = _judges([*judges, *graders, *included], policy)
+        self.judges = judge_refs([*judges, *graders, *included], policy)
         self.graders = [self.judges[v.label] for v in graders]
         self.precision = config.training.precision
         self.accelerate, self.accelerate_where = accelerate_file(config)
@@ -214,7 +221,8 @@ class TextPlanner:
 
     def cell(self, cell: Cell) -> CellPlan:
         if cell.is_control:
-            check_engine(self.config.sampling.engine, adapter=self.config.training.lora is not None)
+            if not isinstance(self.policy, Endpoint):
+                check_engine(self.config.sampling.engine, adapter=self.config.training.lora is not None)
             plan = CellPlan(cell, None)
             self._evaluate(plan, 0, self.base)
             return plan
@@ -401,19 +409,6 @@ def _algorithm(plan: CellPlan) -> Algorithm:
 
 def _is_pairwise(board: Ref) -> bool:
     return bool(getattr(load("leaderboards", board.name), "pairwise", False))
-
-
-def _judges(variants: Sequence[Variant], policy: str) -> dict[str, Ref]:
-    """The judges by label."""
-    judges: dict[str, Ref] = {}
-    for variant in variants:
-        judge = judge_ref(variant, policy)
-        if judges.setdefault(variant.label, judge).fingerprint != judge.fingerprint:
-            raise ValueError(
-                f"two different judges are both called {variant.label!r}: {dict(judges[variant.label].options)} and "
-                f"{dict(judge.options)}; give their files different names"
-            )
-    return judges
 
 
 def _needed(algorithm: Algorithm) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,32 +19,35 @@ from harness.store import content_hash
 from leaderboards.leaderboard import NoData
 from trainers.distributed import check_accelerate
 from trainers.games import load_game
-from trainers.options import Training
+from trainers.options import Endpoint, Training
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A policy on disk: a stage's artifact, or a path or hub id from outside with its fingerprint."""
+    """A policy: a stage's artifact, or from outside with its fingerprint (a path, a hub id, an endpoint's options)."""
 
     stage: Stage | None = None
-    location: str = ""
+    location: str | dict[str, Any] = ""
     fingerprint: str = ""
 
-    def as_input(self, name: str) -> tuple[dict[str, Stage], dict[str, str], dict[str, str]]:
+    def as_input(self, name: str) -> tuple[dict[str, Stage], dict[str, str], dict[str, Any]]:
         """What a stage that reads it under `name` puts into its inputs, options and where."""
         if self.stage is not None:
             return {name: self.stage}, {}, {}
         return {}, {f"{name}_fingerprint": self.fingerprint}, {name: self.location}
 
 
-def base_policy(policy: str) -> Checkpoint:
-    """The untrained policy: the pocket world's, a local folder or a hub id.
+def base_policy(policy: str | Endpoint) -> Checkpoint:
+    """The untrained policy: the pocket world's, a local folder, a hub id, or one behind an endpoint.
 
     Raises:
-        ValueError: a local folder without config or without safetensors weights, or a text that is neither.
+        ValueError: a local folder without config or without safetensors weights, a text that is neither, or an endpoint
+            whose key is not in the environment.
     """
+    if isinstance(policy, Endpoint):
+        return _behind(policy)
     if policy == "pocket":
         return Checkpoint(stage=_pocket_stage())
     folder = Path(policy)
@@ -55,14 +58,25 @@ def base_policy(policy: str) -> Checkpoint:
     return Checkpoint(location=policy, fingerprint=f"hub:{policy}")
 
 
-def prompts_source(config: Config, policy: str) -> str:
+def _behind(policy: Endpoint) -> Checkpoint:
+    named = policy.api_key_env != Endpoint.model_fields["api_key_env"].default
+    if not policy.api_key and (named or policy.official):
+        raise ValueError(f"policy {policy.model!r}: no API key; set the environment variable {policy.api_key_env}")
+    return Checkpoint(
+        location=policy.model_dump(), fingerprint=f"endpoint:{policy.endpoint.rstrip('/')} {policy.model}"
+    )
+
+
+def prompts_source(config: Config, policy: str | Endpoint) -> str:
     """Path of the prompts, or the name of a world that brings its own.
 
     Raises:
         ValueError: none is given where the policy brings none, or what is given is no .jsonl.
     """
     if config.prompts is None and policy != "pocket":
-        raise ValueError(f'prompts is missing: policy {policy!r} brings none; give a .jsonl with "prompt" on each line')
+        raise ValueError(
+            f'prompts is missing: policy {str(policy)!r} brings none; give a .jsonl with "prompt" on each line'
+        )
     source = config.prompts or "pocket"
     if source != "pocket" and not source.endswith(".jsonl"):
         raise ValueError(
@@ -135,7 +149,24 @@ class Ref:
         return {self.kind[:-1]: {"name": self.name, "options": dict(self.options)}}
 
 
-def judge_ref(variant: Variant, policy: str) -> Ref:
+def judge_refs(variants: Sequence[Variant], policy: str | Endpoint) -> dict[str, Ref]:
+    """The judges by label.
+
+    Raises:
+        ValueError: as `judge_ref`, or two different ones have the same label.
+    """
+    judges: dict[str, Ref] = {}
+    for variant in variants:
+        judge = judge_ref(variant, policy)
+        if judges.setdefault(variant.label, judge).fingerprint != judge.fingerprint:
+            raise ValueError(
+                f"two different judges are both called {variant.label!r}: {dict(judges[variant.label].options)} and "
+                f"{dict(judge.options)}; give their files different names"
+            )
+    return judges
+
+
+def judge_ref(variant: Variant, policy: str | Endpoint) -> Ref:
     """The judge, made once here so that its options are checked; the pocket world fills in its panel and models.
 
     Raises:
@@ -169,7 +200,7 @@ def _trained_judge(variant: Variant) -> Ref:
     return Ref("judges", variant.name, OPTIONS[variant.name], stage.key, variant.label, stage)
 
 
-def board_ref(variant: Variant, policy: str) -> Ref:
+def board_ref(variant: Variant, policy: str | Game | Endpoint) -> Ref:
     """The leaderboard, made once here so that its options are checked; the pocket world brings its own sets.
 
     Raises:

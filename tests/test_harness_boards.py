@@ -288,7 +288,8 @@ class Echo:
 
 def test_turns_are_asked_in_order_and_in_batches_of_one_temperature_and_answers_keep_the_requests_order() -> None:
     policy = Echo()
-    context: Any = SimpleNamespace(policy=lambda name: policy, options={"sampling": {"k": 2, "max_tokens": 6}})
+    options = {"sampling": {"k": 2, "max_tokens": 6}}
+    context: Any = SimpleNamespace(policy=lambda name: policy, endpoint=lambda name: None, options=options)
     requests = [
         Request(id="b/2", prompt="more b", temperature=0.0, turn=2, follows="b/1"),
         Request(id="a/1", prompt="a", temperature=0.7),

@@ -100,6 +100,19 @@ def test_naming_the_control_among_the_trainers_adds_nothing() -> None:
     assert ids(matrix={"trainer": ["onpo", "sft"]}) == ids(matrix={"trainer": ["onpo"]})
 
 
+@pytest.mark.parametrize("trainers", [[], ["sft"]])
+def test_without_a_trainer_every_policy_is_its_control_alone(trainers: list[str]) -> None:
+    assert ids(policy=["pocket", "org/other"], matrix={"trainer": trainers}) == ["pocket~sft", "other~sft"]
+
+
+def test_a_policy_behind_an_endpoint_has_its_control_and_is_never_trained() -> None:
+    policy = ["pocket", {"endpoint": "http://h/v1", "model": "org/served"}]
+    assert ids(policy=policy, matrix={"trainer": []}) == ["pocket~sft", "served~sft"]
+    with pytest.raises(ConfigError, match=r"'onpo' cannot train the policy 'served'.*never trained"):
+        ids(policy=policy)
+    assert ids(policy=policy, exclude=[{"policy": "served"}])[:2] == ["pocket~sft", "served~sft"]
+
+
 @pytest.mark.parametrize(
     ("pattern", "left"),
     [
@@ -133,7 +146,6 @@ def test_a_trainer_is_excluded_by_its_name_with_all_options_or_by_its_label_alon
         ({"exclude": [{"seed": 1}, {"seed": 1}]}, "matches no cell"),
         ({"exclude": [{"sed": 1}]}, "did you mean 'seed'"),
         ({"exclude": [{}]}, "the matrix has no cell"),
-        ({"matrix": {"trainer": ["sft"]}}, "the matrix has no cell"),
         ({"matrix": {"seed": [1, 1]}}, "the cell 'pocket~onpo~panel~s1' twice"),
         ({"include": [{"trainer": "dpo"}]}, "the cell 'pocket~dpo~panel~s0' twice"),
         ({"include": [{"trainr": "dpo"}]}, "did you mean 'trainer'"),

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tiny_judges import save_chat_model, save_parrot
+from transformers_serve import serving
 
 from judges import LLMJudge
 
@@ -74,31 +68,9 @@ def test_generated_text_does_not_depend_on_the_batch_and_cut_or_too_long_ones_fa
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """The URL of `transformers serve` and the model it serves, whose every reply is "A"."""
-    if missing := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
-        pytest.skip(f"transformers serve needs {' and '.join(missing)}")
     model = save_parrot(tmp_path_factory.mktemp("served") / "model", "A")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(model), "--host", "127.0.0.1"]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    with subprocess.Popen([*command, "--port", str(port)], env=environment, stderr=subprocess.DEVNULL) as server:
-        try:
-            _wait_for(f"http://127.0.0.1:{port}/health", server)
-            yield f"http://127.0.0.1:{port}/v1", str(model)
-        finally:
-            server.kill()
-
-
-def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        assert server.poll() is None, "transformers serve ended"
-        try:
-            urllib.request.urlopen(url, timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail("transformers serve did not start within a minute")
+    with serving(model) as url:
+        yield url, str(model)
 
 
 @pytest.mark.slow

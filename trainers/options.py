@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import os
+import re
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trainers.engines.engine import EngineName
 
@@ -35,6 +38,51 @@ class Sampling(Options):
     max_tokens: Positive = 64
     engine: EngineName = "transformers"
     batch_size: Positive = 1024
+
+
+class Endpoint(Options):
+    """A policy behind an OpenAI-compatible endpoint: evaluated, never trained.
+
+    Attributes:
+        endpoint: the URL, such as http://localhost:8000/v1, without user, password or query.
+        model: the endpoint's name for it.
+        api_key_env: environment variable that holds the key; the key itself is never an option.
+        concurrency: calls in flight, for each stage at work.
+        timeout: seconds without a sign of an answer.
+        max_retries: further tries of a call, as the `openai` client makes them.
+    """
+
+    endpoint: str
+    model: Annotated[str, Field(min_length=1)]
+    api_key_env: str = "OPENAI_API_KEY"
+    concurrency: Positive = 16
+    timeout: Annotated[float, Field(gt=0)] = 600.0
+    max_retries: Annotated[int, Field(ge=0, strict=True)] = 3
+
+    @model_validator(mode="after")
+    def _without_secrets(self) -> Self:
+        # Of the whole, not of a key: an error about a key shows its value.
+        parts = urlsplit(self.endpoint)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("endpoint must begin with http:// or https:// and name a host")
+        if parts.username or parts.password or parts.query:
+            raise ValueError("endpoint must carry no user, password or query; the key comes from api_key_env")
+        if not re.fullmatch(r"[A-Za-z_]\w*", self.api_key_env):
+            raise ValueError("api_key_env must be the name of an environment variable, never a key itself")
+        return self
+
+    def __str__(self) -> str:
+        return self.model
+
+    @property
+    def api_key(self) -> str:
+        """The key; empty where there is none."""
+        return os.environ.get(self.api_key_env, "")
+
+    @property
+    def official(self) -> bool:
+        """Whether it is OpenAI's own."""
+        return urlsplit(self.endpoint).hostname == "api.openai.com"
 
 
 class LoRA(Options):

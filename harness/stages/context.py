@@ -14,6 +14,7 @@ from harness.store import Store
 
 if TYPE_CHECKING:
     from trainers.algorithm import Algorithm
+    from trainers.options import Endpoint
     from trainers.policies.causal_lm import CausalLM
 
 Facts = dict[str, Any]
@@ -61,6 +62,13 @@ class Context:
 
     def policy(self, name: str) -> CausalLM:
         return self.models.get(self.policy_path(name), self.options["precision"])
+
+    def endpoint(self, name: str) -> Endpoint | None:
+        """The policy where it is one behind an endpoint."""
+        from trainers.options import Endpoint
+
+        given = self.stage.where.get(name)
+        return Endpoint.model_validate(given) if isinstance(given, dict) else None
 
     def judge(self) -> RememberingJudge:
         """The stage's judge; one that a world trains has its model in an input artifact."""

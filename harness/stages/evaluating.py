@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.figures import style_figures, text_figures
 from harness.stages.context import Context, Facts
+from judges.judge import Prompt, messages_of
 
 if TYPE_CHECKING:
     import torch
@@ -24,12 +26,14 @@ GREEDY = 1e-6  # a nucleus so small that only the likeliest token is left
 
 def questions(context: Context) -> Facts:
     """A leaderboard's questions, checked against the context length; an earlier turn's answer is not known yet and
-    counts as empty.
+    counts as empty. The context length of a policy behind an endpoint is not known.
     """
     from leaderboards.leaderboard import conversation
 
-    policy, most = context.policy("policy"), context.options["max_tokens"]
     requests = _requests(context, last=True)
+    if context.endpoint("policy"):
+        return {"questions": len(requests)}
+    policy, most = context.policy("policy"), context.options["max_tokens"]
     by_id, silent = {r.id: r for r in requests}, {r.id: [""] for r in requests}
     asked = [r.prompt if r.follows is None else conversation(r, by_id, silent) for r in requests]
     tokens, room = [len(policy.encode(prompt)) for prompt in asked], policy.context_length
@@ -48,7 +52,8 @@ def answer(context: Context) -> Facts:
     import torch
 
     requests = _requests(context, last=context.options["last"])
-    generator = torch.Generator(device=context.policy("policy").model.device).manual_seed(context.stage.seed)
+    device = "cpu" if context.endpoint("policy") else context.policy("policy").model.device
+    generator = torch.Generator(device=device).manual_seed(context.stage.seed)
     answered = CONTROLS[context.options["control"]](context, requests, generator)
     rows = [
         {"id": request.id, "number": number, "text": r.text, "tokens": r.tokens, "finished": r.finished}
@@ -56,18 +61,20 @@ def answer(context: Context) -> Facts:
         for number, r in enumerate(responses)
     ]
     pd.DataFrame(rows).to_parquet(context.out / "answers.parquet")
+    shutil.rmtree(_received(context), ignore_errors=True)
     return {"figures": _answer_figures(context, answered)}
 
 
 def _answer_figures(context: Context, answered: Answered) -> dict[str, float]:
     """Signs of collapse, over the requests that every iteration has, so that iterations compare.
 
-    `entropy` is of sampled answers alone, and is missing where all are greedy: these say nothing of it.
+    `entropy` is of sampled answers alone, and is missing where all are greedy: these say nothing of it. Behind an
+    endpoint there are no log-probabilities, so it and `start_nll` are missing.
     """
     curve = {request.id for request in _requests(context, last=False)}
     common = [said for said in answered if said[0].id in curve] or answered
     figures = text_figures([r.text for _, _, responses in common for r in responses])
-    if context.options["control"] is not None:
+    if context.options["control"] is not None or context.endpoint("policy"):
         return figures
     sampled = [said for said in common if said[0].temperature > 0]
     if sampled:
@@ -84,15 +91,14 @@ def _by_policy(context: Context, requests: Sequence[Request], generator: torch.G
     from leaderboards.leaderboard import conversation
 
     by_id = {request.id: request for request in requests}
-    policy, said = context.policy("policy"), dict[str, list[str]]()
+    said = dict[str, list[str]]()
     found: dict[str, tuple[Request, list[int], list[Response]]] = {}
     alike = sorted(requests, key=_together)
     for (_, temperature, k), group in groupby(alike, key=_together):
         asked = list(group)
         prompts = [r.prompt if r.follows is None else conversation(r, by_id, said) for r in asked]
-        encoded = [policy.encode(prompt) for prompt in prompts]
-        drawn = policy.sample(encoded, k, _sampling(context, temperature), generator)
-        for request, tokens, responses in zip(asked, encoded, drawn, strict=True):
+        drawn = _draw(context, prompts, k, temperature, generator)
+        for request, (tokens, responses) in zip(asked, drawn, strict=True):
             found[request.id] = (request, tokens, responses)
             said[request.id] = [r.text for r in responses]
     return [found[request.id] for request in requests]
@@ -101,6 +107,29 @@ def _by_policy(context: Context, requests: Sequence[Request], generator: torch.G
 def _together(request: Request) -> tuple[int, float, int]:
     """What requests have in common that are answered in one batch; turns in order."""
     return request.turn, request.temperature, request.answers
+
+
+def _draw(
+    context: Context, prompts: Sequence[Prompt], k: int, temperature: float, generator: torch.Generator
+) -> list[tuple[list[int], list[Response]]]:
+    """k answers to each prompt and the prompt's tokens, of which there are none behind an endpoint."""
+    if endpoint := context.endpoint("policy"):
+        from trainers.engines.engine import Decoding
+        from trainers.engines.openai import sample_texts
+
+        sampling = context.options["sampling"]
+        decoding = Decoding(max_tokens=sampling["max_tokens"], temperature=temperature, top_p=sampling["top_p"])
+        received, conversations = _received(context), [messages_of(prompt) for prompt in prompts]
+        drawn = sample_texts(endpoint, conversations, k, decoding, generator, received, context.report)
+        return [([], responses) for responses in drawn]
+    policy = context.policy("policy")
+    encoded = [policy.encode(prompt) for prompt in prompts]
+    return list(zip(encoded, policy.sample(encoded, k, _sampling(context, temperature), generator), strict=True))
+
+
+def _received(context: Context) -> Path:
+    """Where an endpoint's answers wait for the others of the stage, which a later run goes on from."""
+    return context.store.root / "unfinished" / context.stage.key
 
 
 def _constant(context: Context, requests: Sequence[Request], generator: torch.Generator) -> Answered:
@@ -114,12 +143,11 @@ def _constant(context: Context, requests: Sequence[Request], generator: torch.Ge
 
 def _longest(context: Context, requests: Sequence[Request], generator: torch.Generator) -> Answered:
     """The longest of k answers of the untrained policy, in characters."""
-    policy, k = context.policy("policy"), context.options["sampling"]["k"]
-    encoded = [policy.encode(r.prompt) for r in requests]
-    drawn = policy.sample(encoded, k, _sampling(context, context.options["temperature"]), generator)
+    k, temperature = context.options["sampling"]["k"], context.options["temperature"]
+    drawn = _draw(context, [r.prompt for r in requests], k, temperature, generator)
     return [
         (request, tokens, [max(responses, key=lambda r: len(r.text))])
-        for request, tokens, responses in zip(requests, encoded, drawn, strict=True)
+        for request, (tokens, responses) in zip(requests, drawn, strict=True)
     ]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
-from harness.prompts import read_prompts
+from harness.prompts import PromptRecord, read_prompts
 from harness.stages.context import Context, Facts
 
 
@@ -47,8 +48,20 @@ def prompts(context: Context) -> Facts:
     """The prompts, rendered to tokens, split and checked against the context length."""
     import pandas as pd
 
-    policy = context.policy("policy")
     records = read_prompts(context.stage.where["prompts"], context.options["seed"])
+    tokens, facts = _tokens(context, records)
+    rows = [{"id": r.id, "prompt": json.dumps(r.prompt), "split": r.split} for r in records]
+    pd.DataFrame(rows).assign(tokens=pd.Series(tokens)).to_parquet(context.out / "prompts.parquet")
+    return {"prompts": len(records), "heldout": sum(r.split == "heldout" for r in records), **facts}
+
+
+def _tokens(context: Context, records: Sequence[PromptRecord]) -> tuple[list[list[int]], Facts]:
+    """The prompts' tokens, checked against the context length, and what a reader should know of them."""
+    if endpoint := context.endpoint("policy"):
+        lacks = "no entropy or likelihood of its answers, no lengths checked against its context"
+        warning = f"{endpoint} is behind an endpoint, which gives texts alone: {lacks}"
+        return [[] for _ in records], {"first": {"text": json.dumps(records[0].prompt)}, "warnings": [warning]}
+    policy = context.policy("policy")
     tokens = [policy.encode(record.prompt) for record in records]
     longest, room = max(map(len, tokens)), policy.context_length
     needed = longest + context.options["max_tokens"]
@@ -58,12 +71,8 @@ def prompts(context: Context) -> Facts:
             f"prompt {worst!r} has {longest} tokens and sampling.max_tokens is {context.options['max_tokens']}; the "
             f"policy's context holds {room}. Shorten the prompt or lower sampling.max_tokens"
         )
-    rows = [{"id": r.id, "prompt": json.dumps(r.prompt), "split": r.split} for r in records]
-    pd.DataFrame(rows).assign(tokens=pd.Series(tokens)).to_parquet(context.out / "prompts.parquet")
     continued = policy.tokenizer.chat_template is None
-    return {
-        "prompts": len(records),
-        "heldout": sum(r.split == "heldout" for r in records),
+    return tokens, {
         "first": {"tokens": tokens[0], "text": policy.tokenizer.decode(tokens[0])},
         "warnings": ["the tokenizer has no chat template: prompts are continued as text after one BOS"] * continued,
     }

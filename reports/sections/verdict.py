@@ -27,7 +27,7 @@ from reports.sections.caveats import CONTROLS as UNTRAINED
 from reports.sections.caveats import caveats
 from reports.sections.common import Prose, Strong, counted, figure, interval, listed, p_note, side, where
 from reports.sections.summary import summary
-from reports.tables import Row, Sweep, unique
+from reports.tables import Row, Sweep, is_control, unique
 
 CONTROLS = {"sft": "the untrained policy"} | {
     name: f"the control {name} ({what}), without any training," for name, what in UNTRAINED.items()
@@ -38,7 +38,9 @@ MOST_TASKS = 4  # of a board that scores its tasks alone
 
 
 def verdict(sweeps: Sequence[Sweep]) -> dict[str, Any]:
-    """The findings, board by board, an independent grader before one that trained, their summary, the caveats."""
+    """The findings, board by board, an independent grader before one that trained; their summary, the caveats, and
+    whether anything is trained at all.
+    """
     views = [view for board in boards(sweeps) for view in (board.views[:MOST_TASKS] if board.is_of_tasks else [board])]
     found = [group for view in views if view.lead.sign for group in groups(sweeps, view)]
     found = [group for group in found if any(row["value"] is not None for row in group.trained)]
@@ -47,6 +49,7 @@ def verdict(sweeps: Sequence[Sweep]) -> dict[str, Any]:
         key=lambda group: (order.index(group.board.name), any(row["judge"] == group.grader for row in group.trained))
     )
     several = len(sweeps) > 1
+    cells = [row for sweep in sweeps for row in sweep.info.values()]
     return {
         "findings": [
             {"where": where(group, several), "sentences": finding(group), "tags": _tags(group)} for group in found
@@ -54,6 +57,7 @@ def verdict(sweeps: Sequence[Sweep]) -> dict[str, Any]:
         "algorithms": [prose for group in found for prose in algorithms(group, several)],
         "summary": summary(found),
         "caveats": caveats(sweeps, found),
+        "trains": any(not is_control(row) for row in cells) or not cells,
     }
 
 

@@ -1,0 +1,249 @@
+"""A policy behind an endpoint through whole sweeps: what is asked, what is graded, what is refused, what is kept."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boards_world as world
+import pandas as pd
+import pytest
+from chat_server import Act, ChatServer, completion
+from conftest import WORDS, Ended, Workspace
+
+from harness.config import load_config
+from harness.plan import make_plan
+
+Command = Callable[..., Ended]
+
+KEY = "sk-test-not-for-anyone"
+JUDGE = {"name": "panel", "panel": "panel.yaml"}
+BOARDS = {"head-to-head", "alpaca-eval", "arena-hard", "mt-bench"}
+
+
+def answers(words: str, tries: int, body: dict[str, Any]) -> Act:
+    """Four words of the panel's by the seed of the call; the first ones at temperature 0."""
+    generator = random.Random(body["seed"])
+    said = list(WORDS[:4]) if body["temperature"] == 0 else generator.choices(WORDS, k=4)
+    return Act(completion(" ".join(said)))
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
+    monkeypatch.setenv("MY_KEY", KEY)
+    with ChatServer(answers) as running:
+        yield running
+
+
+def config(workspace: Workspace, server: ChatServer, /, **changes: Any) -> Path:
+    policy = {"endpoint": server.url, "model": "org/served:1", "api_key_env": "MY_KEY", "max_retries": 0}
+    return workspace.config(**({"policy": policy, "matrix": {"trainer": [], "judge": [JUDGE]}} | changes))
+
+
+def boards(folder: Path) -> list[Any]:
+    """The four leaderboards that ask for answers, on question sets over the panel's words."""
+    said = [f"the {word} runs" for word in WORDS[:6]]
+    alpaca = world.alpaca(folder, said).parent
+    arena, mt = (
+        world.arena(folder / "arena", said),
+        world.mt_bench(folder / "mt", {81 + i: ["a cat", "a dog"] for i in range(2)}),
+    )
+    data = {"alpaca-eval": alpaca, "arena-hard": arena, "mt-bench": mt}
+    return ["head-to-head", *({"name": name, "data": str(path)} for name, path in data.items())]
+
+
+# --- a whole sweep -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_policy_behind_an_endpoint_is_rated_on_every_board_that_asks_for_answers(
+    workspace: Workspace, nashbench: Command, server: ChatServer
+) -> None:
+    path = config(workspace, server, leaderboards=boards(workspace.folder), sampling={"k": 4, "max_tokens": 6})
+    ended = nashbench(*workspace.arguments(path))
+    assert ended.code == 0, ended.err
+    results = pd.read_parquet(workspace.out / "results.parquet")
+    assert set(results["policy"]) == {"served:1"}
+    of = results.groupby("trainer")["leaderboard"].agg(set).to_dict()
+    assert of == {"sft": BOARDS, "constant": BOARDS - {"mt-bench"}, "longest": BOARDS - {"mt-bench"}}
+    assert results["value"].notna().all()
+    assert (results["coverage"] == 1).all()
+    dynamics = set(pd.read_parquet(workspace.out / "dynamics.parquet")["metric"])
+    assert "answers/distinct_2" in dynamics
+    assert not dynamics & {"answers/entropy", "answers/start_nll"}  # not known, so not there
+    warnings = json.loads((workspace.out / "provenance.json").read_text())["warnings"]
+    assert "behind an endpoint" in warnings[0]
+    assert "no entropy" in warnings[0]
+    check_calls(server)
+    check_pages(nashbench, workspace)
+    check_no_key(workspace.folder)
+
+
+def check_calls(server: ChatServer) -> None:
+    """Temperatures, numbers and turns are as the boards ask for them."""
+    arena = [body for body in server.bodies if body["messages"][-1]["content"].startswith("question")]
+    assert {body["temperature"] for body in arena} == {0, 1.0}  # Arena-Hard asks greedily, AlpacaEval samples
+    second = [body for body in server.bodies if len(body["messages"]) > 1]
+    assert [message["role"] for message in second[0]["messages"]] == ["user", "assistant", "user"]
+    assert second[0]["messages"][0]["content"].startswith("first")
+    assert {len(body["messages"][1]["content"].split()) for body in second} == {4}  # its own answer
+    assert {body.get("n", 1) for body in server.bodies} == {1, 2, 3, 4}  # `longest` asks for the answers that lack
+
+
+def check_pages(nashbench: Command, workspace: Workspace) -> None:
+    assert nashbench("report", str(workspace.out)).code == 0
+    page = (workspace.out / "report" / "index.html").read_text()
+    assert "served:1" in page
+    assert "Nothing is trained here" in page
+    cells = json.loads(nashbench("status", str(workspace.out), "--json").out)
+    assert {(cell["trainer"], cell["state"]) for cell in cells} == {
+        (name, "done") for name in ("sft", "constant", "longest")
+    }
+
+
+def check_no_key(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        assert not file.is_file() or KEY.encode() not in file.read_bytes(), file
+
+
+@pytest.mark.usefixtures("inline")
+def test_an_endpoint_stands_beside_a_policy_that_is_trained(
+    workspace: Workspace, nashbench: Command, server: ChatServer
+) -> None:
+    policy = [str(workspace.model), {"endpoint": server.url, "model": "served"}]
+    matrix = {"trainer": ["dpo"], "judge": [JUDGE]}
+    path = config(workspace, server, policy=policy, matrix=matrix, exclude=[{"policy": "served"}])
+    ended = nashbench(*workspace.arguments(path))
+    assert ended.code == 0, ended.err
+    results = pd.read_parquet(workspace.out / "results.parquet")
+    trainers = results.groupby("policy")["trainer"].agg(set).to_dict()
+    controls = {"sft", "constant", "longest"}
+    assert trainers == {"served": controls, workspace.model.name: controls | {"dpo"}}
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_checkpoint_is_evaluated_as_it_is_where_there_is_no_trainer(workspace: Workspace, nashbench: Command) -> None:
+    ended = nashbench(*workspace.arguments(workspace.config(matrix={"judge": [JUDGE]})))
+    assert ended.code == 0, ended.err
+    assert set(pd.read_parquet(workspace.out / "results.parquet")["trainer"]) == {"sft", "constant", "longest"}
+
+
+# --- failures ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_call_that_fails_fails_its_cell_in_one_line_and_the_next_run_asks_only_what_is_missing(
+    workspace: Workspace, nashbench: Command, server: ChatServer
+) -> None:
+    """A board that fails disturbs no other; answers that came are kept until their stage is whole."""
+    down = True
+
+    def script(words: str, tries: int, body: dict[str, Any]) -> Act:
+        broken = words == "question 3" and down
+        return Act({"error": {"message": KEY}}, status=500) if broken else answers(words, tries, body)
+
+    server.script = script
+    chosen = [board for board in boards(workspace.folder) if "mt" not in str(board)]
+    policy = {"endpoint": server.url, "model": "served", "api_key_env": "MY_KEY", "max_retries": 0, "concurrency": 1}
+    path = config(workspace, server, policy=policy, leaderboards=chosen)
+    ended = nashbench(*workspace.arguments(path))
+    assert ended.code == 1
+    told = {cell["cell"]: cell["reason"] for cell in json.loads((workspace.out / "cells.json").read_text())}
+    for part in ("alpaca-eval, answer", "policy 'served'", server.url, "prompt 4 of 6: HTTP 500", "run again"):
+        assert part in told["served~sft"]
+    assert "\n" not in told["served~sft"]
+    assert KEY not in ended.err + ended.out
+    results = pd.read_parquet(workspace.out / "results.parquet")
+    assert set(results[results["trainer"] == "sft"]["leaderboard"]) == {"head-to-head"}
+    assert set(results[results["trainer"] == "constant"]["leaderboard"]) == BOARDS - {"mt-bench"}  # asks one question
+    check_no_key(workspace.folder)
+    down, before = False, server.calls.copy()
+    assert nashbench(*workspace.arguments(path)).code == 0
+    asked = server.calls - before
+    assert asked["question 0"] == 0
+    assert asked["question 4"] > 0
+    assert not any((workspace.store / "unfinished").iterdir())
+
+
+# --- keys of artifacts -------------------------------------------------------------------------------------------
+
+
+def answer_keys(path: Path) -> set[str]:
+    return {stage.key for stage in make_plan(load_config(path)).stages if stage.kind == "answer"}
+
+
+def test_an_answer_is_named_by_url_model_and_decoding_and_not_by_how_it_is_fetched(
+    workspace: Workspace, server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = {"endpoint": "http://one/v1", "model": "m"}
+    base = answer_keys(config(workspace, server, policy=one))
+    for same in ({"concurrency": 2}, {"timeout": 3.0}, {"max_retries": 1}, {"api_key_env": "MY_KEY"}):
+        assert answer_keys(config(workspace, server, policy=one | same)) == base
+    monkeypatch.setenv("OPENAI_API_KEY", "another")
+    assert answer_keys(config(workspace, server, policy=one)) == base
+    for other in ({"endpoint": "http://two/v1"}, {"model": "n"}):
+        assert not answer_keys(config(workspace, server, policy=one | other)) & base
+    for sampling in ({"temperature": 0.5}, {"top_p": 0.5}, {"max_tokens": 7}):
+        decoding = {"k": 2, "max_tokens": 6} | sampling
+        assert not answer_keys(config(workspace, server, policy=one, sampling=decoding)) & base
+
+
+def test_the_names_of_an_endpoint_are_never_paths(workspace: Workspace, server: ChatServer) -> None:
+    (workspace.folder / "org").mkdir()
+    policies = [{"endpoint": server.url, "model": "org"}, {"endpoint": server.url, "model": "./org.json"}]
+    loaded = load_config(config(workspace, server, policy=policies))
+    assert [str(policy) for policy in loaded.policy] == ["org", "./org.json"]
+
+
+# --- refused before anything starts ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [
+        (["matrix.trainer=[dpo]"], ["'dpo' cannot train", "'served:1'", "never trained", "leave matrix.trainer out"]),
+        (["include=[{trainer: dpo}]"], ["'dpo' cannot train", "never trained"]),
+        (["include=[{seed: 1}]"], ["include: name a trainer"]),
+        (["leaderboards=[{name: lm-eval, tasks: arc_easy}]"], ["lm-eval", "opens the checkpoint", "'org/served:1'"]),
+        (["policy={endpoint: 'http://h/v1'}"], ["--set policy", "'policy.0.model' is missing"]),
+        (["policy={endpoint: 'http://h/v1', modle: x}"], ["'policy.0.model' is missing"]),
+        (["policy={endpoint: 'http://h/v1', model: x, timout: 3}"], ["unknown key", "did you mean 'timeout'?"]),
+        (["policy={endpoint: 'http://u:secret@h/v1', model: x}"], ["no user, password or query"]),
+        (["policy={endpoint: h, model: x}"], ["must begin with http"]),
+        (["policy={endpoint: 'http://h/v1', model: x, api_key_env: sk-secret}"], ["never a key itself"]),
+        (["policy={endpoint: 'http://h/v1', model: x, api_key_env: NOT_SET}"], ["no API key", "NOT_SET"]),
+        (["policy={endpoint: 'https://api.openai.com/v1', model: x}"], ["no API key", "OPENAI_API_KEY"]),
+        (["policy={endpoint: 'http://h/v1', model: x, concurrency: 0}"], ["concurrency", "greater than or equal to 1"]),
+        (["policy={endpoint: 'http://h/v1', model: ''}"], ["model", "at least 1 character"]),
+        (["prompts=null"], ["prompts is missing", "'org/served:1'"]),
+    ],
+)
+def test_what_an_endpoint_cannot_do_is_refused_in_one_line_without_a_call(
+    workspace: Workspace,
+    nashbench: Command,
+    server: ChatServer,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: list[str],
+    parts: list[str],
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    ended = nashbench(*workspace.arguments(config(workspace, server)), *overrides)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1), ended.err
+    for part in parts:
+        assert part in ended.err
+    assert "secret" not in ended.err
+    assert not workspace.out.exists()
+    assert server.total == 0
+
+
+def test_a_plan_asks_nothing_of_an_endpoint(workspace: Workspace, nashbench: Command, server: ChatServer) -> None:
+    ended = nashbench("plan", str(config(workspace, server)), "--store", str(workspace.store), "--json")
+    assert ended.code == 0
+    assert {cell["cell"] for cell in json.loads(ended.out)["cells"]} == {
+        f"served_1~{name}" for name in ("sft", "constant", "longest")
+    }
+    assert server.total == 0
