@@ -141,11 +141,12 @@ def encode_pair(
     positions: list[int] = []
     truncated = False
     room = limits[0]
-    tokens = [PREFIXES[name] for name in READ]
-    for text, token, prefix in zip((source, first, second), tokens, prefix_ids(tokenizer), strict=True):
-        marked = token + _plain(tokenizer, text)
-        row = tokenizer(marked, truncation=True, max_length=room)["input_ids"]
-        truncated |= len(row) == room < len(tokenizer(marked)["input_ids"])
+    marked = [
+        PREFIXES[name] + _plain(tokenizer, text) for name, text in zip(READ, (source, first, second), strict=True)
+    ]
+    for text, row, prefix in zip(marked, tokenizer(marked)["input_ids"], prefix_ids(tokenizer), strict=True):
+        if len(row) > room:
+            row, truncated = tokenizer(text, truncation=True, max_length=room)["input_ids"], True
         positions.append(len(ids) + row.index(prefix))
         ids += row
         if len(positions) == 1:

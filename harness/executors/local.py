@@ -140,7 +140,7 @@ class LocalExecutor:
 
     def _hire(self) -> _Worker:
         if self.jobs * machine()["threads"] > cores():
-            # Waiting OpenMP threads spin: ruinous where others want the cores. Sleeping is where none do (3x, measured).
+            # Waiting OpenMP threads spin: ruinous where others want the cores. Sleeping is, where none do (3x).
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()

@@ -23,7 +23,7 @@ CHAT_TEMPLATE = (
 JUDGE_WORDS = ("first", "second", "better")
 """Words of the judges' template (`judges.py` beside this file), so that a judge can start from these weights."""
 CONTEXT = 128
-PAIRS, BATCH_SIZE, LEARNING_RATE, WARMUP = 24_000, 64, 5e-3, 0.05
+PAIRS, BATCH_SIZE, LEARNING_RATE, WARMUP = 20_000, 64, 5e-3, 0.05
 PART = 16  # rows that go through the model together
 THREADS = 2  # parts that do so at once; their number changes no bit of the weights
 
@@ -120,19 +120,18 @@ def _train(model: "LlamaForCausalLM", ids: "Tensor", labels: "Tensor", report: R
     import torch
 
     steps = len(ids) // BATCH_SIZE
-    pool = ThreadPoolExecutor(THREADS)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step / steps))
     losses = []
-    for step in range(steps):
-        rows = slice(step * BATCH_SIZE, (step + 1) * BATCH_SIZE)
-        optimizer.zero_grad()
-        losses.append(_backward(model, ids[rows], labels[rows], pool))
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if report:
-            report(step + 1, steps, losses[-1])
+    with ThreadPoolExecutor(THREADS) as pool:
+        for step in range(steps):
+            rows = slice(step * BATCH_SIZE, (step + 1) * BATCH_SIZE)
+            losses.append(_backward(model, ids[rows], labels[rows], pool))
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            if report:
+                report(step + 1, steps, losses[-1])
     return losses
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 PANEL = Path(__file__).with_name("panel.yaml")
-PAIRS, PAIRS_A_PROMPT, VOTES_A_PAIR, HOLDOUT = 8192, 2, 49, 0.2
+PAIRS, PAIRS_A_PROMPT, VOTES_A_PAIR, HOLDOUT = 8192, 2, 49, 0.25
 MAX_TOKENS = 24
 TEMPLATE = "{{ prompt }} first : {{ first }} second : {{ second }} better ?"
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -19,12 +19,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 """The judges that are trained here, with the options they are used with."""
 RECIPES: dict[str, dict[str, float]] = {
-    "reward-model": {"epochs": 1.0, "lr": 1e-3, "batch_size": 32},
-    "pairrm": {"epochs": 3.0, "lr": 1.2e-3, "batch_size": 16},
-    "llm": {"epochs": 1.6, "lr": 1.5e-3, "batch_size": 16},
+    "reward-model": {"epochs": 1.1, "lr": 1e-3, "batch_size": 32},
+    "pairrm": {"epochs": 3.0, "lr": 2e-3, "batch_size": 32},
+    "llm": {"epochs": 1.8, "lr": 2e-3, "batch_size": 32},
 }
-"""How they are trained. A judge that reads two responses starts to learn only after some hundred steps, so small
-batches serve it better.
+"""How they are trained. A judge that reads two responses starts to learn only after some hundred steps, so it has more
+of them.
 """
 
 
