@@ -164,7 +164,7 @@ def theirs(case: str, count: int) -> dict[str, Any]:
 
 
 def phases() -> dict[str, Any]:
-    """Speed of each phase over that of DPO, by seconds of all cores: medians of rounds in which all take their turn."""
+    """Speed of each phase over that of DPO by the clock: medians of rounds in which all take their turn."""
     import numpy as np
 
     from trainers import DPO, INPO, ONPO
@@ -176,12 +176,12 @@ def phases() -> dict[str, Any]:
     optimiser = our_optimiser(policy, 1.0, batch)
     for turn in range(ROUNDS + 1):
         for name, (algorithm, frozen) in tasks.items():
-            started = time.process_time()
+            started = time.perf_counter()
             for start in range(0, TURN * batch, batch):
                 rows = list(range(start, start + batch))
                 optimiser.step(policy, algorithm, pairs.select(rows), dict.fromkeys(frozen, scores[rows]))
             if turn > 0:  # the first warms up
-                seconds[name].append(time.process_time() - started)
+                seconds[name].append(time.perf_counter() - started)
     anchor = seconds.pop("dpo 1")
     return {name: statistics.median(np.divide(anchor, taken)) for name, taken in seconds.items()}
 

@@ -64,6 +64,7 @@ def train_judge(
     *,
     epochs: float = 1.0,
     lr: float = 1e-5,
+    beta2: float = 0.999,
     batch_size: int = 32,
     seed: int = 0,
     max_length: int = 2048,
@@ -86,7 +87,7 @@ def train_judge(
             language model; for `pairrm` an encoder, or a causal model whose attention is then opened to both sides
             (`is_causal: false` in its config).
         out: folder to write.
-        epochs, lr, batch_size (pairs), seed: of the training.
+        epochs, lr, beta2 (AdamW's decay of squared gradients), batch_size (pairs), seed: of the training.
         max_length: pairs with an input of more tokens are left out and counted.
         holdout: share of the distinct prompts kept for the figures, at least one.
         options: of the judge: `labels` and, for `llm`, `template`; give the judge the same.
@@ -121,9 +122,8 @@ def train_judge(
     if not fits:
         raise ValueError(f"no training pair fits into max_length = {max_length} tokens; raise it")
     network.train()
-    result = _fit(
-        network, recipe, fits, Path(out), epochs=epochs, lr=lr, batch_size=batch_size, seed=seed, progress=progress
-    )
+    arguments = _arguments(Path(out), epochs, lr, beta2, batch_size, seed)
+    result = _fit(network, recipe, fits, arguments, progress)
     network.eval()
     recipe.save(Path(out))
     judge = JUDGES[kind](out, batch_size=batch_size, **dict(options or {}))  # type: ignore[call-arg]
@@ -210,31 +210,15 @@ def _margin(model: Any, recipe: Recipe, encoded: Sequence[Encoded]) -> Tensor:
     return margins[torch.tensor(np.argsort(np.concatenate(parts)), device=margins.device)]
 
 
-def _fit(
-    network: torch.nn.Module,
-    recipe: Recipe,
-    rows: Sequence[tuple[Encoded, Encoded, float]],
-    out: Path,
-    *,
-    epochs: float,
-    lr: float,
-    batch_size: int,
-    seed: int,
-    progress: Progress | None,
-) -> dict[str, float]:
-    coin = np.random.default_rng(seed)
-
-    def collate(batch: Sequence[tuple[Encoded, Encoded, float]]) -> dict[str, Any]:
-        turned = coin.random(len(batch)) < 0.5
-        encoded = [row[1] if turn else row[0] for row, turn in zip(batch, turned, strict=True)]
-        shares = [1 - row[2] if turn else row[2] for row, turn in zip(batch, turned, strict=True)]
-        return {"batch": _Batch(encoded, shares)}
-
-    arguments = transformers.TrainingArguments(
+def _arguments(
+    out: Path, epochs: float, lr: float, beta2: float, batch_size: int, seed: int
+) -> transformers.TrainingArguments:
+    return transformers.TrainingArguments(
         output_dir=str(out),
         per_device_train_batch_size=batch_size,
         num_train_epochs=epochs,
         learning_rate=lr,
+        adam_beta2=beta2,
         lr_scheduler_type="cosine",
         warmup_steps=0.05,
         max_grad_norm=1.0,
@@ -246,6 +230,23 @@ def _fit(
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
+
+
+def _fit(
+    network: torch.nn.Module,
+    recipe: Recipe,
+    rows: Sequence[tuple[Encoded, Encoded, float]],
+    arguments: transformers.TrainingArguments,
+    progress: Progress | None,
+) -> dict[str, float]:
+    coin = np.random.default_rng(arguments.seed)
+
+    def collate(batch: Sequence[tuple[Encoded, Encoded, float]]) -> dict[str, Any]:
+        turned = coin.random(len(batch)) < 0.5
+        encoded = [row[1] if turn else row[0] for row, turn in zip(batch, turned, strict=True)]
+        shares = [1 - row[2] if turn else row[2] for row, turn in zip(batch, turned, strict=True)]
+        return {"batch": _Batch(encoded, shares)}
+
     trainer = _Fit(model=network, args=arguments, train_dataset=_Rows(rows), data_collator=collate)
     trainer.recipe = recipe
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)

@@ -19,9 +19,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 """The judges that are trained here, with the options they are used with."""
 RECIPES: dict[str, dict[str, float]] = {
-    "reward-model": {"epochs": 1.1, "lr": 1e-3, "batch_size": 32},
-    "pairrm": {"epochs": 3.0, "lr": 2e-3, "batch_size": 32},
-    "llm": {"epochs": 1.8, "lr": 2e-3, "batch_size": 32},
+    "reward-model": {"epochs": 1.1, "lr": 1e-3},
+    "pairrm": {"epochs": 3.4, "lr": 2e-3},
+    "llm": {"epochs": 1.8, "lr": 2e-3},
 }
 """How they are trained. A judge that reads two responses starts to learn only after some hundred steps, so it has more
 of them.
@@ -62,5 +62,6 @@ def train(name: str, labels: Path, base_policy: Path, out: Path, *, seed: int, p
     from judges.train import train_judge
 
     options = {key: value for key, value in OPTIONS[name].items() if key != "batch_size"}
-    recipe: dict[str, Any] = {"max_length": 128, "holdout": HOLDOUT, "seed": seed, **RECIPES[name]}
+    common = {"max_length": 128, "batch_size": 32, "beta2": 0.95, "holdout": HOLDOUT, "seed": seed}
+    recipe: dict[str, Any] = common | RECIPES[name]
     return dict(train_judge(name, labels, base_policy, out, options=options, progress=progress, **recipe))  # type: ignore[arg-type]
