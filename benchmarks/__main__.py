@@ -1,8 +1,9 @@
 """Runs every case, ours and theirs in turn, each in a process of its own: a table, and `benchmarks/results.json`.
 
 `python -m benchmarks [--repetitions N] [--only update,sampling,...]`. Ratios are ours over theirs: of speed (more is
-better) and of memory (less is better); figures are medians over the repetitions. Machines with other work on them give
-noisy times; `core_ratio` compares seconds of all cores together, which suffer less.
+better) and of memory (less is better); figures are medians over the repetitions. Other work on the machine makes times
+noisy: leave it alone for the ten minutes that all cases take. `OMP_WAIT_POLICY=PASSIVE` must not be set: threads that
+sleep while they wait make small operations several times slower.
 """
 
 from __future__ import annotations
@@ -54,7 +55,6 @@ def update(repetitions: int) -> dict[str, Any]:
     differences = {case: loss_difference(case) for case in CASES}
     return {
         "ratio": 1 / over(ours, theirs, "seconds"),
-        "core_ratio": 1 / over(ours, theirs, "core_seconds"),
         "scoring_ratio": 1 / over(ours, theirs, "scoring_seconds"),
         "memory_ratio": over(ours, theirs, "peak_mib"),
         "loss_difference": max(differences.values()),

@@ -88,16 +88,15 @@ def lengths(rows: Rows, ends: frozenset[int]) -> list[int]:
     return [next((i + 1 for i, token in enumerate(row) if token in ends), len(row)) for row in rows]
 
 
-def measure(run: Callable[[int], Any]) -> tuple[dict[str, float], Any]:
-    """Median seconds, and seconds of all cores, of a few runs after one that warms up; the last one's result."""
+def measure(run: Callable[[int], Any]) -> tuple[float, Any]:
+    """Median seconds of a few runs after one that warms up; the last one's result."""
     run(0)
-    seconds, cores, result = [], [], None
+    seconds, result = [], None
     for seed in range(1, REPETITIONS + 1):
-        started, busy = time.perf_counter(), time.process_time()
+        started = time.perf_counter()
         result = run(seed)
         seconds.append(time.perf_counter() - started)
-        cores.append(time.process_time() - busy)
-    return {"seconds": statistics.median(seconds), "core_seconds": statistics.median(cores)}, result
+    return statistics.median(seconds), result
 
 
 def sampling(side: str, case: str) -> dict[str, Any]:
@@ -115,24 +114,23 @@ def sampling(side: str, case: str) -> dict[str, Any]:
         took, made = measure(lambda seed: generate(model, ends, longest, seed))
     counted = lengths(made if isinstance(made, list) else made.tolist(), ends)
     return {
-        **took,
+        "seconds": took,
         "tokens": sum(counted),
-        "tokens_per_s": sum(counted) / took["seconds"],
+        "tokens_per_s": sum(counted) / took,
         "length": statistics.mean(counted),
         "length_deviation": statistics.pstdev(counted),
     }
 
 
 @contextmanager
-def stopwatch(owner: Any, name: str, spent: dict[str, float], busy: dict[str, float]) -> Iterator[None]:
-    """Adds the seconds that calls of `owner.name` take to `spent[name]`, those of all cores to `busy[name]`."""
+def stopwatch(owner: Any, name: str, spent: dict[str, float]) -> Iterator[None]:
+    """Adds the seconds that calls of `owner.name` take to `spent[name]`."""
     original = getattr(owner, name)
 
     def timed(*arguments: Any, **options: Any) -> Any:
-        started, worked = time.perf_counter(), time.process_time()
+        started = time.perf_counter()
         result = original(*arguments, **options)
         spent[name] = spent.get(name, 0.0) + time.perf_counter() - started
-        busy[name] = busy.get(name, 0.0) + time.process_time() - worked
         return result
 
     with patch.object(owner, name, timed):
@@ -155,7 +153,7 @@ def streaming(side: str) -> dict[str, Any]:
     options = Sampling(max_tokens=RESPONSE)
     training = Training(lr=1e-6, batch_size=PROMPTS, precision="fp32")
     prompts = build_pairs(training.batch_size)["prompts"]
-    spent, busy = dict[str, float](), dict[str, float]()
+    spent = dict[str, float]()
 
     def steps(count: int) -> float:
         started = time.perf_counter()
@@ -178,12 +176,11 @@ def streaming(side: str) -> dict[str, Any]:
     steps(1)
     with ExitStack() as watches:
         for owner, name in ((CausalLM, "sample"), (room, "score"), (Optimiser, "step")):
-            watches.enter_context(stopwatch(owner, name, spent, busy))
+            watches.enter_context(stopwatch(owner, name, spent))
         whole = steps(STEPS)
     tokens = 2 * len(prompts) * RESPONSE * STEPS
     return {
         "seconds": spent["sample"],
-        "core_seconds": busy["sample"],
         "tokens": tokens,
         "tokens_per_s": tokens / spent["sample"],
         "outside": 1 - sum(spent.values()) / whole,

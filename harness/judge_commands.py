@@ -68,7 +68,9 @@ def judge(
 def judge_train(
     kind: Annotated[str, typer.Argument(metavar="reward-model|pairrm|pair-preference|llm")],
     data: Annotated[Path, typer.Option(metavar="labels.jsonl", help="Labelled pairs; see `nashbench audit`.")],
-    base: Annotated[str, typer.Option(metavar="MODEL", help="A folder or hub id: a causal LM; for pairrm an encoder.")],
+    base: Annotated[
+        str, typer.Option(metavar="MODEL", help="A folder or hub id: a causal LM; for pairrm also an encoder.")
+    ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the checkpoint.")],
     option: Options = None,
     epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 1.0,

@@ -89,7 +89,7 @@ def canonical(value: Any) -> str:
 def machine() -> dict[str, Any]:
     """Kind of device and threads a stage: the same inputs give the same bytes only where these are the same.
 
-    On a CPU a stage has one thread, or what `OMP_NUM_THREADS` says; other stages use the other cores, so that a
+    On a CPU an operation has one thread, or what `OMP_NUM_THREADS` says; other stages use the other cores, so that a
     stage's own arithmetic does not depend on how many run at once. A model judge's verdicts can, in their last bits:
     it is asked in batches for what the store does not hold yet, padding follows the batch, and stages that share a
     judge ask in an order that time decides. A verdict once stored is every later stage's.

@@ -92,7 +92,7 @@ def load_ranker(folder: Path) -> tuple[PairRanker, Any]:
     The original's config.json names its encoder (`model_name`, a folder or hub id) instead of describing it.
 
     Raises:
-        ValueError: the weights do not fit the network.
+        ValueError: the weights do not fit the network, or it was trained to read both ways and here reads one.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tokenizer = load_tokenizer(folder)
@@ -113,6 +113,11 @@ def load_ranker(folder: Path) -> tuple[PairRanker, Any]:
     if wrong.missing_keys or unexpected:
         named = ", ".join([*wrong.missing_keys, *unexpected][:3])
         raise ValueError(f"judge model {str(folder)!r} holds no PairRM: weights missing or unknown: {named}")
+    if getattr(encoder_config, "is_causal", True) is False and not _reads_both_ways(ranker.pretrained_model):
+        raise ValueError(
+            f"judge model {str(folder)!r} was trained to read both ways (is_causal: false in config.json), which this "
+            "version of transformers does not do with it"
+        )
     return ranker.eval(), tokenizer
 
 

@@ -270,6 +270,8 @@ class _Rows(torch.utils.data.Dataset):
 def _start(base: str | Path, kind: str, **changes: Any) -> tuple[Any, Any]:
     """A network and tokenizer to train from: the base's weights, or random ones where a local folder has none."""
     tokenizer = load_tokenizer(base)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
     auto = getattr(transformers, f"AutoModel{kind}")
     try:
         config = transformers.AutoConfig.from_pretrained(base)
@@ -283,8 +285,6 @@ def _start(base: str | Path, kind: str, **changes: Any) -> tuple[Any, Any]:
 
 def _reward_model(base: str | Path, options: dict[str, Any]) -> tuple[torch.nn.Module, Recipe]:
     network, tokenizer = _start(base, "ForSequenceClassification", num_labels=1)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     network.config.pad_token_id = tokenizer.pad_token_id
 
     def encode(question: Question) -> Encoded:

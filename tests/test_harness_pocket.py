@@ -2,6 +2,7 @@
 
 import math
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -194,6 +195,27 @@ def test_one_seed_gives_one_checkpoint_and_leaves_the_global_generator_alone(
     base_policy.build_base_policy(tmp_path / "c", seed=1)
     a, b, c = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
     assert a == b != c
+
+
+def test_parts_on_threads_have_the_gradient_of_the_whole_batch_to_the_last_bit_on_any_number_of_them() -> None:
+    import torch
+
+    tokenizer = base_policy.build_tokenizer()
+    ids, labels = base_policy.encode_corpus(tokenizer, 40, seed=1)
+    torch.manual_seed(0)
+    model = base_policy.build_model(tokenizer)
+    gradients = []
+    for threads in (1, 2):
+        with ThreadPoolExecutor(threads) as pool:
+            loss = base_policy._backward(model, ids, labels, pool)
+        gradients.append([weight.grad.clone() for weight in model.parameters()])
+    assert all(map(torch.equal, *gradients))
+    model.zero_grad()
+    whole = model(input_ids=ids, labels=labels).loss
+    whole.backward()
+    assert loss == pytest.approx(whole.item(), rel=1e-6)
+    for weight, parts in zip(model.parameters(), gradients[0], strict=True):
+        torch.testing.assert_close(weight.grad, parts, rtol=1e-4, atol=1e-7)
 
 
 def test_the_checkpoint_is_ordinary_and_training_is_reported_and_lowers_the_loss(

@@ -1,6 +1,7 @@
 """Training judges: losses by hand, learning, held-out prompts, soft labels, checkpoints that the judges load."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,7 +193,11 @@ def test_a_ranker_may_start_from_a_causal_model_whose_prefixes_then_see_what_is_
 ):
     from judges.ranker import encode_pair, load_ranker
 
-    train_judge("pairrm", labelled(24), bases / "causal", tmp_path, lr=1e-3, batch_size=8)
+    shutil.copytree(bases / "causal", tmp_path / "base")
+    settings = tmp_path / "base" / "tokenizer_config.json"
+    unpadded = {name: value for name, value in json.loads(settings.read_text()).items() if name != "pad_token"}
+    settings.write_text(json.dumps(unpadded))
+    train_judge("pairrm", labelled(24), tmp_path / "base", tmp_path, lr=1e-3, batch_size=8)
     ranker, made = load_ranker(tmp_path)
     ids, (_, first, second), _ = encode_pair(made, "which ?", "the cat", "the owl", (64, 64))
     encoder = ranker.pretrained_model

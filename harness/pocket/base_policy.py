@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.pocket.grammar import corpus, vocabulary
+from harness.stage import cores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +26,7 @@ JUDGE_WORDS = ("first", "second", "better")
 CONTEXT = 128
 PAIRS, BATCH_SIZE, LEARNING_RATE, WARMUP = 20_000, 64, 5e-3, 0.05
 PART = 16  # rows that go through the model together
-THREADS = 2  # parts that do so at once; their number changes no bit of the weights
+THREADS = 2  # parts that do so at once, where the cores hold them; their number changes no bit of the weights
 
 Report = Callable[[int, int, float], None]
 
@@ -123,7 +124,7 @@ def _train(model: "LlamaForCausalLM", ids: "Tensor", labels: "Tensor", report: R
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step / steps))
     losses = []
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(max(1, min(THREADS, cores() // torch.get_num_threads()))) as pool:
         for step in range(steps):
             rows = slice(step * BATCH_SIZE, (step + 1) * BATCH_SIZE)
             losses.append(_backward(model, ids[rows], labels[rows], pool))
