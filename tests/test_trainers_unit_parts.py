@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ from trainers.games import (
     reward_change,
     win_rates,
 )
-from trainers.optimise import Optimiser
+from trainers.optimise import RULES, Optimiser
 from trainers.options import Sampling, Training
 from trainers.pairs import Pairs, length_batches, pair_log_probs, pair_values, score, token_counts
 from trainers.policies.softmax_table import SoftmaxTable
@@ -380,3 +380,7 @@ def test_a_factor_does_not_change_a_slope(factor: float) -> None:
     counts = np.arange(1, 500)
     assert log_log_slope(factor * counts**-1.5) == pytest.approx(-1.5)
     assert log_log_slope(np.full(499, factor)) == pytest.approx(0, abs=1e-12)
+
+
+def test_every_optimizer_that_a_config_may_name_has_a_rule_and_the_other_way_round() -> None:
+    assert set(RULES) == set(get_args(Training.model_fields["optimizer"].annotation))
