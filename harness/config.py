@@ -74,7 +74,7 @@ class Game(Options):
 
 
 def _kind_of_policy(policy: Any) -> str:
-    if isinstance(policy, Endpoint) or (isinstance(policy, dict) and "endpoint" in policy):
+    if isinstance(policy, Endpoint) or (isinstance(policy, dict) and policy.keys() & Endpoint.model_fields.keys()):
         return "Endpoint"
     return "Game" if isinstance(policy, Game | dict) else "str"
 

@@ -98,11 +98,11 @@ def expand(config: Config) -> list[Cell]:
         if not matched:
             raise ConfigError(f"exclude: {pattern} matches no cell; take it out")
         cells = [cell for cell in cells if cell not in matched]
-    cells += [_included(config, pattern) for pattern in config.include]
-    if trainers and not cells:
+    included = [_included(config, pattern) for pattern in config.include]
+    if trainers and not cells and not included:
         raise ConfigError("the matrix has no cell; exclude less")
-    _refuse_endpoints(cells)
-    cells = [*(Cell(policy, Variant(CONTROL, {}), None, None) for policy in config.policy), *cells]
+    _refuse_endpoints(cells, included)
+    cells = [*(Cell(policy, Variant(CONTROL, {}), None, None) for policy in config.policy), *cells, *included]
     repeated = [name for name, count in Counter(cell.id for cell in cells).items() if count > 1]
     if repeated:
         raise ConfigError(
@@ -111,13 +111,16 @@ def expand(config: Config) -> list[Cell]:
     return cells
 
 
-def _refuse_endpoints(trained: Sequence[Cell]) -> None:
-    for cell in trained:
+def _refuse_endpoints(cells: Sequence[Cell], included: Sequence[Cell]) -> None:
+    for cell in (*cells, *included):
         if isinstance(cell.policy, Endpoint):
+            label, place, fix = cell.policy_label, "include", "take the entry out or name another policy in it"
+            if cell in cells:
+                place, exclude = "matrix.trainer", f"exclude: [{{policy: {label!r}}}]"
+                fix = f"leave matrix.trainer out or, where other policies are trained, write {exclude}"
             raise ConfigError(
-                f"matrix.trainer: {cell.trainer.name!r} cannot train the policy {cell.policy_label!r}, which is behind "
-                f"an endpoint: it is evaluated, never trained; leave matrix.trainer out or, where other policies are "
-                f"trained, write exclude: [{{policy: {cell.policy_label!r}}}]"
+                f"{place}: {cell.trainer.name!r} cannot train the policy {label!r}, which is behind an endpoint: it is "
+                f"evaluated, never trained; {fix}"
             )
 
 

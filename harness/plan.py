@@ -189,7 +189,10 @@ class TextPlanner:
         included = [cell.judge for cell in expand(config) if cell.policy == policy and cell.judge is not None]
         self.judges = judge_refs([*judges, *graders, *included], policy)
         self.graders = [self.judges[v.label] for v in graders]
-        self.precision = config.training.precision
+        # What makes no difference to a policy behind an endpoint names none of its artifacts.
+        behind = isinstance(policy, Endpoint)
+        self.precision = {} if behind else {"precision": config.training.precision}
+        self.sampling = config.sampling.model_dump(exclude={"engine", "batch_size"} if behind else None)
         self.accelerate, self.accelerate_where = accelerate_file(config)
         source = prompts_source(config, policy)
         options = {"prompts": prompts_fingerprint(source), "seed": 0, "max_tokens": config.sampling.max_tokens}
@@ -274,7 +277,7 @@ class TextPlanner:
             "frozen": frozen,
             **judge.described,
             "pairing": dataclasses.asdict(self._pairing(algorithm)),
-            "sampling": self._sampling(),
+            "sampling": self.sampling,
             "steps": steps,
             "total_steps": steps * self.config.iterations,
             **self._slice(plan.cell, iteration),
@@ -290,7 +293,7 @@ class TextPlanner:
         algorithm = _algorithm(plan)
         player = slots["reference"] if algorithm.player is Player.REFERENCE else slots["policy"]
         share = algorithm.mixture if algorithm.player is Player.MIXTURE else 0.0  # type: ignore[attr-defined]
-        options = {"sampling": self._sampling(), "mixture": share, **self._slice(plan.cell, iteration)}
+        options = {"sampling": self.sampling, "mixture": share, **self._slice(plan.cell, iteration)}
         inputs: dict[str, Stage | Checkpoint] = {"policy": player, "prompts": self.prompts}
         if share:
             inputs["reference"] = slots["reference"]
@@ -339,7 +342,7 @@ class TextPlanner:
     def _answers(
         self, board: Ref, policy: Checkpoint, draw: str, last: bool, title: str, control: str | None = None
     ) -> Stage:
-        options = self._board(board, last) | {"sampling": self._sampling(), "draw": draw, "control": control}
+        options = self._board(board, last) | {"sampling": self.sampling, "draw": draw, "control": control}
         inputs: dict[str, Stage | Checkpoint] = {"policy": policy, "reference": self.base, "prompts": self.prompts}
         return self._stage("answer", options, {**inputs, **board.inputs}, board.where, title)
 
@@ -353,7 +356,7 @@ class TextPlanner:
     ) -> Stage:
         """A stage that reads policies; those from outside enter by fingerprint and location."""
         stages: dict[str, Stage] = {}
-        found, known = dict(options) | {"precision": self.precision}, dict(where or {})
+        found, known = dict(options) | self.precision, dict(where or {})
         for name, source in inputs.items():
             if isinstance(source, Stage):
                 stages[name] = source
@@ -391,9 +394,6 @@ class TextPlanner:
         chosen = {"name": plan.cell.trainer.name, "options": dataclasses.asdict(_algorithm(plan))}
         training = self.config.training.model_dump(exclude={"accelerate"})
         return {"algorithm": chosen, "training": training, "seed": plan.cell.seed, **self.accelerate}
-
-    def _sampling(self) -> dict[str, Any]:
-        return self.config.sampling.model_dump()
 
     def _board(self, board: Ref, last: bool) -> dict[str, Any]:
         return {**board.described, "temperature": self.config.sampling.temperature, "last": last}

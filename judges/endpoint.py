@@ -164,16 +164,21 @@ class Endpoint:
             return Try(Reply(status=failure_kind(error)), again=True, perhaps_paid=True)
         except (openai.OpenAIError, ValueError):
             return Try(Reply(status="malformed-reply"), perhaps_paid=True)
-        reply = read_reply(self._without_key(text))
+        reply = self._without_key(read_reply(text))
         self.answered = True
         cost = self.price.cost(reply.input_tokens, reply.output_tokens)
         known = replace(reply, latency=time.perf_counter() - started, cost=cost)
         return Try(known, perhaps_paid=not (reply.input_tokens or reply.output_tokens))
 
-    def _without_key(self, text: str) -> str:
-        """The text without the key, should an endpoint echo it; short ones, as of local servers, are ordinary words."""
+    def _without_key(self, reply: Reply) -> Reply:
+        """The reply without the key, should an endpoint echo it; of parsed texts, as JSON may spell a key with escapes.
+        Short keys, as of local servers, are ordinary words.
+        """
         key = self.api_key or ""
-        return text.replace(key, "[key]") if len(key) >= SECRET else text
+        if len(key) < SECRET:
+            return reply
+        top = reply.top and [(token.replace(key, "[key]"), value) for token, value in reply.top]
+        return replace(reply, text=reply.text.replace(key, "[key]"), top=top, finish=reply.finish.replace(key, "[key]"))
 
     def _body(self, request: Request) -> dict[str, Any]:
         """The call's arguments. All models of OpenAI take `max_completion_tokens`; other endpoints `max_tokens`."""

@@ -16,6 +16,7 @@ from conftest import WORDS, Ended, Workspace
 
 from harness.config import load_config
 from harness.plan import make_plan
+from harness.store import file_hash
 
 Command = Callable[..., Ended]
 
@@ -152,7 +153,7 @@ def test_a_call_that_fails_fails_its_cell_in_one_line_and_the_next_run_asks_only
     ended = nashbench(*workspace.arguments(path))
     assert ended.code == 1
     told = {cell["cell"]: cell["reason"] for cell in json.loads((workspace.out / "cells.json").read_text())}
-    for part in ("alpaca-eval, answer", "policy 'served'", server.url, "prompt 4 of 6: HTTP 500", "run again"):
+    for part in ("alpaca-eval, answer", "policy 'served'", server.url, "prompt 'question 3': HTTP 500", "run again"):
         assert part in told["served~sft"]
     assert "\n" not in told["served~sft"]
     assert KEY not in ended.err + ended.out
@@ -165,6 +166,28 @@ def test_a_call_that_fails_fails_its_cell_in_one_line_and_the_next_run_asks_only
     asked = server.calls - before
     assert asked["question 0"] == 0
     assert asked["question 4"] > 0
+    assert not any((workspace.store / "unfinished").iterdir())
+
+
+@pytest.mark.usefixtures("inline")
+def test_answers_are_kept_until_they_are_in_the_store(
+    workspace: Workspace, nashbench: Command, server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were paid for: what fails after the last of them does not cost them."""
+    arguments = workspace.arguments(config(workspace, server))
+
+    def unstorable(path: Path) -> str:
+        if path.name == "answers.parquet":
+            raise ValueError("the artifact cannot be stored")
+        return file_hash(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.store.file_hash", unstorable)
+        assert nashbench(*arguments).code == 1
+    before = server.total
+    assert before > 0
+    assert nashbench(*arguments).code == 0
+    assert server.total == before
     assert not any((workspace.store / "unfinished").iterdir())
 
 
@@ -186,6 +209,9 @@ def test_an_answer_is_named_by_url_model_and_decoding_and_not_by_how_it_is_fetch
     assert answer_keys(config(workspace, server, policy=one)) == base
     for other in ({"endpoint": "http://two/v1"}, {"model": "n"}):
         assert not answer_keys(config(workspace, server, policy=one | other)) & base
+    engine = {"sampling": {"k": 2, "max_tokens": 6, "batch_size": 3, "engine": "vllm"}}
+    for same in (engine, {"training": {"precision": "bf16"}}, {"training": {"precision": "fp32"}}):
+        assert answer_keys(config(workspace, server, policy=one, **same)) == base
     for sampling in ({"temperature": 0.5}, {"top_p": 0.5}, {"max_tokens": 7}):
         decoding = {"k": 2, "max_tokens": 6} | sampling
         assert not answer_keys(config(workspace, server, policy=one, sampling=decoding)) & base
@@ -205,13 +231,15 @@ def test_the_names_of_an_endpoint_are_never_paths(workspace: Workspace, server: 
     ("settings", "parts"),
     [
         (["matrix.trainer=[dpo]"], ["'dpo' cannot train", "'served:1'", "never trained", "leave matrix.trainer out"]),
-        (["include=[{trainer: dpo}]"], ["'dpo' cannot train", "never trained"]),
+        (["include=[{trainer: dpo}]"], ["include: 'dpo' cannot train", "never trained", "name another policy in it"]),
         (["include=[{seed: 1}]"], ["include: name a trainer"]),
         (["leaderboards=[{name: lm-eval, tasks: arc_easy}]"], ["lm-eval", "opens the checkpoint", "'org/served:1'"]),
         (["policy={endpoint: 'http://h/v1'}"], ["--set policy", "'policy.0.model' is missing"]),
+        (["policy={model: x}"], ["'policy.0.endpoint' is missing"]),
         (["policy={endpoint: 'http://h/v1', modle: x}"], ["'policy.0.model' is missing"]),
         (["policy={endpoint: 'http://h/v1', model: x, timout: 3}"], ["unknown key", "did you mean 'timeout'?"]),
-        (["policy={endpoint: 'http://u:secret@h/v1', model: x}"], ["no user, password or query"]),
+        (["policy={endpoint: 'http://u:secret@h/v1', model: x}"], ["no user, password, query or fragment"]),
+        (["policy={endpoint: 'http://h:secret/v1', model: x}"], ["a wrong host or port"]),
         (["policy={endpoint: h, model: x}"], ["must begin with http"]),
         (["policy={endpoint: 'http://h/v1', model: x, api_key_env: sk-secret}"], ["never a key itself"]),
         (["policy={endpoint: 'http://h/v1', model: x, api_key_env: NOT_SET}"], ["no API key", "NOT_SET"]),

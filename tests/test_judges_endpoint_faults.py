@@ -265,7 +265,9 @@ def test_the_key_is_sent_and_stands_nowhere_else(tmp_path: Path, caplog: pytest.
             return Act({"error": {"message": f"key {KEY}"}}, 500)
         if number == 2:
             return Act(f"{KEY} is not JSON")
-        return Act(completion(f"your key is {KEY}", preference_of(number)))
+        escaped = KEY.replace("s", "\\u0073").replace("-", "\\u002d")  # as JSON may spell it too
+        reply = completion("your key is KEY", preference_of(number), finish="KEY")
+        return Act(json.dumps(reply).replace("KEY", escaped))
 
     with ChatServer(script) as server:
         made = judge(server, cache=tmp_path / "replies.sqlite")

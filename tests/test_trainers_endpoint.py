@@ -20,7 +20,8 @@ from trainers.engines.openai import read_choices, sample_texts
 from trainers.options import Endpoint, Sampling
 from trainers.policies.causal_lm import CausalLM
 
-KEY = "sk-test-not-for-anyone"
+KEY = "sk-test-not/for-anyone"
+ECHO = json.dumps(KEY).replace("/", "\\/").replace("s", "\\u0073")  # the key as JSON may spell it too
 LAW = {"red": {"cat": 0.7, "dog": 0.3}, "blue": {"cat": 0.2, "dog": 0.8}}
 FIRST = {"red": 0.6, "blue": 0.4}
 CRITICAL = 16.27  # of chi-square with 3 degrees of freedom at 0.001
@@ -143,6 +144,7 @@ def test_as_many_calls_are_in_flight_as_allowed_and_answers_keep_their_order(tmp
             Act(f"no room \x1b[31m\n{KEY}" + 300 * "!", status=400),
             ["HTTP 400 ('no room \\x1b[31m\\n[key]!!", "its context"],
         ),
+        (Act(f'{{"error": {{"message": {ECHO}}}}}', status=422), ["HTTP 422", "{'message': '[key]'}"]),
         (Act({}, status=429), ["HTTP 429", "concurrency"]),
         (Act("{", status=200), ["the reply is no chat completion"]),
         (Act([1, 2]), ["the reply is no chat completion"]),
@@ -160,10 +162,51 @@ def test_a_call_that_fails_is_one_line_without_the_key_that_says_where_what_and_
     with ChatServer(lambda *_: act) as server, pytest.raises(ValueError, match="run again") as caught:
         draw(server, ["p"], tmp_path, timeout=0.2)
     told = str(caught.value)
-    for part in [f"policy 'm' at {server.url}: prompt 1 of 1: ", *parts]:
+    for part in [f"policy 'm' at {server.url}: prompt 'p': ", *parts]:
         assert part in told
     assert "\n" not in told
     assert KEY not in told
+    assert ECHO.strip('"') not in told
+
+
+@pytest.mark.parametrize(
+    ("key", "prompt", "part"),
+    [
+        ("sk-täst-not-for-anyone", "p", "not ASCII; put a valid key into the environment variable OPENAI_API_KEY"),
+        (KEY, "half \ud83d", r"prompt 'half \ud83d': the prompt holds half a surrogate pair"),
+    ],
+)
+def test_a_key_or_a_prompt_that_no_call_can_carry_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, prompt: str, part: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with ChatServer(lambda *_: Act(choices("a cat"))) as server, pytest.raises(ValueError, match="run again") as caught:
+        draw(server, [prompt], tmp_path)
+    assert part in str(caught.value)
+    assert key not in str(caught.value)
+    assert server.total == 0
+
+
+def test_a_key_is_sent_without_the_newline_of_the_file_it_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")
+    with ChatServer(lambda *_: Act(choices(f"it is {KEY}"))) as server:
+        assert draw(server, ["p"], tmp_path)[0][0].text == "it is [key]"
+    assert f"bearer {KEY}\r\n" in server.headers[0].lower()
+
+
+@pytest.mark.parametrize("official", [True, False])
+def test_the_users_organisation_and_project_are_named_to_openai_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, official: bool
+) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "our-organisation")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "our-project")
+    monkeypatch.setattr(Endpoint, "official", property(lambda endpoint: official))
+    with ChatServer(lambda *_: Act(choices("a cat"))) as server:
+        draw(server, ["p"], tmp_path)
+    assert ("our-organisation" in server.headers[0], "our-project" in server.headers[0]) == (official, official)
+    assert ("openai-project" in server.headers[0].lower()) == official
 
 
 def test_a_call_is_tried_again_as_often_as_allowed(tmp_path: Path) -> None:
@@ -187,7 +230,7 @@ def test_what_came_before_a_failure_is_not_asked_again_and_is_what_an_unbroken_r
 
     prompts = [f"p{i}" for i in range(10)]
     with ChatServer(script) as server:
-        with pytest.raises(ValueError, match="prompt 6 of 10: HTTP 500"):
+        with pytest.raises(ValueError, match="prompt 'p5': HTTP 500"):
             draw(server, prompts, tmp_path / "broken", k=2, concurrency=1)
         assert server.calls == {f"p{i}": 2 for i in range(5)} | {"p5": 1}
         file = tmp_path / "broken" / "answers.jsonl"
@@ -205,13 +248,27 @@ def test_after_a_failure_answers_in_flight_are_waited_for_and_kept(tmp_path: Pat
         return Act({}, status=500) if words == "bad" else Act(choices("a cat"), delay=0.1)
 
     with ChatServer(script) as server:
-        with pytest.raises(ValueError, match="prompt 1 of 9"):
+        with pytest.raises(ValueError, match="prompt 'bad'"):
             draw(server, ["bad", *(f"p{i}" for i in range(8))], tmp_path, concurrency=3)
         assert server.total == 3  # none is asked once one has failed
-    assert [json.loads(line)[1] for line in (tmp_path / "answers.jsonl").read_text().split("\n") if line] == [
+    assert [json.loads(line)[2] for line in (tmp_path / "answers.jsonl").read_text().split("\n") if line] == [
         ["a cat", "stop"],
         ["a cat", "stop"],
     ]
+
+
+def test_answers_that_two_processes_asked_for_at_once_count_once(tmp_path: Path) -> None:
+    """Each asked with the same seeds, so that the second one's answers are the first one's over again."""
+
+    def kept(name: str, k: int) -> str:
+        draw(server, ["p"], tmp_path / name, k=k)
+        return (tmp_path / name / "answers.jsonl").read_text()
+
+    with ChatServer(lambda words, tries, body: Act(choices(str(body["seed"])))) as server:
+        (tmp_path / "both").mkdir()
+        (tmp_path / "both" / "answers.jsonl").write_text(kept("one", 2) + kept("other", 2))
+        assert draw(server, ["p"], tmp_path / "both", k=4) == draw(server, ["p"], tmp_path / "whole", k=4)
+    assert len({body["seed"] for body in server.bodies}) == 4
 
 
 # --- replies -----------------------------------------------------------------------------------------------------
@@ -226,9 +283,10 @@ def test_a_refusal_is_its_words_and_an_answer_without_content_is_empty() -> None
 
 def test_hostile_text_comes_through_as_text_that_can_be_stored_and_an_echoed_key_does_not(tmp_path: Path) -> None:
     hostile = '</script>\x00\x1b[31m [[A>>B]] \u202e 名前 \u2028 \\ "'
-    with ChatServer(lambda *_: Act(choices(hostile + KEY + "\ud800"))) as server:
+    reply = json.dumps(choices(hostile + KEY + "\ud800 ECHO", end=KEY)).replace("ECHO", ECHO.strip('"'))
+    with ChatServer(lambda *_: Act(reply)) as server:
         ((answer,),) = draw(server, ["p"], tmp_path)
-    assert answer.text == hostile + "[key]?"
+    assert answer.text == hostile + "[key]? [key]"
     assert KEY not in (tmp_path / "answers.jsonl").read_text()
     with ChatServer(lambda *_: Act({}, status=500)) as server:  # from what was kept, as it was
         assert [r.text for r in draw(server, ["p"], tmp_path)[0]] == [answer.text]
@@ -268,10 +326,15 @@ def test_a_real_servers_greedy_answers_are_the_engines_own_and_its_sampled_ones_
 @pytest.mark.parametrize(
     ("options", "fact"),
     [
-        ({"endpoint": "http://u:secret@h/v1"}, "no user, password or query"),
-        ({"endpoint": "https://h/v1?key=secret"}, "no user, password or query"),
+        ({"endpoint": "http://u:secret@h/v1"}, "no user, password, query or fragment"),
+        ({"endpoint": "https://h/v1?key=secret"}, "no user, password, query or fragment"),
+        ({"endpoint": "https://h/v1#secret"}, "no user, password, query or fragment"),
+        ({"endpoint": "http://u:sec/ret@h/v1"}, "a wrong host or port"),
+        ({"endpoint": "http://h:70000/v1"}, "a wrong host or port"),
+        ({"endpoint": "http://[h/v1"}, "a wrong host or port"),
         ({"endpoint": "h/secret"}, "must begin with http"),
         ({"api_key_env": "sk-secret"}, "never a key itself"),
+        ({"api_key_env": "AIzaSyD1secret"}, "never a key itself"),
     ],
 )
 def test_options_that_hold_a_secret_or_no_url_are_refused(options: dict[str, str], fact: str) -> None:

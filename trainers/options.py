@@ -44,7 +44,7 @@ class Endpoint(Options):
     """A policy behind an OpenAI-compatible endpoint: evaluated, never trained.
 
     Attributes:
-        endpoint: the URL, such as http://localhost:8000/v1, without user, password or query.
+        endpoint: the URL, such as http://localhost:8000/v1, without user, password, query or fragment.
         model: the endpoint's name for it.
         api_key_env: environment variable that holds the key; the key itself is never an option.
         concurrency: calls in flight, for each stage at work.
@@ -62,13 +62,17 @@ class Endpoint(Options):
     @model_validator(mode="after")
     def _without_secrets(self) -> Self:
         # Of the whole, not of a key: an error about a key shows its value.
-        parts = urlsplit(self.endpoint)
+        try:
+            parts = urlsplit(self.endpoint)
+            _ = parts.port  # checked as it is read
+        except ValueError:  # whose words show what it cannot read
+            raise ValueError("endpoint has a wrong host or port; write it as http://localhost:8000/v1") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("endpoint must begin with http:// or https:// and name a host")
-        if parts.username or parts.password or parts.query:
-            raise ValueError("endpoint must carry no user, password or query; the key comes from api_key_env")
-        if not re.fullmatch(r"[A-Za-z_]\w*", self.api_key_env):
-            raise ValueError("api_key_env must be the name of an environment variable, never a key itself")
+        if parts.username or parts.password or set("?#") & set(self.endpoint):
+            raise ValueError("endpoint must carry no user, password, query or fragment; the key comes from api_key_env")
+        if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_env):
+            raise ValueError("api_key_env must be the name of an environment variable, in capitals, never a key itself")
         return self
 
     def __str__(self) -> str:
@@ -76,8 +80,8 @@ class Endpoint(Options):
 
     @property
     def api_key(self) -> str:
-        """The key; empty where there is none."""
-        return os.environ.get(self.api_key_env, "")
+        """The key without space around it, such as a file's last newline; empty where there is none."""
+        return os.environ.get(self.api_key_env, "").strip()
 
     @property
     def official(self) -> bool:

@@ -5,6 +5,7 @@ Facts go into the manifest; those under `work` (samples, queries, steps) are wha
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 
@@ -38,9 +39,9 @@ def run_stage(stage: Stage, store: Store, models: ModelCache, report: Report) ->
     if store.has(stage):
         return
     with store.writing(stage) as (out, facts):
-        started = time.perf_counter()
+        started, context = time.perf_counter(), Context(stage, store, out, report, models)
         try:
-            facts.update(FUNCTIONS[stage.kind](Context(stage, store, out, report, models)))
+            facts.update(FUNCTIONS[stage.kind](context))
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -48,6 +49,7 @@ def run_stage(stage: Stage, store: Store, models: ModelCache, report: Report) ->
             fix = SPARING.get(stage.kind, "lower the batch_size of the judge or of what else it opens, or --jobs")
             raise ValueError(f"out of memory; {fix}") from error
         facts["seconds"] = round(time.perf_counter() - started, 3)
+    shutil.rmtree(context.unfinished, ignore_errors=True)
 
 
 UPDATE = "lower training.micro_batch_size or training.max_length"

@@ -52,6 +52,11 @@ class Context:
     def options(self) -> Mapping[str, Any]:
         return self.stage.options
 
+    @property
+    def unfinished(self) -> Path:
+        """A folder for what a later run of the stage goes on from; it goes once the artifact is in the store."""
+        return self.store.root / "unfinished" / self.stage.key
+
     def input(self, name: str) -> Path:
         """The folder of an input artifact."""
         return self.store.path(self.stage.inputs[name])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -61,7 +60,6 @@ def answer(context: Context) -> Facts:
         for number, r in enumerate(responses)
     ]
     pd.DataFrame(rows).to_parquet(context.out / "answers.parquet")
-    shutil.rmtree(_received(context), ignore_errors=True)
     return {"figures": _answer_figures(context, answered)}
 
 
@@ -119,17 +117,12 @@ def _draw(
 
         sampling = context.options["sampling"]
         decoding = Decoding(max_tokens=sampling["max_tokens"], temperature=temperature, top_p=sampling["top_p"])
-        received, conversations = _received(context), [messages_of(prompt) for prompt in prompts]
-        drawn = sample_texts(endpoint, conversations, k, decoding, generator, received, context.report)
+        conversations = [messages_of(prompt) for prompt in prompts]
+        drawn = sample_texts(endpoint, conversations, k, decoding, generator, context.unfinished, context.report)
         return [([], responses) for responses in drawn]
     policy = context.policy("policy")
     encoded = [policy.encode(prompt) for prompt in prompts]
     return list(zip(encoded, policy.sample(encoded, k, _sampling(context, temperature), generator), strict=True))
-
-
-def _received(context: Context) -> Path:
-    """Where an endpoint's answers wait for the others of the stage, which a later run goes on from."""
-    return context.store.root / "unfinished" / context.stage.key
 
 
 def _constant(context: Context, requests: Sequence[Request], generator: torch.Generator) -> Answered:

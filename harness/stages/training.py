@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,12 +107,10 @@ def fit(context: Context) -> Facts:
     frozen = {name: np.load(context.input(f"score:{name}") / "log_probs.npy") for name in context.options["frozen"]}
     context.models.models.clear()
     start, seed = context.policy_path("start"), context.stage.seed
-    kept = context.store.root / "unfinished" / context.stage.key
-    job = Job(pairs, frozen, context.algorithm(), training, seed, start, context.out / "model", kept)
+    job = Job(pairs, frozen, context.algorithm(), training, seed, start, context.out / "model", context.unfinished)
     file = context.stage.where.get("accelerate")
     steps = job.run(context.report) if file is None else launch(job, Path(file), context.report)
     pd.DataFrame(steps).to_parquet(context.out / "dynamics.parquet")
-    shutil.rmtree(kept, ignore_errors=True)
     return {"work": {"steps": len(steps)}, "truncated": truncated}
 
 

@@ -26,7 +26,9 @@ Said = tuple[str, str]
 
 SEEDS = 2**31
 WORDS = 200  # characters of what a server says
+START = 40  # characters of a prompt, by which a user finds it
 SECRET = 8  # characters that make a key; shorter ones, as of local servers, are ordinary words
+ACCOUNT = ("OpenAI-Organization", "OpenAI-Project")  # headers that the client fills from the environment
 UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
 REFUSED = "see that the model takes the temperature, and that the prompt and sampling.max_tokens fit its context"
 ADVICE = {
@@ -77,23 +79,28 @@ def _body(endpoint: Endpoint, messages: Messages, seed: int, decoding: Decoding)
 
 
 class _Received:
-    """Answers by the request they answer, in a file of JSON lines: the request's hash, then (text, end) of each."""
+    """Answers by the request they answer, in a file of JSON lines: the request's hash, the number of its first answer
+    here, then (text, end) of each. Where two processes asked for the same answers the first one's stand.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.found = path, dict[str, list[Said]]()
         for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
             with contextlib.suppress(ValueError):  # a process may have ended inside a line
-                request, *said = json.loads(line)
-                self.found.setdefault(request, []).extend(map(tuple, said))
+                request, number, *said = json.loads(line)
+                known = self.found.setdefault(request, [])
+                known += map(tuple, said) if number == len(known) else ()
 
     def to(self, body: Mapping[str, Any]) -> list[Said]:
         return self.found.setdefault(_key(body), [])
 
     def add(self, body: Mapping[str, Any], said: Sequence[Said]) -> None:
-        self.to(body).extend(said)
+        known = self.to(body)
+        line = json.dumps([_key(body), len(known), *said])
+        known += said
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"\n{json.dumps([_key(body), *said])}\n")
+            file.write(f"\n{line}\n")
 
 
 def _key(body: Mapping[str, Any]) -> str:
@@ -107,20 +114,15 @@ async def _ask_all(
     kept: _Received,
     report: Callable[[int, int], None],
 ) -> None:
-    todo, done, failures = enumerate(bodies, 1), itertools.count(1), list[str]()
-    client = openai.AsyncOpenAI(
-        api_key=endpoint.api_key or "none",
-        base_url=endpoint.endpoint,
-        timeout=endpoint.timeout,
-        max_retries=endpoint.max_retries,
-    )
+    todo, done, failures = iter(bodies), itertools.count(1), list[str]()
+    client = _client(endpoint)
 
     async def work() -> None:
-        for number, body in todo:
+        for body in todo:
             try:
                 await _ask(client, endpoint, body, k, kept)
             except (openai.OpenAIError, ValueError) as error:
-                failures.append(f"prompt {number} of {len(bodies)}: {_told(error, endpoint)}")
+                failures.append(f"prompt {body['messages'][-1]['content'][:START]!a}: {_told(error, endpoint)}")
             if failures:
                 return
             report(next(done), len(bodies))
@@ -134,16 +136,28 @@ async def _ask_all(
         )
 
 
+def _client(endpoint: Endpoint) -> openai.AsyncOpenAI:
+    """A client that names the user's organisation and project to OpenAI alone."""
+    return openai.AsyncOpenAI(
+        api_key=endpoint.api_key or "none",
+        base_url=endpoint.endpoint,
+        timeout=endpoint.timeout,
+        max_retries=endpoint.max_retries,
+        default_headers={} if endpoint.official else dict.fromkeys(ACCOUNT, openai.omit),  # type: ignore[arg-type]
+    )
+
+
 async def _ask(client: Any, endpoint: Endpoint, body: Mapping[str, Any], k: int, kept: _Received) -> None:
     """Ask until there are k answers; each call has a seed of its own."""
     while (missing := k - len(kept.to(body))) > 0:
         call = {**body, "seed": (body["seed"] + k - missing) % SEEDS} | ({"n": missing} if missing > 1 else {})
         text = await client.post("/chat/completions", cast_to=str, body=call)
-        kept.add(body, read_choices(_without_key(text, endpoint)))
+        said = read_choices(text)
+        kept.add(body, [(_without_key(words, endpoint), _without_key(end, endpoint)) for words, end in said])
 
 
 def _without_key(text: str, endpoint: Endpoint) -> str:
-    """The text without the key, should a server echo it."""
+    """The text without the key, should a server echo it; of parsed text, as JSON may spell a key with escapes."""
     key = endpoint.api_key
     return text.replace(key, "[key]") if len(key) >= SECRET else text
 
@@ -182,10 +196,14 @@ def _told(error: Exception, endpoint: Endpoint) -> str:
     if isinstance(error, openai.APIStatusError):
         code = error.status_code
         advice = ADVICE.get(code, "look into the server's log").format(key=endpoint.api_key_env)
-        said = f" ({_without_key(error.response.text, endpoint)[:WORDS]!a})" if advice == REFUSED else ""
+        said = f" ({_without_key(str(error.body), endpoint)[:WORDS]!a})" if advice == REFUSED else ""
         return f"HTTP {code}{said}; {advice}"
     if isinstance(error, openai.APITimeoutError):
         return f"no answer within {endpoint.timeout:g} s; lower the policy's concurrency or raise its timeout"
     if isinstance(error, openai.APIConnectionError):
         return "no connection; see that the server is up"
+    if isinstance(error, UnicodeEncodeError):
+        if not endpoint.api_key.isascii():
+            return f"the key is not ASCII; put a valid key into the environment variable {endpoint.api_key_env}"
+        return "the prompt holds half a surrogate pair, which no call can carry; mend it in its file"
     return f"{error if type(error) is ValueError else 'the reply is no chat completion'}; check the policy's endpoint"
