@@ -24,7 +24,7 @@ CHAT_TEMPLATE = (
 JUDGE_WORDS = ("first", "second", "better")
 """Words of the judges' template (`judges.py` beside this file), so that a judge can start from these weights."""
 CONTEXT = 128
-PAIRS, BATCH_SIZE, LEARNING_RATE, WARMUP = 20_000, 64, 5e-3, 0.05
+PAIRS, BATCH_SIZE, LEARNING_RATE, WARMUP = 24_000, 64, 5e-3, 0.05
 PART = 16  # rows that go through the model together
 THREADS = 2  # parts that do so at once, where the cores hold them; their number changes no bit of the weights
 
