@@ -21,7 +21,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 RECIPES: dict[str, dict[str, float]] = {
     "reward-model": {"epochs": 1.0, "lr": 1e-3},
     "pairrm": {"epochs": 3.2, "lr": 1.2e-3},
-    "llm": {"epochs": 1.6, "lr": 2e-3},
+    "llm": {"epochs": 1.7, "lr": 1.2e-3},
 }
 """How they are trained. A judge that reads two responses starts to learn only after some hundred steps, so it has more
 of them.
