@@ -343,7 +343,7 @@ def test_missing_weights_are_refused_rather_than_drawn_at_random(folder: Path, t
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (("A", "certainly not one token"), "is [0-9]+ tokens or unknown to this judge's tokenizer"),
+        (("A", "certainly not one token"), "is [0-9]+ tokens to this judge's tokenizer"),
         (("A", ""), "labels must be two different texts"),
         (("A", "A"), "labels must be two different texts"),
         (("A", "B", "C"), "labels must be two different texts"),

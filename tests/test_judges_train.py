@@ -229,7 +229,7 @@ def test_a_labels_file_is_read(bases: Path, tmp_path: Path):
             "llm",
             "causal",
             {"options": {"labels": ("A", "certainly not one token")}},
-            "tokens or unknown to this judge's",
+            "tokens to this judge's",
         ),
         ("llm", "causal", {"options": {"template": "{{ first }}"}}, "template never shows second"),
         ("llm", "causal", {"epochs": 0}, "epochs must be above 0, got 0"),

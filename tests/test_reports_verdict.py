@@ -158,6 +158,12 @@ def test_the_summary_names_no_more_than_all_others() -> None:
     assert table["rows"][0]["cells"][0]["level"] == "dpo and slic"
 
 
+def test_no_arm_is_level_with_the_leader_where_values_are_exact() -> None:
+    scores = {"onpo/a": (0.9, None, None), "dpo/a": (0.6, None, None), "slic/a": (0.6, None, None)}
+    (table,) = verdict([sweep_of(scores)])["summary"]
+    assert (table["rows"][0]["cells"][0]["leader"], table["rows"][0]["cells"][0]["level"]) == ("onpo", "")
+
+
 def test_there_is_no_summary_where_no_judge_trained_two_arms() -> None:
     assert verdict([sweep_of({"onpo/a": (0.6, 0.5, 0.7), "dpo/b": (0.6, 0.5, 0.7)})])["summary"] == []
 

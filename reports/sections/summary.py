@@ -42,7 +42,9 @@ def _square(group: Group, judge: str) -> dict[str, Any] | None:
         return None
     best, *others = of_judge
     called = {rows[0]["cell"]: group.sweep.info[rows[0]["cell"]]["arm"] for rows in of_judge}
-    level = [called[rows[0]["cell"]] for rows in others if not _ahead(group, best, rows)]
+    # Exact values, as those of games, have no intervals and differ where they differ.
+    uncertain = [rows for rows in others if rows[0]["ci_low"] is not None]
+    level = [called[rows[0]["cell"]] for rows in uncertain if not _ahead(group, best, rows)]
     differences, sure = _against_untrained(group, best)
     return {
         "leader": called[best[0]["cell"]],
