@@ -16,7 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from judges.agreement import accuracy, calibration_error, length_bias, log_loss
 from judges.files import LabelledPair, read_labels
-from judges.judge import Judge, Progress, Question, messages_of, prompt_text
+from judges.judge import Judge, Progress, Prompt, Question, messages_of, prompt_text
 from judges.llm import LLMJudge
 from judges.models import batches, check_training, encode_response, label_ids, load_tokenizer, next_logits, padded
 from judges.pair_preference import PairPreferenceJudge, encode_preference
@@ -287,8 +287,16 @@ def _reward_model(base: str | Path, options: dict[str, Any]) -> tuple[torch.nn.M
     network, tokenizer = _start(base, "ForSequenceClassification", num_labels=1)
     network.config.pad_token_id = tokenizer.pad_token_id
 
+    known: dict[str, list[int]] = {}  # a pair is asked for in both orders
+
+    def encode_once(prompt: Prompt, text: str) -> list[int]:
+        key = json.dumps([prompt, text])
+        if key not in known:
+            known[key] = encode_response(tokenizer, prompt, text)
+        return known[key]
+
     def encode(question: Question) -> Encoded:
-        return [encode_response(tokenizer, question.prompt, text) for text in (question.first, question.second)]
+        return [encode_once(question.prompt, text) for text in (question.first, question.second)]
 
     def margin(model: torch.nn.Module, batch: Sequence[Encoded]) -> Tensor:
         rows = [row for pair in batch for row in pair]
