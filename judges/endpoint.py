@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 
@@ -24,6 +25,7 @@ from judges.verdicts import OK
 Done = Callable[[int, Reply], None]
 RETRIED = {408, 409, 429}
 OPENAI = "https://api.openai.com/v1"
+ACCOUNT = ("OpenAI-Organization", "OpenAI-Project")  # headers that the client fills from the environment
 SECRET = 8  # characters that make a key
 MOST_TOKENS = 2**40  # more than that is no count
 OVERHEAD = 16  # tokens that a chat format adds to a message, at most
@@ -91,16 +93,22 @@ class Endpoint:
     def _key(self, request: Request) -> str:
         return request_key(self.model, self.base_url, self.repeat, request)
 
-    async def _ask_all(self, requests: Mapping[str, Request], done: Callable[[str, Reply], None]) -> None:
-        todo = iter(requests.items())
-        client = openai.AsyncOpenAI(
+    def _client(self) -> openai.AsyncOpenAI:
+        """A client that names the user's organisation and project to OpenAI alone."""
+        url = self.base_url or OPENAI
+        official = urlsplit(url).hostname == urlsplit(OPENAI).hostname
+        return openai.AsyncOpenAI(
             api_key=self.api_key or "none",
-            base_url=self.base_url or OPENAI,
+            base_url=url,
             timeout=None,  # `_send` has the whole call's
             max_retries=0,
+            default_headers={} if official else dict.fromkeys(ACCOUNT, openai.omit),  # type: ignore[arg-type]
             http_client=openai.DefaultAioHttpClient(),  # half the processor's time of the default, which scans its pool
         )
-        async with client:
+
+    async def _ask_all(self, requests: Mapping[str, Request], done: Callable[[str, Reply], None]) -> None:
+        todo = iter(requests.items())
+        async with self._client() as client:
             workers = [
                 asyncio.ensure_future(self._work(client, todo, done))
                 for _ in range(min(self.concurrency, len(requests)))

@@ -59,10 +59,14 @@ def repetition(judge: Judge, repeat: int) -> Judge:
     """The judge that answers for the `repeat`-th time, from 0.
 
     One with an option `repeat` is made again with another, so that replies it keeps in a file do not answer for it;
-    what it may spend counts for each. Any other judge is itself.
+    what it may spend counts for each. One that asks other judges is made again of theirs. Any other judge is itself.
     """
-    own = getattr(judge, "repeat", None) if "repeat" in {field.name for field in fields(judge)} else None
-    return judge if own is None or repeat == 0 else replace(judge, repeat=own + repeat)  # type: ignore[call-arg]
+    changes: dict[str, Any] = {
+        name: [repetition(each, repeat) for each in getattr(judge, name)] for name in judge.members
+    }
+    if "repeat" in {field.name for field in fields(judge)}:
+        changes["repeat"] = judge.repeat + repeat  # type: ignore[attr-defined]
+    return replace(judge, **changes) if changes and repeat else judge
 
 
 def answered(judge: Judge, questions: Sequence[Ask], *, progress: Progress | None = None) -> list[Verdict]:

@@ -280,6 +280,18 @@ def test_the_key_is_sent_and_stands_nowhere_else(tmp_path: Path, caplog: pytest.
     assert KEY.encode() not in stored
 
 
+@pytest.mark.parametrize("official", [True, False])
+def test_the_users_organisation_and_project_are_named_to_openai_alone(monkeypatch: pytest.MonkeyPatch, official: bool):
+    monkeypatch.setenv("OPENAI_ORG_ID", "our-organisation")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "our-project")
+    with ChatServer(right) as server:
+        if official:
+            monkeypatch.setattr("judges.endpoint.OPENAI", server.url)
+        judge(server).compare(*items(1))
+    head = server.headers[0].lower()
+    assert ("our-organisation" in head, "our-project" in head, "openai-project" in head) == (official,) * 3
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from judges import runs
+from judges import EnsembleJudge, runs
 from judges.files import Verdict, read_verdicts, write_verdicts
 from judges.judge import Judge, Question
 from judges.runs import judge_file, summary
@@ -182,6 +182,12 @@ def test_repeats_are_asked_of_a_judge_that_knows_which_repeat_it_is(pairs: Path,
     assert [v.repeat for v in read] == [0] * 12 + [1] * 12 + [2] * 12
     assert [runs.repetition(judge, r).repeat for r in range(3)] == [5, 6, 7]  # type: ignore[attr-defined]
     assert len({v.key for v in read}) == 36
+
+
+def test_repeats_reach_the_members_of_an_ensemble() -> None:
+    twice = runs.repetition(EnsembleJudge([Longer(), Longer(repeat=3)], weights=[1, 3]), 2)
+    assert [member.repeat for member in twice.judges] == [2, 5]  # type: ignore[attr-defined]
+    assert twice.compare(["p"], ["longer"], ["l"]) == Longer().compare(["p"], ["longer"], ["l"])
 
 
 def test_progress_goes_to_the_end_and_starts_where_the_last_run_stopped(pairs: Path, tmp_path: Path) -> None:
