@@ -212,7 +212,8 @@ def board_ref(variant: Variant, policy: str | Game | Endpoint) -> Ref:
     if policy == "pocket" and kind.paths and not variant.options.keys() & {*kind.paths, "tasks"}:
         in_place(variant, lambda: _check_without_data(variant))
         return Ref("leaderboards", variant.name, variant.options, stated, variant.label, _sets_stage())
-    made("leaderboards", variant)
+    board = made("leaderboards", variant)
+    in_place(variant, board.check)
     contents = [content_hash(Path(variant.options[k])) for k in kind.paths if k in variant.options]
     fingerprint = " ".join([stated, *contents])
     return Ref("leaderboards", variant.name, variant.options, fingerprint, variant.label)
