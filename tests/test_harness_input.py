@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Ended, Workspace, write_prompts
+from conftest import Ended, Workspace, check_refused, write_prompts
 
 from harness.config import load_config
 from harness.plan import make_plan
@@ -28,15 +28,6 @@ matrix:
 sampling: {max_tokens: 6}
 leaderboards: [head-to-head]
 """
-
-
-def check_refused(ended: Ended, *parts: str) -> None:
-    """Exit 2, nothing on stdout, one line on stderr that holds these parts."""
-    assert (ended.code, ended.out) == (2, "")
-    assert ended.err.startswith("error: ")
-    assert ended.err.count("\n") == 1, ended.err
-    for part in parts:
-        assert part in ended.err
 
 
 @pytest.fixture

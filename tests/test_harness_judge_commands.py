@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import PANEL, Ended
+from conftest import PANEL, Ended, check_refused
 
 from harness import registry
 from judges import Answer, EnsembleJudge, PanelJudge, Question, RewardModelJudge
@@ -40,14 +40,6 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def panel(folder: Path) -> list[str]:
     return ["panel", "--option", f"panel={folder / 'panel.yaml'}"]
-
-
-def check_refused(ended: Ended, *parts: str) -> None:
-    assert (ended.code, ended.out) == (2, "")
-    assert ended.err.startswith("error: ")
-    assert ended.err.count("\n") == 1, ended.err
-    for part in parts:
-        assert part in ended.err
 
 
 # --- judge ---------------------------------------------------------------------------------------------------------

@@ -91,9 +91,9 @@ def test_lm_eval_is_asked_for_its_tasks_only_where_some_of_its_own_are_named(
 ) -> None:
     monkeypatch.setattr("leaderboards.lm_eval._own_tasks", lambda: pytest.fail("asked"))
     data = str(lm_eval(tmp_path, ["the cat", "a dog"]))
-    board_ref(Variant("lm-eval", {}), "pocket")
-    board_ref(Variant("lm-eval", {"data": data}), "org/name")
-    board_ref(Variant("lm-eval", {"data": data, "tasks": "tiny_choice"}), "org/name")
+    assert board_ref(Variant("lm-eval", {}), "pocket").source is not None
+    for options in ({"data": data}, {"data": data, "tasks": "tiny_choice"}):
+        assert board_ref(Variant("lm-eval", options), "org/name").options == options
 
 
 @pytest.mark.parametrize("name", BOARDS)

@@ -1,0 +1,18 @@
+"""What is wrong is told at once, before anything starts, with the right way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from conftest import Ended, Workspace, check_refused
+
+Command = Callable[..., Ended]
+
+
+def test_all_missing_keys_are_named_at_once_each_at_its_place(workspace: Workspace, nashbench: Command) -> None:
+    workspace.write("little.yaml", "iterations: 2\nmatrix: {trainer: [{beta: 1}]}\n")
+    check_refused(
+        nashbench("sweep", str(workspace.folder / "little.yaml")),
+        "little.yaml:1: the keys 'name', 'policy', 'leaderboards' are missing; ",
+        "little.yaml:2: the keys 'matrix.trainer.0.name', 'matrix.judge' are missing\n",
+    )
