@@ -146,7 +146,7 @@ def test_a_missing_key_is_named(workspace: Workspace, nashbench: Command, key: s
         ("leaderboards=[]", ["--set leaderboards", "the list is empty"]),
         ("graders=[]", ["--set graders", "the list is empty"]),
         ("matrix.judge=[pannel]", ["--set matrix.judge", "'pannel'", "did you mean 'panel'?"]),
-        ("matrix.judge=[panel]", ["needs the option 'panel'"]),
+        ("matrix.judge=[panel]", ["needs the option 'panel'; write {name: panel, panel: VALUE}\n"]),
         ("matrix.judge=[{name: panel, panel: none.yaml}]", ["none.yaml", "not found"]),
         ("graders=[pannel]", ["--set graders", "did you mean 'panel'?"]),
         ("leaderboards=[head2head]", ["--set leaderboards", "did you mean 'head-to-head'?"]),

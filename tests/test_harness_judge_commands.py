@@ -92,14 +92,17 @@ def test_failed_questions_are_exit_1_null_and_counted(folder: Path, nashbench: C
     ("arguments", "parts"),
     [
         (["pannel"], ["no judge is called 'pannel'", "did you mean 'panel'?"]),
-        (["panel"], ["needs the option 'panel'"]),
+        (["panel"], ["needs the option 'panel'; write --option panel=VALUE\n"]),
         (["panel", "--option", "panel"], ["--option 'panel' is not K=V"]),
         (["panel", "--option", "panel=["], ["the value is not YAML"]),
         (["panel", "--option", "panel=a", "--option", "panel=b"], ["--option panel is given twice"]),
         (["panel", "--option", "panel=nowhere.yaml"], ["panel file not found: nowhere.yaml"]),
         (["ensemble", "--option", "judges=panel"], ["judges must be a list of judges", "got 'panel'"]),
         (["ensemble", "--option", "judges=[{panel: x}]"], ["judges must be a list of judges", "got {'panel': 'x'}"]),
-        (["ensemble", "--option", "judges=[panel, panel]"], ["judge 'panel' needs the option 'panel'"]),
+        (
+            ["ensemble", "--option", "judges=[panel, panel]"],
+            ["judge 'panel' needs", "write {name: panel, panel: VALUE}\n"],
+        ),
     ],
 )
 def test_a_wrong_judge_is_refused_before_anything_starts(
