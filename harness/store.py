@@ -21,18 +21,26 @@ MANIFEST = "manifest.json"
 
 
 class Store:
-    """Artifacts below one folder, shared by any number of sweeps.
-
-    Raises:
-        ValueError: the folder cannot be written.
-    """
+    """Artifacts below one folder, shared by any number of sweeps; the folder is made when something is written."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
+
+    def prepare(self) -> None:
+        """Make the folder, before anything starts.
+
+        Raises:
+            ValueError: it cannot be written.
+        """
         try:
-            (self.root / "tmp").mkdir(parents=True, exist_ok=True)
+            self._tmp.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"the store {root} cannot be written: {error.strerror}") from error
+            raise ValueError(f"the store {self.root} cannot be written: {error.strerror}") from error
+
+    @property
+    def _tmp(self) -> Path:
+        """Where artifacts are written that are not whole yet."""
+        return self.root / "tmp"
 
     def path(self, stage: Stage) -> Path:
         """Where the stage's artifact is or will be."""
@@ -54,7 +62,8 @@ class Store:
         The manifest is written last and the folder appears by rename. Where another process was quicker its artifact
         stands. On an error nothing is left behind.
         """
-        folder = Path(tempfile.mkdtemp(prefix=f"{stage.kind}-", dir=self.root / "tmp"))
+        self._tmp.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{stage.kind}-", dir=self._tmp))
         facts: dict[str, Any] = {}
         try:
             yield folder, facts
@@ -80,6 +89,7 @@ class Store:
 
     @property
     def verdicts(self) -> VerdictTable:
+        self.root.mkdir(parents=True, exist_ok=True)
         return VerdictTable(self.root / "verdicts.sqlite")
 
 

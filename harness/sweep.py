@@ -52,6 +52,7 @@ def run_sweep(config: Config, out: Path, store: Store, *, command: str, console:
         ValueError: the input is wrong (nothing was started but the look at the prompts).
     """
     plan = make_plan(config)
+    store.prepare()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

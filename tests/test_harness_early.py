@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from conftest import Ended, Workspace, check_refused
 
 Command = Callable[..., Ended]
@@ -16,3 +17,14 @@ def test_all_missing_keys_are_named_at_once_each_at_its_place(workspace: Workspa
         "little.yaml:1: the keys 'name', 'policy', 'leaderboards' are missing; ",
         "little.yaml:2: the keys 'matrix.trainer.0.name', 'matrix.judge' are missing\n",
     )
+
+
+def test_planning_writes_nothing_at_all(
+    workspace: Workspace, nashbench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, folder = workspace.config(), workspace.folder
+    monkeypatch.chdir(folder)
+    before = sorted(folder.rglob("*"))
+    for arguments in ([], ["--json"], ["--store", "elsewhere/store"]):
+        assert nashbench("plan", str(config), *arguments).code == 0
+    assert sorted(folder.rglob("*")) == before

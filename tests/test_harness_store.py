@@ -99,7 +99,7 @@ def test_a_folder_without_a_manifest_is_no_artifact(tmp_path: Path) -> None:
 def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(ValueError, match="cannot be written"):
-        Store(tmp_path / "store")
+        Store(tmp_path / "store").prepare()
 
 
 # --- keys --------------------------------------------------------------------------------------------------------
