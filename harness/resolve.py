@@ -120,6 +120,15 @@ def check_stream(training: Training, name: str) -> None:
         )
 
 
+def check_game(training: Training, game: Game) -> None:
+    """Raise ValueError where the training asks for several processes, which a game is not played in."""
+    if training.accelerate is not None:
+        raise ValueError(
+            f"training.accelerate is given, and the policy is the game {game.game!r}, which is played in one process; "
+            "leave training.accelerate out"
+        )
+
+
 @dataclass(frozen=True)
 class Ref:
     """A judge or leaderboard to make inside a stage, and what determines its verdicts.

@@ -28,3 +28,17 @@ def test_planning_writes_nothing_at_all(
     for arguments in ([], ["--json"], ["--store", "elsewhere/store"]):
         assert nashbench("plan", str(config), *arguments).code == 0
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_game_is_not_played_in_several_processes(workspace: Workspace, nashbench: Command) -> None:
+    config = workspace.config(
+        policy={"game": "cyc3"},
+        matrix={"trainer": ["omd"], "judge": ["game"]},
+        training={"lr": 0.2, "accelerate": "ranks.yaml"},
+        leaderboards=["duality-gap"],
+        prompts=None,
+    )
+    ended = nashbench(*workspace.arguments(config))
+    check_refused(ended, "training.accelerate is given", "the game 'cyc3'", "leave training.accelerate out")
+    assert not workspace.out.exists()
+    assert not workspace.store.exists()
