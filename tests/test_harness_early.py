@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Ended, Workspace, check_refused
+
+from harness.config import load_config
+from harness.plan import make_plan
+from harness.store import Store
 
 Command = Callable[..., Ended]
 
@@ -30,15 +37,32 @@ def test_planning_writes_nothing_at_all(
     assert sorted(folder.rglob("*")) == before
 
 
-def test_a_game_is_not_played_in_several_processes(workspace: Workspace, nashbench: Command) -> None:
-    config = workspace.config(
+def game(workspace: Workspace, **training: Any) -> Path:
+    return workspace.config(
         policy={"game": "cyc3"},
         matrix={"trainer": ["omd"], "judge": ["game"]},
-        training={"lr": 0.2, "accelerate": "ranks.yaml"},
+        training={"lr": 0.2, **training},
         leaderboards=["duality-gap"],
         prompts=None,
     )
-    ended = nashbench(*workspace.arguments(config))
+
+
+def test_a_game_is_not_played_in_several_processes(workspace: Workspace, nashbench: Command) -> None:
+    ended = nashbench(*workspace.arguments(game(workspace, accelerate="ranks.yaml")))
     check_refused(ended, "training.accelerate is given", "the game 'cyc3'", "leave training.accelerate out")
     assert not workspace.out.exists()
     assert not workspace.store.exists()
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_sweep_begins_by_clearing_away_unfinished_work_of_what_is_done(
+    workspace: Workspace, nashbench: Command
+) -> None:
+    config, store = game(workspace), Store(workspace.store)
+    assert nashbench(*workspace.arguments(config)).code == 0
+    done, other = (make_plan(load_config(config, [f"iterations={n}"])).stages[-1] for n in (1, 9))
+    for stage in (done, other):
+        store.unfinished(stage).mkdir(parents=True)
+        os.utime(store.unfinished(stage), (1e9, 1e9))
+    assert nashbench(*workspace.arguments(config)).code == 0
+    assert [folder.name for folder in (workspace.store / "unfinished").iterdir()] == [other.key]
