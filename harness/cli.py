@@ -84,6 +84,9 @@ def sweep(
 ) -> None:
     """Run a matrix, or go on with it: only what is missing is computed. Ends with tables and report.
 
+    In the config a list as the value of an option of a trainer or judge is several variants, {name: dpo, beta: [0.1,
+    1]}; a value that is itself a list is written as a list in a list, {name: llm, labels: [[A, B]]}.
+
     [bold]Examples[/bold]
 
     nashbench sweep examples/quickstart.yaml

@@ -66,3 +66,29 @@ def test_a_sweep_begins_by_clearing_away_unfinished_work_of_what_is_done(
         os.utime(store.unfinished(stage), (1e9, 1e9))
     assert nashbench(*workspace.arguments(config)).code == 0
     assert [folder.name for folder in (workspace.store / "unfinished").iterdir()] == [other.key]
+
+
+# --- lists that multiply -----------------------------------------------------------------------------------------
+
+
+def llm(workspace: Workspace, labels: Any) -> dict[str, Any]:
+    return {"name": "llm", "model": str(workspace.model), "labels": labels}
+
+
+def test_a_list_that_was_meant_as_one_value_is_told_how_to_be_one(workspace: Workspace, nashbench: Command) -> None:
+    hint = "a value that is itself a list is written as a list in a list, [[A, B]]"
+    ended = nashbench("plan", str(workspace.config(graders=[llm(workspace, ["A", "B"])])))
+    check_refused(ended, "sweep.yaml:2: graders: ", "got 'A'", "each value of the list 'labels' is a variant", hint)
+    ended = nashbench("plan", str(workspace.config(include=[{"judge": llm(workspace, ["A", "B"])}])))
+    check_refused(ended, "include: judge 'llm' has a list of options", hint)
+    ended = nashbench("plan", str(workspace.config(graders=[llm(workspace, [["A", "A"]])])))
+    check_refused(ended, "graders: labels must be two different texts")
+    assert "variant" not in ended.err
+    assert "in a list, {name: llm, labels: [[A, B]]}" in " ".join(nashbench("sweep", "--help").out.split())
+
+
+def test_a_list_in_a_list_is_one_value_and_multiplies_with_others(workspace: Workspace) -> None:
+    judge = llm(workspace, [["A", "B"], ["1", "2"]])
+    cells = make_plan(load_config(workspace.config(matrix={"trainer": ["dpo"], "judge": [judge]}))).cells
+    labels = [cell.cell.judge.options["labels"] for cell in cells if cell.cell.judge]
+    assert labels == [["A", "B"], ["1", "2"]]
