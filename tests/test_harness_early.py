@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -92,3 +93,27 @@ def test_a_list_in_a_list_is_one_value_and_multiplies_with_others(workspace: Wor
     cells = make_plan(load_config(workspace.config(matrix={"trainer": ["dpo"], "judge": [judge]}))).cells
     labels = [cell.cell.judge.options["labels"] for cell in cells if cell.cell.judge]
     assert labels == [["A", "B"], ["1", "2"]]
+
+
+# --- prompts -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "times"),
+    [
+        ({"prompts_per_iteration": 12}, None),  # a fifth of the 15 is held out
+        ({"prompts_per_iteration": 6, "iterations": 5}, "draws 30 (iterations x prompts_per_iteration), 2.5 times"),
+        ({"prompts_per_iteration": 13, "matrix": {"judge": [{"name": "panel", "panel": "panel.yaml"}]}}, None),
+    ],
+    ids=["just enough", "too few", "nothing trained"],
+)
+def test_a_plan_says_in_a_line_that_prompts_are_drawn_repeatedly(
+    workspace: Workspace, nashbench: Command, changes: dict[str, Any], times: str | None
+) -> None:
+    planned = ["plan", str(workspace.config(**changes)), "--store", str(workspace.store)]
+    said = [line for line in nashbench(*planned).out.splitlines() if "drawn repeatedly" in line]
+    assert json.loads(nashbench(*planned, "--json").out)["notes"] == said
+    assert len(said) == (times is not None)
+    if times:
+        assert f"{workspace.folder / 'prompts.jsonl'} has 12 for training" in said[0]
+        assert times in said[0]
