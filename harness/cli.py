@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +15,9 @@ from rich.table import Table
 
 from harness import judge_commands
 from harness.rating import rate
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -84,6 +87,9 @@ def sweep(
 ) -> None:
     """Run a matrix, or go on with it: only what is missing is computed. Ends with tables and report.
 
+    In the config a list as the value of an option of a trainer or judge is several variants, {name: dpo, beta: [0.1,
+    1]}; a value that is itself a list is written as a list in a list, {name: llm, labels: [[A, B]]}.
+
     [bold]Examples[/bold]
 
     nashbench sweep examples/quickstart.yaml
@@ -129,13 +135,29 @@ def plan(config: ConfigPath, set: Overrides = None, store: StoreOption = None, j
         kinds = {kind: sum(s.kind == kind for s in stages) for kind in dict.fromkeys(s.kind for s in stages)}
         listed = [{"key": s.key, "kind": s.kind, "title": s.title, "done": there[s.key]} for s in stages]
         totals = {"stages": len(stages), "done": sum(there.values()), "missing": len(stages) - sum(there.values())}
-        _print_json({"cells": cells, "totals": totals, "kinds": kinds, "stages": listed})
+        _print_json({"cells": cells, "totals": totals, "kinds": kinds, "stages": listed, "notes": _notes(planned)})
         return
     table = Table("cell", "stages", "there", box=None)
     for id, total, done in rows:
         table.add_row(id, str(total), str(done))
     Console().print(table)
     typer.echo(f"{len(rows)} cells, {len(stages)} distinct stages, {sum(there.values())} there already")
+    for note in _notes(planned):
+        typer.echo(note)
+
+
+def _notes(planned: Plan) -> list[str]:
+    """What a user may not expect: a file of prompts from which a cell draws more than there are."""
+    from harness.prompts import read_prompts
+
+    config = planned.config
+    drawn = config.iterations * config.prompts_per_iteration
+    draws = any(stage.kind in ("sample", "stream") for stage in planned.stages)
+    if config.prompts in (None, "pocket") or not draws:
+        return []
+    there = sum(record.split == "train" for record in read_prompts(config.prompts, seed=0))
+    said = f"prompts are drawn repeatedly: {config.prompts} has {there} for training, and a cell draws {drawn}"
+    return [f"{said} (iterations x prompts_per_iteration), {drawn / there:.1f} times each"] if drawn > there else []
 
 
 @app.command()

@@ -277,20 +277,33 @@ def _override(raw: dict[str, Any], override: str) -> tuple[str, ...]:
 
 
 def _explain(error: ValidationError, places: _Places, raw: Mapping[str, Any]) -> str:
-    """One line: place, key, fact, nearest word."""
+    """One line: place, key, fact, nearest word; of keys that are missing all."""
+    missing = [_parts(each["loc"]) for each in error.errors() if each["type"] == "missing"]
+    if missing:
+        return _tell_missing(missing, places)
     first = error.errors()[0]
-    loc = [part for part in first["loc"] if part not in GROUPS]
-    where = tuple(part for part in loc if part in _keys(raw) or isinstance(part, int) or first["type"] == "missing")
-    where = where or tuple(loc)
+    loc = _parts(first["loc"])
+    where = tuple(part for part in loc if part in _keys(raw) or isinstance(part, int)) or loc
     dotted, place = ".".join(map(str, where)), places.of(where)
     if first["type"] == "extra_forbidden":
         return f"{place}: unknown key {dotted!r}{nearest(str(where[-1]), _fields_at(first['loc'][:-1]))}"
-    if first["type"] == "missing":
-        return f"{place}: the key {dotted!r} is missing"
     given = first["input"]
     message = WORDING.get(first["type"], first["msg"].removeprefix("Value error, "))
     value = "" if isinstance(given, dict | list) or repr(given) in message else f" (it is {given!r})"
     return f"{place if place.endswith(dotted) else f'{place}: {dotted}'}: {message}{value}"
+
+
+def _parts(loc: Sequence[Any]) -> tuple[Any, ...]:
+    """A place of pydantic's as the config has it."""
+    return tuple(part for part in loc if part not in GROUPS)
+
+
+def _tell_missing(missing: Sequence[tuple[Any, ...]], places: _Places) -> str:
+    found: dict[str, list[str]] = {}
+    for where in missing:
+        found.setdefault(places.of(where), []).append(repr(".".join(map(str, where))))
+    facts = {p: f"keys {', '.join(k)} are" if len(k) > 1 else f"key {k[0]} is" for p, k in found.items()}
+    return "; ".join(f"{place}: the {fact} missing" for place, fact in facts.items())
 
 
 def _keys(value: Any) -> set[Any]:

@@ -204,7 +204,7 @@ def _judge(name: str, option: Sequence[str] | None) -> Judge:
     from harness.registry import make
 
     os.environ |= QUIET
-    made: Judge = make("judges", name, _options(option))
+    made: Judge = make("judges", name, _options(option), "--option {option}=VALUE")
     return made
 
 

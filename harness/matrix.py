@@ -21,6 +21,8 @@ REPLIES = ("constant", "longest")
 """Controls that no policy stands behind: one fixed answer to everything, and the longest of k of the untrained policy.
 They show what a pairwise leaderboard pays for nothing.
 """
+ONE_LIST = "and a value that is itself a list is written as a list in a list, [[A, B]]"
+"""The end of an error about a list that became several variants."""
 AXES = ("policy", "trainer", "judge", "seed")
 
 
@@ -28,13 +30,14 @@ AXES = ("policy", "trainer", "judge", "seed")
 class Variant:
     """A trainer, judge or leaderboard with one choice of options; `label` tells it from its siblings.
 
-    The label leaves out an option that names a file or folder like the variant itself (`panel: panel.yaml`), and of
-    any other it has the file's name without folder and suffix.
+    `taken` names the options whose value is one of a list's. The label leaves out an option that names a file or folder
+    like the variant itself (`panel: panel.yaml`), and of any other it has the file's name without folder and suffix.
     """
 
     name: str
     options: Mapping[str, Any]
     place: str = field(default="", compare=False)
+    taken: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def label(self) -> str:
@@ -73,13 +76,14 @@ class Cell:
 
 
 def variants(entry: Entry) -> list[Variant]:
-    """An entry whose options hold lists, multiplied out."""
+    """An entry whose options hold lists, multiplied out; a list in a list is one value."""
     lists = {k: v if isinstance(v, list) else [v] for k, v in entry.options.items()}
     empty = [k for k, v in lists.items() if not v]
     if empty:
         raise ConfigError(f"{entry.place}: {entry.name}: the list of {empty[0]!r} is empty")
     chosen = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
-    return [Variant(entry.name, options, entry.place) for options in chosen]
+    taken = tuple(k for k, v in entry.options.items() if isinstance(v, list) and not isinstance(v[0], list))
+    return [Variant(entry.name, options, entry.place, taken) for options in chosen]
 
 
 def expand(config: Config) -> list[Cell]:
@@ -174,7 +178,7 @@ def _one_variant(axis: str, value: Any) -> Variant:
         raise ConfigError(f"include: {axis}: {error.errors()[0]['msg']} (it is {value!r})") from error
     found = variants(entry)
     if len(found) > 1:
-        raise ConfigError(f"include: {axis} {found[0].name!r} has a list of options; an entry is one cell")
+        raise ConfigError(f"include: {axis} {found[0].name!r} has a list of options; an entry is one cell, {ONE_LIST}")
     return found[0]
 
 

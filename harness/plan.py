@@ -17,6 +17,7 @@ from harness.resolve import (
     accelerate_file,
     base_policy,
     board_ref,
+    check_game,
     check_stream,
     game_matrix,
     in_place,
@@ -139,6 +140,7 @@ class GamePlanner:
 
     def __init__(self, config: Config, game: Game) -> None:
         self.config = config
+        check_game(config.training, game)
         self.matrix = game_matrix(game)
         self.boards = _boards(config, game)
 

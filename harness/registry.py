@@ -44,8 +44,15 @@ def load(kind: Kind, name: str) -> type[Any]:
     return _import(kind, found[0])
 
 
-def make(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
+ENTRY = "{{name: {name}, {option}: VALUE}}"
+"""How an option is given in a config, and to a judge that another one lists."""
+
+
+def make(kind: Kind, name: str, options: Mapping[str, Any], give: str = ENTRY) -> Any:
     """An instance of the class registered under a name.
+
+    Args:
+        give: how the user gives an option, for the error about one that is missing.
 
     Raises:
         ValueError: as `load`; an unknown or missing option, or one the class refuses.
@@ -55,9 +62,8 @@ def make(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
     for field in dataclasses.fields(cls):
         needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if field.init and needed and field.name not in options:
-            raise ValueError(
-                f"{kind[:-1]} {name!r} needs the option {field.name!r}; give it in the config or by --option"
-            )
+            how = give.format(name=name, option=field.name)
+            raise ValueError(f"{kind[:-1]} {name!r} needs the option {field.name!r}; write {how}")
     listed = [option for option in getattr(cls, "members", ()) if option in options]
     made = {option: _judges(name, option, options[option]) for option in listed}
     try:

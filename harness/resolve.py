@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from harness.config import Config, Game
-from harness.matrix import Variant
+from harness.matrix import ONE_LIST, Variant
 from harness.pocket.judges import OPTIONS, PANEL
 from harness.registry import Kind, load, make
 from harness.stage import Stage, canonical, machine
@@ -120,6 +120,15 @@ def check_stream(training: Training, name: str) -> None:
         )
 
 
+def check_game(training: Training, game: Game) -> None:
+    """Raise ValueError where the training asks for several processes, which a game is not played in."""
+    if training.accelerate is not None:
+        raise ValueError(
+            f"training.accelerate is given, and the policy is the game {game.game!r}, which is played in one process; "
+            "leave training.accelerate out"
+        )
+
+
 @dataclass(frozen=True)
 class Ref:
     """A judge or leaderboard to make inside a stage, and what determines its verdicts.
@@ -183,7 +192,7 @@ def judge_ref(variant: Variant, policy: str | Endpoint) -> Ref:
         return _trained_judge(variant)
     if policy == "pocket" and variant.name == "panel" and "panel" not in options:
         options["panel"] = str(PANEL)
-    judge = made("judges", Variant(variant.name, options, variant.place))
+    judge = made("judges", replace(variant, options=options))
     return Ref("judges", variant.name, options, judge.fingerprint(), variant.label)
 
 
@@ -212,7 +221,8 @@ def board_ref(variant: Variant, policy: str | Game | Endpoint) -> Ref:
     if policy == "pocket" and kind.paths and not variant.options.keys() & {*kind.paths, "tasks"}:
         in_place(variant, lambda: _check_without_data(variant))
         return Ref("leaderboards", variant.name, variant.options, stated, variant.label, _sets_stage())
-    made("leaderboards", variant)
+    board = made("leaderboards", variant)
+    in_place(variant, board.check)
     contents = [content_hash(Path(variant.options[k])) for k in kind.paths if k in variant.options]
     fingerprint = " ".join([stated, *contents])
     return Ref("leaderboards", variant.name, variant.options, fingerprint, variant.label)
@@ -261,7 +271,9 @@ def in_place(variant: Variant, check: Callable[[], Any]) -> Any:
     try:
         return check()
     except ValueError as error:
-        raise ValueError(f"{variant.place}: {error}" if variant.place else str(error)) from error
+        told = next((name for name in variant.taken if name in str(error)), None)
+        message = f"{error} (each value of the list {told!r} is a variant, {ONE_LIST})" if told else str(error)
+        raise ValueError(f"{variant.place}: {message}" if variant.place else message) from error
 
 
 def _world() -> str:

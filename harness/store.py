@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,21 +20,49 @@ from judges.judge import Question
 from judges.verdicts import Answer
 
 MANIFEST = "manifest.json"
+UNFINISHED = "unfinished"
+IDLE = 86400.0
+"""Seconds without a change after which nobody is at work in a folder of unfinished work."""
 
 
 class Store:
-    """Artifacts below one folder, shared by any number of sweeps.
-
-    Raises:
-        ValueError: the folder cannot be written.
-    """
+    """Artifacts below one folder, shared by any number of sweeps; the folder is made when something is written."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
+
+    def prepare(self) -> None:
+        """Make the folder, before anything starts, and clear away unfinished work of stages that are done since.
+
+        Work that was changed after the artifact came may be another process's, at the same stage: it stays for a day.
+
+        Raises:
+            ValueError: it cannot be written.
+        """
         try:
-            (self.root / "tmp").mkdir(parents=True, exist_ok=True)
+            self._tmp.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"the store {root} cannot be written: {error.strerror}") from error
+            raise ValueError(f"the store {self.root} cannot be written: {error.strerror}") from error
+        for folder in (self.root / UNFINISHED).glob("*"):
+            with contextlib.suppress(FileNotFoundError):  # another process clears away as well
+                if self._is_left_over(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _is_left_over(self, folder: Path) -> bool:
+        """Whether the stage of a folder of unfinished work is done and nobody is at work there."""
+        artifacts = self.root.glob(f"*/{folder.name[:2]}/{folder.name}/{MANIFEST}")
+        published = [file.stat().st_mtime for file in artifacts]
+        changed = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+        return bool(published) and changed <= max(*published, time.time() - IDLE)
+
+    def unfinished(self, stage: Stage) -> Path:
+        """A folder for what a later run of the stage goes on from; it goes once the artifact is in the store."""
+        return self.root / UNFINISHED / stage.key
+
+    @property
+    def _tmp(self) -> Path:
+        """Where artifacts are written that are not whole yet."""
+        return self.root / "tmp"
 
     def path(self, stage: Stage) -> Path:
         """Where the stage's artifact is or will be."""
@@ -54,7 +84,8 @@ class Store:
         The manifest is written last and the folder appears by rename. Where another process was quicker its artifact
         stands. On an error nothing is left behind.
         """
-        folder = Path(tempfile.mkdtemp(prefix=f"{stage.kind}-", dir=self.root / "tmp"))
+        self._tmp.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{stage.kind}-", dir=self._tmp))
         facts: dict[str, Any] = {}
         try:
             yield folder, facts
@@ -80,6 +111,7 @@ class Store:
 
     @property
     def verdicts(self) -> VerdictTable:
+        self.root.mkdir(parents=True, exist_ok=True)
         return VerdictTable(self.root / "verdicts.sqlite")
 
 

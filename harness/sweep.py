@@ -15,6 +15,7 @@ from rich.console import Console
 
 from harness.comparing import comparison_stages
 from harness.config import Config
+from harness.endpoints import check_endpoints
 from harness.executors.local import LocalExecutor
 from harness.plan import Plan, make_plan
 from harness.progress import ProgressListener
@@ -52,6 +53,8 @@ def run_sweep(config: Config, out: Path, store: Store, *, command: str, console:
         ValueError: the input is wrong (nothing was started but the look at the prompts).
     """
     plan = make_plan(config)
+    check_endpoints(stage for stage in plan.stages if not store.has(stage))
+    store.prepare()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

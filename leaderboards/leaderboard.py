@@ -134,6 +134,13 @@ class Leaderboard(ABC):
     opens_checkpoint: ClassVar[bool] = False
     """Whether the board loads the policy itself (`evaluate`) in place of asking for answers."""
 
+    def check(self) -> None:  # noqa: B027
+        """A look at what takes seconds, once before a sweep starts; a board that is made looks only at the rest.
+
+        Raises:
+            ValueError: something that the options name is not there.
+        """
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextLeaderboard(Leaderboard):

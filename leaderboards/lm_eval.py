@@ -7,6 +7,7 @@ its interval resamples documents.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import json
 import logging
@@ -15,7 +16,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -96,6 +97,15 @@ class LMEval(Leaderboard):
         if self.data is not None or self.tasks is None:
             self._check_tasks()
 
+    def check(self) -> None:
+        """Refuse names that are none of lm-eval's own tasks, where these are asked for; downloads nothing.
+
+        Raises:
+            ValueError: with every unknown name and those nearest to it.
+        """
+        if self.data is None:
+            _refuse_unknown(self._asked, _own_tasks())
+
     def evaluate(self, checkpoint: str | Path) -> list[Verdict]:
         """Run the tasks on a checkpoint: a folder or hub id that `transformers` loads, or peft's folder of an
         adapter. Not for several threads at once: lm-eval seeds the global random generators, and the working directory
@@ -120,9 +130,7 @@ class LMEval(Leaderboard):
         # A task's relative paths are relative to the working directory.
         with _quiet(), contextlib.chdir(folder or "."), patch.multiple("lm_eval.evaluator", **NO_PROVENANCE):
             manager = TaskManager(include_path=folder, include_defaults=folder is None)
-            unknown = sorted(set(self._names) - set(manager.all_tasks))
-            if unknown:
-                raise ValueError(f"{self.name}: lm-eval has no task, group or tag {unknown[0]!r}")
+            _refuse_unknown(self._names, manager.all_tasks)
             found = lm_eval.simple_evaluate(
                 model=HFLM(**opened, device=device, batch_size=self.batch_size),
                 tasks=self._names,
@@ -195,6 +203,23 @@ class LMEval(Leaderboard):
         for config in self._configs:
             for metric in config.get("metric_list") or ():
                 _check_metric(str(metric["metric"] if isinstance(metric, dict) else metric), str(config["task"]))
+
+
+@cache
+def _own_tasks() -> tuple[str, ...]:
+    """The tasks, groups and tags that lm-eval brings; it reads all its task files to tell them, for some seconds."""
+    from lm_eval.tasks import TaskManager
+
+    with _quiet():
+        return tuple(TaskManager().all_tasks)
+
+
+def _refuse_unknown(names: Sequence[str], known: Sequence[str]) -> None:
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        near = {name: " or ".join(map(repr, difflib.get_close_matches(name, known))) for name in unknown}
+        told = ", ".join(f"{name!r} (did you mean {near[name]}?)" if near[name] else repr(name) for name in unknown)
+        raise ValueError(f"lm-eval: there is no task, group or tag {told}; `lm-eval ls tasks` lists all")
 
 
 def _records(task: str, samples: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> Iterator[Verdict]:

@@ -250,3 +250,12 @@ class Ended:
     code: int
     out: str
     err: str
+
+
+def check_refused(ended: Ended, *parts: str) -> None:
+    """Exit 2, nothing on stdout, one line on stderr that holds these parts."""
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("error: ")
+    assert ended.err.count("\n") == 1, ended.err
+    for part in parts:
+        assert part in ended.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import boards_world as world
 import pandas as pd
 import pytest
 from chat_server import Act, ChatServer, completion
-from conftest import WORDS, Ended, Workspace
+from conftest import WORDS, Ended, Workspace, check_refused
 
 from harness.config import load_config
 from harness.plan import make_plan
@@ -275,3 +276,51 @@ def test_a_plan_asks_nothing_of_an_endpoint(workspace: Workspace, nashbench: Com
         f"served_1~{name}" for name in ("sft", "constant", "longest")
     }
     assert server.total == 0
+
+
+# --- asked once before anything starts ---------------------------------------------------------------------------
+
+UNAUTHORISED = Act({"error": {"message": f"wrong key {KEY}"}}, status=401)
+
+
+def test_a_url_where_nobody_answers_is_told_before_anything_starts(workspace: Workspace, nashbench: Command) -> None:
+    with ChatServer(answers) as gone:
+        grader = {"name": "llm", "model": "served", "base_url": gone.url}
+        members = [{"name": "panel", "panel": str(workspace.folder / "panel.yaml")}, grader]
+        path = workspace.config(graders=[{"name": "ensemble", "judges": [members]}])
+    ended = nashbench(*workspace.arguments(path))
+    check_refused(ended, f"nobody answers at {gone.url}, for 'served'; start the server or correct the URL")
+    assert not workspace.out.exists()
+    assert not workspace.store.exists()
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_key_that_is_refused_is_told_before_anything_starts_and_never_shown(
+    workspace: Workspace, nashbench: Command, server: ChatServer, status: int
+) -> None:
+    server.models = dataclasses.replace(UNAUTHORISED, status=status)
+    server.script = lambda *_: server.models
+    ended = nashbench(*workspace.arguments(config(workspace, server)))
+    check_refused(ended, f"{server.url} refuses the key for 'org/served:1' (HTTP {status})", "variable MY_KEY")
+    assert KEY not in ended.err
+    assert not workspace.out.exists()
+    assert (server.looks, server.total) == (1, 1)
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize(
+    "models",
+    [UNAUTHORISED, Act("no such page", status=404), Act("<html>", status=200), Act("", status=500), Act(reset=True)],
+    ids=["may not list", "cannot list", "says something else", "is broken", "hangs up"],
+)
+def test_a_server_need_not_list_its_models_and_is_asked_once_only_while_something_is_missing(
+    workspace: Workspace, nashbench: Command, server: ChatServer, models: Act
+) -> None:
+    server.script = lambda words, tries, body: answers(words, tries, {"seed": 0, "temperature": 1.0} | body)
+    server.models = models
+    arguments = workspace.arguments(config(workspace, server))
+    assert nashbench(*arguments).code == 0
+    assert (server.looks, server.calls["Hello"]) == (1, models is UNAUTHORISED)
+    before = server.total
+    assert nashbench(*arguments).code == 0
+    assert (server.looks, server.total) == (1, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import threading
@@ -18,6 +19,7 @@ import pytest
 from conftest import Ended, InlineExecutor, Workspace, install
 
 from harness import registry
+from harness.executors import local
 from harness.executors.local import LocalExecutor, _Worker, default_jobs
 from harness.stage import Stage, machine
 from harness.store import Store
@@ -310,3 +312,32 @@ def test_a_stage_on_a_cpu_has_one_thread_or_what_the_environment_says(
     if given is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", given)
     assert machine.__wrapped__() == {"device": device, "threads": threads}
+
+
+@pytest.mark.parametrize(
+    ("jobs", "threads", "cores", "given", "policy"),
+    [
+        (3, 2, 5, None, "PASSIVE"),
+        (3, 2, 6, None, None),  # as many threads as cores: to sleep would make a stage slower
+        (1, 6, 5, None, "PASSIVE"),
+        (3, 2, 5, "ACTIVE", "ACTIVE"),
+    ],
+)
+def test_threads_sleep_while_they_wait_only_where_there_are_more_of_them_than_cores(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    jobs: int,
+    threads: int,
+    cores: int,
+    given: str | None,
+    policy: str | None,
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setattr(local, "machine", lambda: {"device": "cpu", "threads": threads})
+    monkeypatch.setattr(local, "cores", lambda: cores)
+    seen: list[str | None] = []
+    monkeypatch.setattr(local, "_start_deaf_to_ctrl_c", lambda process: seen.append(os.environ.get("OMP_WAIT_POLICY")))
+    LocalExecutor(Store(tmp_path), jobs)._hire().pipe.close()
+    assert seen == [policy]

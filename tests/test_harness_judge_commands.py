@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import PANEL, Ended
+from conftest import PANEL, Ended, check_refused
 
 from harness import registry
 from judges import Answer, EnsembleJudge, PanelJudge, Question, RewardModelJudge
@@ -40,14 +40,6 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def panel(folder: Path) -> list[str]:
     return ["panel", "--option", f"panel={folder / 'panel.yaml'}"]
-
-
-def check_refused(ended: Ended, *parts: str) -> None:
-    assert (ended.code, ended.out) == (2, "")
-    assert ended.err.startswith("error: ")
-    assert ended.err.count("\n") == 1, ended.err
-    for part in parts:
-        assert part in ended.err
 
 
 # --- judge ---------------------------------------------------------------------------------------------------------
@@ -100,14 +92,17 @@ def test_failed_questions_are_exit_1_null_and_counted(folder: Path, nashbench: C
     ("arguments", "parts"),
     [
         (["pannel"], ["no judge is called 'pannel'", "did you mean 'panel'?"]),
-        (["panel"], ["needs the option 'panel'"]),
+        (["panel"], ["needs the option 'panel'; write --option panel=VALUE\n"]),
         (["panel", "--option", "panel"], ["--option 'panel' is not K=V"]),
         (["panel", "--option", "panel=["], ["the value is not YAML"]),
         (["panel", "--option", "panel=a", "--option", "panel=b"], ["--option panel is given twice"]),
         (["panel", "--option", "panel=nowhere.yaml"], ["panel file not found: nowhere.yaml"]),
         (["ensemble", "--option", "judges=panel"], ["judges must be a list of judges", "got 'panel'"]),
         (["ensemble", "--option", "judges=[{panel: x}]"], ["judges must be a list of judges", "got {'panel': 'x'}"]),
-        (["ensemble", "--option", "judges=[panel, panel]"], ["judge 'panel' needs the option 'panel'"]),
+        (
+            ["ensemble", "--option", "judges=[panel, panel]"],
+            ["judge 'panel' needs", "write {name: panel, panel: VALUE}\n"],
+        ),
     ],
 )
 def test_a_wrong_judge_is_refused_before_anything_starts(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -99,7 +101,57 @@ def test_a_folder_without_a_manifest_is_no_artifact(tmp_path: Path) -> None:
 def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(ValueError, match="cannot be written"):
-        Store(tmp_path / "store")
+        Store(tmp_path / "store").prepare()
+
+
+# --- unfinished work ---------------------------------------------------------------------------------------------
+
+
+def leave_unfinished(store: Store, stage: Stage, age: float) -> Path:
+    """Work under way at a stage, as a killed process leaves it, last changed so many seconds ago."""
+    state = store.unfinished(stage) / "step-3" / "state"
+    state.parent.mkdir(parents=True)
+    state.write_text("half way")
+    for path in (state, state.parent, store.unfinished(stage)):
+        os.utime(path, (time.time() - age,) * 2)
+    return store.unfinished(stage)
+
+
+def test_what_is_left_of_stages_that_are_done_is_cleared_away_and_the_work_of_others_stays(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    stages = {name: Stage("fit", {"name": name}) for name in ("done", "under way", "at work", "long dead")}
+    age = {"done": 60.0, "under way": 1e6, "at work": -60.0, "long dead": -60.0}
+    folders = {name: leave_unfinished(store, stage, age[name]) for name, stage in stages.items()}
+    for name in ("done", "at work", "long dead"):
+        with store.writing(stages[name]) as (out, _):
+            (out / "data.txt").write_text(name)
+    days = time.time() - 2e5
+    os.utime(store.path(stages["long dead"]) / MANIFEST, (days, days))  # killed after the artifact came, days ago
+    for path in (folders["long dead"], *folders["long dead"].rglob("*")):
+        os.utime(path, (days + 60, days + 60))
+    store.prepare()
+    assert {name for name, folder in folders.items() if folder.exists()} == {"under way", "at work"}
+    assert (folders["under way"] / "step-3" / "state").read_text() == "half way"
+    assert all(store.has(stages[name]) for name in ("done", "at work", "long dead"))
+
+
+def test_work_that_another_process_clears_away_at_the_same_moment_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    folder = leave_unfinished(store, STAGE, 60)
+    with store.writing(STAGE):
+        pass
+    there = Path.stat
+
+    def stat(path: Path, **options: bool) -> os.stat_result:
+        if path.name == "step-3":
+            shutil.rmtree(folder)
+        return there(path, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    store.prepare()
+    assert not folder.exists()
 
 
 # --- keys --------------------------------------------------------------------------------------------------------

@@ -62,7 +62,8 @@ def test_outside_the_world_a_judge_needs_its_model() -> None:
 # --- leaderboards ------------------------------------------------------------------------------------------------
 
 
-def test_the_pocket_worlds_boards_read_one_stage_of_questions() -> None:
+def test_the_pocket_worlds_boards_read_one_stage_of_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leaderboards.lm_eval._own_tasks", lambda: ("arc_easy",))
     refs = [board_ref(Variant(name, {}), "pocket") for name in BOARDS]
     assert {ref.source.kind for ref in refs if ref.source} == {"sets"}
     assert len({ref.source.key for ref in refs if ref.source}) == 1
@@ -70,6 +71,29 @@ def test_the_pocket_worlds_boards_read_one_stage_of_questions() -> None:
     own = board_ref(Variant("head-to-head", {}), "pocket")
     assert (own.source, own.inputs) == (None, {})
     assert board_ref(Variant("lm-eval", {"tasks": "arc_easy"}), "pocket").source is None  # lm-eval's own tasks
+
+
+@pytest.mark.parametrize("policy", ["pocket", "org/name"])
+def test_every_task_that_lm_eval_does_not_have_is_told_at_its_place_with_those_near_it(
+    monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    monkeypatch.setattr("leaderboards.lm_eval._own_tasks", lambda: ("arc_easy", "arc_challenge", "hellaswag"))
+    board_ref(Variant("lm-eval", {"tasks": ["arc_easy", "hellaswag"]}), policy)
+    said = refused(board_ref, "lm-eval", {"tasks": "arc_eazy, hellaswag, zzz"}, policy)
+    assert said == (
+        f"{PLACE}: lm-eval: there is no task, group or tag 'arc_eazy' (did you mean 'arc_easy'?), 'zzz'; "
+        "`lm-eval ls tasks` lists all"
+    )
+
+
+def test_lm_eval_is_asked_for_its_tasks_only_where_some_of_its_own_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("leaderboards.lm_eval._own_tasks", lambda: pytest.fail("asked"))
+    data = str(lm_eval(tmp_path, ["the cat", "a dog"]))
+    assert board_ref(Variant("lm-eval", {}), "pocket").source is not None
+    for options in ({"data": data}, {"data": data, "tasks": "tiny_choice"}):
+        assert board_ref(Variant("lm-eval", options), "org/name").options == options
 
 
 @pytest.mark.parametrize("name", BOARDS)

@@ -202,6 +202,18 @@ def test_what_is_wrong_with_the_files_is_told_before_anything_is_loaded(data, tm
         LMEval(data=tmp_path)
 
 
+@pytest.mark.slow
+def test_lm_evals_own_tasks_are_known_without_a_connection_and_a_misspelt_one_is_refused(monkeypatch, capfd):
+    def refuse(*address):
+        raise AssertionError(f"a connection to {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    LMEval(tasks="arc_easy, mmlu, ai2_arc").check()  # a task, a group and a tag
+    with pytest.raises(ValueError, match=r"'hellaswagg' \(did you mean .*'hellaswag'.*`lm-eval ls tasks`"):
+        LMEval(tasks=["mmlu", "hellaswagg"]).check()
+    assert capfd.readouterr() == ("", "")
+
+
 def test_importing_the_board_loads_no_lm_eval():
     code = (
         "import sys, leaderboards.lm_eval as m; m.LMEval; sys.exit('lm_eval' in sys.modules or 'torch' in sys.modules)"

@@ -17,7 +17,7 @@ from ranks_world import DDP, FSDP, rank_1, written
 from safetensors.torch import load_file
 
 from trainers import DPO
-from trainers.distributed import check_accelerate, launch
+from trainers.distributed import _environment, check_accelerate, launch
 from trainers.fit import fit
 from trainers.job import Job
 from trainers.optimise import Optimiser
@@ -236,3 +236,25 @@ def test_ranks_end_with_the_process_that_launched_them(
 def test_what_all_ranks_raise_is_the_fits_own_error(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match=r"lower training\.lr"):
         launch(job(tiny_model, tmp_path, lr=1e30), written(tmp_path / "file", DDP), lambda done, total: None)
+
+
+@pytest.mark.parametrize(
+    ("said", "cores", "given", "policy"),
+    [
+        ({"use_cpu": True, "num_processes": 2}, 5, None, "PASSIVE"),
+        ({"use_cpu": True, "num_processes": 2}, 6, None, None),
+        ({"use_cpu": True, "num_processes": 2}, 5, "ACTIVE", "ACTIVE"),
+        ({"num_processes": 2}, 5, None, None),  # on GPUs
+    ],
+)
+def test_threads_of_ranks_sleep_while_they_wait_where_there_are_more_of_them_than_cores(
+    monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], cores: int, given: str | None, policy: str | None
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 3)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)))
+    made = _environment(said)
+    assert made.get("OMP_WAIT_POLICY") == policy
+    assert made["PATH"] == os.environ["PATH"]

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +89,7 @@ def launch(job: Job, path: Path, report: Report) -> list[Figures]:
         folder = Path(name)
         settings = {"cpu": bool(said.get("use_cpu")), "threads": torch.get_num_threads()}
         (folder / "job").write_bytes(pickle.dumps((job, settings)))
-        with _launcher(folder, path, said["distributed_type"]) as launcher:
+        with _launcher(folder, path, said) as launcher:
             assert launcher.stdout is not None
             for line in launcher.stdout:
                 if line.startswith(STEP):
@@ -102,13 +102,12 @@ def launch(job: Job, path: Path, report: Report) -> list[Figures]:
 
 
 @contextmanager
-def _launcher(folder: Path, path: Path, kind: str) -> Iterator[subprocess.Popen[str]]:
+def _launcher(folder: Path, path: Path, said: Mapping[str, Any]) -> Iterator[subprocess.Popen[str]]:
     """The launcher at work; it and its ranks have ended when the block ends."""
     # accelerate starts several processes on a CPU only by MPI, unless it is told that they are for GPUs.
-    flags = ["--multi_gpu"] if kind == "MULTI_CPU" else []
+    flags = ["--multi_gpu"] if said["distributed_type"] == "MULTI_CPU" else []
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(path), *flags]
     command += ["--main_process_port", "0", "--module", "trainers.distributed", str(folder)]
-    paths = os.pathsep.join(part for part in sys.path if part)
     with (folder / "log").open("w") as log:
         launcher = subprocess.Popen(
             command,
@@ -116,7 +115,7 @@ def _launcher(folder: Path, path: Path, kind: str) -> Iterator[subprocess.Popen[
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env=os.environ | {"PYTHONPATH": paths},
+            env=_environment(said),
             start_new_session=True,
         )
     assert launcher.stdin is not None
@@ -131,6 +130,15 @@ def _launcher(folder: Path, path: Path, kind: str) -> Iterator[subprocess.Popen[
                 launcher.wait(40)
                 break
         launcher.stdout.close()
+
+
+def _environment(said: Mapping[str, Any]) -> dict[str, str]:
+    """The ranks' environment: threads that spin while they wait are kept from it where ranks would share cores."""
+    import torch
+
+    paths = os.pathsep.join(part for part in sys.path if part)
+    crowded = said.get("use_cpu") and said["num_processes"] * torch.get_num_threads() > len(os.sched_getaffinity(0))
+    return {**({"OMP_WAIT_POLICY": "PASSIVE"} if crowded else {}), **os.environ, "PYTHONPATH": paths}
 
 
 def _failure(folder: Path, code: int, count: int) -> Exception:

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from trainers.engines.engine import EngineName
 
 Positive = Annotated[int, Field(ge=1, strict=True)]
+ACCOUNT = ("OpenAI-Organization", "OpenAI-Project")
+"""Headers that the `openai` client fills from the environment; they are for OpenAI alone."""
 
 
 class Options(BaseModel):

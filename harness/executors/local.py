@@ -141,7 +141,8 @@ class LocalExecutor:
     def _hire(self) -> _Worker:
         if self.jobs * machine()["threads"] > cores():
             # Threads that spin while they wait take the cores from other stages. Elsewhere they must spin: where they
-            # sleep instead, a stage on two threads takes three times as long (measured).
+            # sleep instead, a stage on two threads takes three times as long (measured). A fit in several processes
+            # counts its own when it launches them.
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()

@@ -55,7 +55,7 @@ class Context:
     @property
     def unfinished(self) -> Path:
         """A folder for what a later run of the stage goes on from; it goes once the artifact is in the store."""
-        return self.store.root / "unfinished" / self.stage.key
+        return self.store.unfinished(self.stage)
 
     def input(self, name: str) -> Path:
         """The folder of an input artifact."""

@@ -17,7 +17,7 @@ import openai
 import torch
 
 from trainers.engines.engine import Decoding
-from trainers.options import Endpoint
+from trainers.options import ACCOUNT, Endpoint
 from trainers.policies.policy import Response
 
 Messages = Sequence[Mapping[str, str]]
@@ -28,7 +28,6 @@ SEEDS = 2**31
 WORDS = 200  # characters of what a server says
 START = 40  # characters of a prompt, by which a user finds it
 SECRET = 8  # characters that make a key; shorter ones, as of local servers, are ordinary words
-ACCOUNT = ("OpenAI-Organization", "OpenAI-Project")  # headers that the client fills from the environment
 UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
 REFUSED = "see that the model takes the temperature, and that the prompt and sampling.max_tokens fit its context"
 ADVICE = {
