@@ -57,10 +57,12 @@ class Entry(Options):
 
     @property
     def options(self) -> dict[str, Any]:
+        """All keys but `name`; a list is several values."""
         return dict(self.model_extra or {})
 
     @property
     def place(self) -> str:
+        """File and line, for messages."""
         return self._place
 
 

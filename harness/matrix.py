@@ -57,15 +57,18 @@ class Cell:
 
     @property
     def is_control(self) -> bool:
+        """Whether it is a policy that no judge trained."""
         return self.judge is None
 
     @property
     def policy_label(self) -> str:
+        """The policy's or game's name, without its folders."""
         name = self.policy.game if isinstance(self.policy, Game) else str(self.policy)
         return name.rstrip("/").rpartition("/")[2]
 
     @property
     def judge_label(self) -> str:
+        """The judge's label; empty for a control."""
         return self.judge.label if self.judge else ""
 
     @property

@@ -146,6 +146,7 @@ class Ref:
 
     @property
     def inputs(self) -> dict[str, Stage]:
+        """The stage that makes it, as an input of those that use it."""
         return {} if self.source is None else {self.source.kind: self.source}
 
     @property
@@ -155,6 +156,7 @@ class Ref:
 
     @property
     def where(self) -> dict[str, Any]:
+        """What its maker is called with inside a stage; no part of the stage's key."""
         return {self.kind[:-1]: {"name": self.name, "options": dict(self.options)}}
 
 

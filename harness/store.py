@@ -111,6 +111,7 @@ class Store:
 
     @property
     def verdicts(self) -> VerdictTable:
+        """The table of verdicts that all sweeps on the store share."""
         self.root.mkdir(parents=True, exist_ok=True)
         return VerdictTable(self.root / "verdicts.sqlite")
 

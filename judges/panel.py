@@ -36,6 +36,7 @@ class Text:
 
     @classmethod
     def of(cls, text: str) -> Text:
+        """A text with its words in lower case."""
         return cls(text, tuple(WORD.findall(text.lower())))
 
 

@@ -93,6 +93,7 @@ class PairValues:
         return self.chosen - self.rejected
 
     def swapped(self) -> PairValues:
+        """Chosen and rejected exchanged."""
         return PairValues(self.rejected, self.chosen)
 
 

@@ -28,6 +28,7 @@ class ModelCache:
     models: dict[str, CausalLM] = field(default_factory=dict)
 
     def get(self, path: str, precision: str) -> CausalLM:
+        """A policy, loaded unless it is in memory; of three the one not used for longest is dropped."""
         from trainers.policies.causal_lm import CausalLM
 
         key = f"{path} {precision}"
@@ -50,6 +51,7 @@ class Context:
 
     @property
     def options(self) -> Mapping[str, Any]:
+        """What the stage computes from besides its inputs; part of its key."""
         return self.stage.options
 
     @property
@@ -66,6 +68,7 @@ class Context:
         return str(self.input(name) / "model") if name in self.stage.inputs else str(self.stage.where[name])
 
     def policy(self, name: str) -> CausalLM:
+        """A frozen policy in the precision of the stage; see `policy_path`."""
         return self.models.get(self.policy_path(name), self.options["precision"])
 
     def endpoint(self, name: str) -> Endpoint | None:
@@ -92,5 +95,6 @@ class Context:
         return make("leaderboards", chosen["name"], options)
 
     def algorithm(self) -> Algorithm:
+        """The stage's algorithm with its options."""
         chosen = self.options["algorithm"]
         return make("trainers", chosen["name"], chosen["options"])

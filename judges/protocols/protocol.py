@@ -83,6 +83,7 @@ class Reading:
 
     @classmethod
     def failure(cls, status: str) -> Reading:
+        """No verdict, for the reason `status`: its value is NaN."""
         return cls(math.nan, status)
 
 
