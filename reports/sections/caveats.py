@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from reports.boards import Group, against_null, against_start, arms, better, tested, tested_to_start
 from reports.sections.common import Prose, counted, figure, is_game, listed, seeds_of, side, where
+from reports.sections.ties import ties
 from reports.sections.training import alarms
 from reports.tables import Row, Sweep, grouped, is_control, unique
 
@@ -20,6 +21,7 @@ def caveats(sweeps: Sequence[Sweep], found: Sequence[Group]) -> list[Prose]:
         *_untrained_rivals(found),
         *_one_seed(sweeps),
         *_start_apart(found),
+        *_ties(found),
         *_own_judge(found),
         *_prompts(found),
         *(caveat for sweep in sweeps for caveat in _coverage(sweep)),
@@ -120,6 +122,12 @@ def _start_apart(found: Sequence[Group]) -> list[Prose]:
             tail = f" on {where(group, False)}: read differences from it, not from "
             caveats.append([text, figure(start["value"], lead), tail, figure(lead.null, lead), "."])
     return caveats
+
+
+def _ties(found: Sequence[Group]) -> list[Prose]:
+    """The graders most of whose verdicts on a board are ties."""
+    asked = {(group.sweep.name, group.board.name, group.grader): group.sweep for group in found}
+    return [said for (_, board, grader), sweep in asked.items() if (said := ties(sweep, board, grader))]
 
 
 def _work(sweep: Sweep) -> list[Prose]:

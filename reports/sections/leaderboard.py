@@ -9,7 +9,8 @@ from reports.boards import Board, Group, boards, groups, median_first, ranks
 from reports.charts import Axis, near, whisker, whisker_axis
 from reports.numbers import Metric
 from reports.sections.common import figure, spread, tags
-from reports.tables import Row, Sweep, grouped, is_control
+from reports.sections.ties import ties
+from reports.tables import Row, Sweep, grouped, is_control, unique
 
 # Controls that may lie far off: a fixed answer loses nearly always, and must not squeeze all others.
 FAR = ("constant", "longest")
@@ -25,10 +26,22 @@ def leaderboard(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
         {
             "board": board,
             "tables": [_table(sweeps, view, board.metrics[1:] if view == board else ()) for view in board.views],
+            "ties": _ties(sweeps, board),
             "categories": None if board.is_of_tasks else categories(sweeps, board),
         }
         for board in boards(sweeps)
     ]
+
+
+def _ties(sweeps: Sequence[Sweep], board: Board) -> list[dict[str, Any]]:
+    """What to know of the graders most of whose verdicts on this board are ties."""
+    found = unique((group.sweep.name, group.grader) for group in groups(sweeps, board))
+    named = {sweep.name: sweep for sweep in sweeps}
+    said = [
+        {"tags": {"sweep": name, "grader": grader}, "sentence": ties(named[name], board.name, grader)}
+        for name, grader in found
+    ]
+    return [each for each in said if each["sentence"]]
 
 
 def _table(sweeps: Sequence[Sweep], board: Board, others: Sequence[Metric]) -> dict[str, Any]:
