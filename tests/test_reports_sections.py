@@ -119,7 +119,7 @@ def test_the_verdict_adds_the_paired_difference_where_the_lead_metric_is_not_com
 
 def test_the_caveats_say_how_many_prompts_a_score_rests_on(tmp_path: Path) -> None:
     text = prose(verdict([read_sweep(world.language_sweep(tmp_path))])["caveats"])
-    assert "805 (alpaca-eval), 500 (arena-hard), 80 (mt-bench), 64 (lm-eval). The intervals say" in text
+    assert "805 (alpaca-eval), 500 (arena-hard), 80 (mt-bench), 64 to 200 (lm-eval). The intervals say" in text
 
 
 def test_arms_are_called_without_their_brackets_where_that_is_clear() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reports.boards import Group, against_null, against_start, arms, better, tested, tested_to_start
-from reports.sections.common import Prose, counted, figure, is_game, listed, seeds_of, side, where
+from reports.sections.common import Prose, counted, figure, is_game, listed, seeds_of, side, spread, where
 from reports.sections.ties import ties
 from reports.sections.training import alarms
 from reports.tables import Row, Sweep, grouped, is_control, unique
@@ -56,10 +56,10 @@ def _one_seed(sweeps: Sequence[Sweep]) -> list[Prose]:
 
 
 def _prompts(found: Sequence[Group]) -> list[Prose]:
-    """How many prompts each board's scores rest on."""
+    """How many prompts each board's scores rest on: the least and the most where its scores differ in that."""
     rows = [(group.board.name, row["n"]) for group in found for row in group.trained if row["n"] and row["ci_low"]]
     counts = [
-        [figure(min(n for _, n in members)), f" ({board})", ", "]
+        [*_ends([n for _, n in members]), f" ({board})", ", "]
         for board, members in grouped(rows, lambda pair: pair[0]).items()
     ]
     if not counts:
@@ -67,6 +67,12 @@ def _prompts(found: Sequence[Group]) -> list[Prose]:
     listing = [part for count in counts for part in count][:-1]
     text = ". The intervals say how far scores would move with other prompts, not with other training runs."
     return [["Prompts or questions behind a score: ", *listing, text]]
+
+
+def _ends(counts: Sequence[int]) -> Prose:
+    """'80', or '64 to 200' where counts differ."""
+    low, *high = spread(counts)
+    return [low, *(part for end in high for part in (" to ", end))]
 
 
 def _own_judge(found: Sequence[Group]) -> list[Prose]:
