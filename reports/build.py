@@ -59,6 +59,7 @@ def _index(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     return {
         "verdict": verdict.verdict(sweeps),
         "boards": leaderboard.leaderboard(sweeps),
+        "controls": leaderboard.controls(sweeps),
         "maps": matrix.trainer_by_judge(sweeps),
         "crossed": matrix.cross_judge(sweeps),
         "curves": curves.scores(sweeps),
