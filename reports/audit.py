@@ -10,6 +10,7 @@ from reports.build import assets, template_environment
 from reports.charts import Line, Point, panel, whisker, whisker_axis
 from reports.numbers import Metric
 from reports.sections.common import Figure, Prose, Strong, counted, figure
+from reports.slots import COLOURS
 
 Row = Mapping[str, Any]
 SHARE = Metric(name="share", decimals=3)
@@ -147,7 +148,9 @@ def _chart(title: str, rows: Sequence[Row], x: Any, **options: Any) -> dict[str,
 def _reliability(rows: Sequence[Row]) -> dict[str, Any]:
     points: list[Point] = [(100 * row["preference"], 100 * row["share"], None, None) for row in rows]
     lines = [
-        Line(name="calibrated", label="calibrated", slot=6 + 8, points=[(0, 0, None, None), (100, 100, None, None)]),
+        Line(
+            name="calibrated", label="calibrated", slot=6 + COLOURS, points=[(0, 0, None, None), (100, 100, None, None)]
+        ),
         Line(name="judge", label="judge", slot=0, points=points),
     ]
     title = "people's share of votes for the first, %, against the judge's preference, %"

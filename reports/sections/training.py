@@ -53,7 +53,7 @@ def dynamics(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
                 continue
             panels = _panels(sweep, found[name], _limits(name))
             own = len({tuple(panel["y_ticks"]) for panel in panels}) > 1
-            legend = [(line["slot"], line["name"]) for line in _by_name(panels)] if len(panels) > 1 else []
+            legend = _by_name(panels) if len(panels) > 1 else []
             found_here = {"name": _called(name), "panels": panels, "own_scales": own, "legend": legend}
             facets.append({"sweep": sweep.name, **found_here})
     return facets
