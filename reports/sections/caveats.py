@@ -26,7 +26,7 @@ def caveats(sweeps: Sequence[Sweep], found: Sequence[Group]) -> list[Prose]:
         *_prompts(found),
         *(caveat for sweep in sweeps for caveat in _coverage(sweep)),
         *(caveat for sweep in sweeps for caveat in _work(sweep)),
-        *(caveat for group in found for caveat in _controls(group)),
+        *_controls(found),
         *_alarms(sweeps),
         *([f"{sweep.name}: no {listed(absent, 9)} yet."] for sweep in sweeps if (absent := _absent(sweep))),
         *([f"{sweep.name}: {note}."] for sweep in sweeps for note in sweep.notes),
@@ -150,24 +150,30 @@ def _work(sweep: Sweep) -> list[Prose]:
     return [[f"The trainers of {sweep.name} did different amounts of work: ", *said, "."]] if said else []
 
 
-def _controls(group: Group) -> list[Prose]:
-    """A control that nothing trained, yet that beats the untrained policy or some trained one."""
-    caveats = []
+def _controls(found: Sequence[Group]) -> list[Prose]:
+    """The controls that nothing trained, yet that beat the untrained policy or some trained one: a sentence each."""
+    caveats: list[Prose] = []
     for name, what in CONTROLS.items():
-        row = group.control(name)
-        if row is None or row["value"] is None:
-            continue
-        beaten = [other for other in group.trained if other["value"] is not None and better(group, row, other) > 0]
-        over = ["the untrained policy"] if against_start(group, row) == 1 else []
-        sure = all(tested(group, row["cell"], other["cell"]) for other in beaten) and (
-            not over or tested_to_start(group, row)
-        )
-        over += [f"{len(beaten)} of {len(group.trained)} trained policies"] if beaten else []
-        if over:
-            verb = "beats" if sure else f"lies, by its interval alone, {side(group, 1)}"
-            text = [f"The control {name} ({what}) {verb} {' and '.join(over)} on {where(group, False)} with "]
-            caveats.append([*text, figure(row["value"], group.board.lead), ", without any training."])
+        clauses = [clause for group in found if (clause := _beats(group, group.control(name)))]
+        if clauses:
+            listing = [part for clause in clauses for part in [*clause, "; "]][:-1]
+            caveats.append([f"The control {name} ({what}), without any training, ", *listing, "."])
     return caveats
+
+
+def _beats(group: Group, row: Row | None) -> Prose:
+    """Whom a control beats on one board, or lies beyond."""
+    if row is None or row["value"] is None:
+        return []
+    beaten = [other for other in group.trained if other["value"] is not None and better(group, row, other) > 0]
+    over = ["the untrained policy"] if against_start(group, row) == 1 else []
+    sure = all(tested(group, row["cell"], other["cell"]) for other in beaten) and (
+        not over or tested_to_start(group, row)
+    )
+    over += [f"{len(beaten)} of {len(group.trained)} trained policies"] if beaten else []
+    verb = "beats" if sure else f"lies, by its interval alone, {side(group, 1)}"
+    text = f"{verb} {' and '.join(over)} on {where(group, False)} with "
+    return [text, figure(row["value"], group.board.lead)] if over else []
 
 
 def _alarms(sweeps: Sequence[Sweep]) -> list[Prose]:

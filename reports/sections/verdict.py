@@ -74,7 +74,7 @@ def finding(group: Group) -> list[Prose]:
     found = arms(group)
     best = found[0]
     high, near = _untrained(group, best)
-    sentences = [[*_none_better(group), *_best(group, best), *high, "."]]
+    sentences = [[*_none_better(group), *_best(group, best), *_shared(group, best), *high, "."]]
     if len(best) == 1:
         sentences += [_margin(group, best[0]), _by_prompt(group, best[0]), _separable(group, best[0])]
     return [sentence for sentence in [*sentences, *near, _tally(group)] if sentence]
@@ -157,6 +157,15 @@ def _best(group: Group, rows: Sequence[Row]) -> Prose:
             [f" ({_percent(level)}interval ", *bounds] + ([", n = ", figure(row["n"])] if row["n"] else []) + [")"]
         )
     return sentence
+
+
+def _shared(group: Group, best: Sequence[Row]) -> Prose:
+    """Who else has the best one's value."""
+    value = best[0]["value"]
+    others = [group.sweep.called(row["cell"]) for row in group.trained if row["value"] == value and row is not best[0]]
+    if len(best) > 1 or not others:
+        return []
+    return [f"; {listed(others)} {'has' if len(others) == 1 else 'have'} the same"]
 
 
 def _percent(level: float | None) -> str:
@@ -259,6 +268,8 @@ def _tally(group: Group) -> Prose:
         start = "the null value" if start_is_null(of) else "that of the untrained one"
         where = f"lie {side(of, 1)} {start} in {of.board.lead.label}"
         sentence, worse = f"The intervals of {who} {where}", f"{side(of, -1).capitalize()} it"
+    elif not above and _none_better(group):  # which the first sentence has said
+        return [f"Worse than the untrained policy: {listed(below, 6)}."]
     sentence += f": {listed(above, 6)}." if above and len(above) < len(rows) else "."
     return [sentence + (f" {worse}: {listed(below, 6)}." if below else "")]
 
