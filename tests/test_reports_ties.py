@@ -31,7 +31,7 @@ def test_each_game_counts_where_games_are_recorded() -> None:
     rows = [games("A=B", "A=B", 0.5), games("A=B", "A>B", 0.75), games("B>>A", "A>>B", 1.0)]
     text = said(*rows, games("A=B", "A=B", 0.5, "sft"))
     assert text == (
-        "5 of 8 verdicts by panel on head-to-head are ties (62%; of those on the untrained policy 100%): "
+        "5 of 8 verdicts by panel on head-to-head are ties (62%; 100% on the untrained policy’s answers): "
         "this grader does not tell most of these answers from the baseline’s."
     )
 

@@ -24,7 +24,7 @@ def ties(sweep: Sweep, board: str, grader: str) -> Prose:
         return []
     untrained = {cell for cell, info in sweep.info.items() if info["trainer"] == "sft"}
     of_start = _verdicts([row for row in rows if row["cell"] in untrained])
-    start = f"; of those on the untrained policy {_share(of_start)}" if of_start else ""
+    start = f"; {_share(of_start)} on the untrained policy’s answers" if of_start else ""
     counts = (
         f"{show(sum(found))} of {show(len(found))} verdicts by {grader} on {board} are ties ({_share(found)}{start})"
     )
