@@ -312,6 +312,8 @@ def test_a_sweep_without_trainers_has_no_empty_section_and_no_column_of_judges(t
     assert re.findall(r"<th>(\w+)</th>", header[0]) == ["rank", "trainer", "grader"]
     assert "optimiser" not in text
     assert "sft is the untrained policy, constant is one fixed answer." in text
+    caveats = verdict([read_sweep(tmp_path / "sweep")])["caveats"]
+    assert prose(caveats).startswith("Prompts or questions behind a score: 256 (head-to-head). The intervals say")
 
 
 def test_several_policies_are_named_in_the_tables_though_nothing_is_trained(tmp_path: Path) -> None:

@@ -14,16 +14,16 @@ CONTROLS = {"longest": "the longest of several untrained answers", "constant": "
 FAR_APART = 1.5  # times as much work as another did
 
 
-def caveats(sweeps: Sequence[Sweep], found: Sequence[Group]) -> list[Prose]:
-    """What a reader must know before quoting the verdict."""
+def caveats(sweeps: Sequence[Sweep], found: Sequence[Group], scored: Sequence[Group]) -> list[Prose]:
+    """What to know before quoting: of the groups with findings, or of all scores where nothing is trained."""
     return [
         *(caveat for sweep in sweeps for caveat in _undone(sweep)),
         *_untrained_rivals(found),
         *_one_seed(sweeps),
         *_start_apart(found),
-        *_ties(found),
+        *_ties(scored),
         *_own_judge(found),
-        *_prompts(found),
+        *_prompts(scored),
         *(caveat for sweep in sweeps for caveat in _coverage(sweep)),
         *(caveat for sweep in sweeps for caveat in _work(sweep)),
         *_controls(found),
@@ -57,7 +57,7 @@ def _one_seed(sweeps: Sequence[Sweep]) -> list[Prose]:
 
 def _prompts(found: Sequence[Group]) -> list[Prose]:
     """How many prompts each board's scores rest on: the least and the most where its scores differ in that."""
-    rows = [(group.board.name, row["n"]) for group in found for row in group.trained if row["n"] and row["ci_low"]]
+    rows = [(group.board.name, row["n"]) for group in found for row in group.trained or group.rows if _drawn(row)]
     counts = [
         [*_ends([n for _, n in members]), f" ({board})", ", "]
         for board, members in grouped(rows, lambda pair: pair[0]).items()
@@ -67,6 +67,11 @@ def _prompts(found: Sequence[Group]) -> list[Prose]:
     listing = [part for count in counts for part in count][:-1]
     text = ". The intervals say how far scores would move with other prompts, not with other training runs."
     return [["Prompts or questions behind a score: ", *listing, text]]
+
+
+def _drawn(row: Row) -> bool:
+    """Whether a score rests on a number of prompts and has an interval over them."""
+    return bool(row["n"]) and row["ci_low"] is not None
 
 
 def _ends(counts: Sequence[int]) -> Prose:

@@ -42,8 +42,8 @@ def verdict(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     whether anything is trained at all.
     """
     views = [view for board in boards(sweeps) for view in (board.views[:MOST_TASKS] if board.is_of_tasks else [board])]
-    found = [group for view in views if view.lead.sign for group in groups(sweeps, view)]
-    found = [group for group in found if any(row["value"] is not None for row in group.trained)]
+    scored = [group for view in views if view.lead.sign for group in groups(sweeps, view)]
+    found = [group for group in scored if any(row["value"] is not None for row in group.trained)]
     order = unique(group.board.name for group in found)
     found.sort(
         key=lambda group: (order.index(group.board.name), any(row["judge"] == group.grader for row in group.trained))
@@ -56,7 +56,7 @@ def verdict(sweeps: Sequence[Sweep]) -> dict[str, Any]:
         ],
         "algorithms": [prose for group in found for prose in algorithms(group, several)],
         "summary": summary(found),
-        "caveats": caveats(sweeps, found),
+        "caveats": caveats(sweeps, found, found or scored),
         "trains": any(not is_control(row) for row in cells) or not cells,
     }
 
