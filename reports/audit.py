@@ -10,6 +10,7 @@ from reports.build import assets, template_environment
 from reports.charts import Line, Point, panel, whisker, whisker_axis
 from reports.numbers import Metric
 from reports.sections.common import Figure, Prose, Strong, counted, figure
+from reports.slots import COLOURS
 
 Row = Mapping[str, Any]
 SHARE = Metric(name="share", decimals=3)
@@ -88,12 +89,10 @@ def _headline(figures: Row) -> Prose:
 
 def _caveats(figures: Row) -> list[Prose]:
     found: list[Prose] = []
-    if figures["prompts"] < FEW_PROMPTS:
-        few = [
-            "The pairs are of ",
-            figure(figures["prompts"]),
-            f" {'prompt' if figures['prompts'] == 1 else 'prompts'}",
-        ]
+    if figures["prompts"] == 1:
+        found.append(["The pairs are of 1 prompt: drawn again it is the same one, so the intervals say nothing."])
+    elif figures["prompts"] < FEW_PROMPTS:
+        few = ["The pairs are of ", figure(figures["prompts"]), " prompts"]
         found.append([*few, f": intervals over fewer than {FEW_PROMPTS} are too narrow to rely on."])
     if figures["coverage"] < 1:
         found.append(["Not every question has a verdict: coverage is ", figure(figures["coverage"], SHARE), "."])
@@ -115,7 +114,7 @@ def _table(figures: Row, rows: Sequence[tuple[str, str, str]]) -> list[dict[str,
     return [
         {
             "title": title,
-            "means": means,
+            "means": means if values[key] is not None else f"{means}; cannot be computed from these pairs",
             "value": figure(values[key], SHARE),
             "ends": None if intervals[key][0] is None else [figure(end, SHARE) for end in intervals[key]],
             "whisker": whisker(axis, values[key], *intervals[key]),
@@ -147,7 +146,9 @@ def _chart(title: str, rows: Sequence[Row], x: Any, **options: Any) -> dict[str,
 def _reliability(rows: Sequence[Row]) -> dict[str, Any]:
     points: list[Point] = [(100 * row["preference"], 100 * row["share"], None, None) for row in rows]
     lines = [
-        Line(name="calibrated", label="calibrated", slot=6 + 8, points=[(0, 0, None, None), (100, 100, None, None)]),
+        Line(
+            name="calibrated", label="calibrated", slot=6 + COLOURS, points=[(0, 0, None, None), (100, 100, None, None)]
+        ),
         Line(name="judge", label="judge", slot=0, points=points),
     ]
     title = "people's share of votes for the first, %, against the judge's preference, %"

@@ -51,14 +51,20 @@ def build(sweeps: Sequence[Path], out: Path) -> Path:
 
 def _pages(sweeps: Sequence[Sweep]) -> list[tuple[str, str]]:
     """The pages of the menu: those with something on them."""
-    held = {"training": "dynamics", "comparisons": "comparisons", "samples": "samples"}
-    return [page for page in PAGES if page[0] not in held or any(getattr(sweep, held[page[0]]) for sweep in sweeps)]
+    held = {
+        "index": True,
+        "training": any(row["judge"] for sweep in sweeps for row in sweep.dynamics),
+        "comparisons": any(sweep.comparisons for sweep in sweeps),
+        "samples": any(sweep.samples for sweep in sweeps),
+    }
+    return [page for page in PAGES if held[page[0]]]
 
 
 def _index(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     return {
         "verdict": verdict.verdict(sweeps),
         "boards": leaderboard.leaderboard(sweeps),
+        "controls": leaderboard.controls(sweeps),
         "maps": matrix.trainer_by_judge(sweeps),
         "crossed": matrix.cross_judge(sweeps),
         "curves": curves.scores(sweeps),

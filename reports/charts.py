@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from reports.slots import COLOURS, DASHES
+
 WHISKER = 180  # width of a table's whisker, in pixels
 LABEL_GAP = 12.0  # least distance between two labels at the lines' ends, in pixels
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-SLOTS = 8  # colours of the palette; a ninth series takes the first colour with dashes
-
+LABEL_WIDTH = 110.0  # of the chart's own width that labels may take; longer ones widen it
 
 Point = tuple[float, float, float | None, float | None]  # x, y, and the interval's ends or None
 
@@ -127,11 +128,12 @@ def panel(
 ) -> dict[str, Any]:
     """One chart as coordinates: axes with ticks, lines with bands, and labels at the lines' ends that do not collide.
 
-    `x` and `y` fix the ranges, so that panels side by side share them.
+    `x` and `y` fix the ranges, so that panels side by side share them. The size grows with labels that need more room.
     """
-    width, height = size
     labels = [line.label for line in lines if line.label]
-    right = 10 + min(110, 6.4 * max(map(len, labels), default=0))
+    wanted = 6.4 * max(map(len, labels), default=0)
+    width, height = size[0], max(size[1], math.ceil(34 + LABEL_GAP * len(labels)))
+    right = 10 + min(LABEL_WIDTH, wanted)
     x_range = x or extent((p[0] for line in lines for p in line.points), log=log, margin=0)
     y_range = y or extent([v for line in lines for p in line.points for v in p[1:]] + ([] if log else [null]), log=log)
     x_axis = Axis(low=x_range[0], high=x_range[1], start=44, end=width - right, log=log)
@@ -140,7 +142,7 @@ def panel(
     _spread([line for line in drawn if line["points"] and line["label"]], height - 24)
     return {
         "title": title,
-        "width": width,
+        "width": round(width + max(0.0, wanted - LABEL_WIDTH), 1),
         "height": height,
         "left": 44,
         "right": round(width - right, 1),
@@ -167,8 +169,8 @@ def _line(line: Line, x: Axis, y: Axis) -> dict[str, Any]:
     return {
         "name": line.name,
         "label": line.label,
-        "slot": line.slot % SLOTS,
-        "dashed": line.slot >= SLOTS,
+        "slot": line.slot % COLOURS,
+        "dash": DASHES[line.slot // COLOURS % len(DASHES)],
         "data": line.data,
         "path": path(places),
         "band": path(outline) if len(band) > 1 else "",

@@ -108,3 +108,22 @@ def test_few_prompts_are_a_caveat(tmp_path: Path, prompts: int, few: bool) -> No
     labels = [LabelledPair(str(i), f"p{i}", "a", "b", ("first",)) for i in range(prompts)]
     _, found, _ = page(labels, [Verdict(pair.id, "original", 1.0, "ok") for pair in labels], tmp_path)
     assert ("intervals over fewer than 20 are too narrow" in found.texts("li")) is few
+
+
+def test_intervals_of_one_prompt_are_said_to_say_nothing(tmp_path: Path) -> None:
+    labels = [LabelledPair(str(i), "p", "a", "b", ("first",)) for i in range(3)]
+    _, found, _ = page(labels, [Verdict(pair.id, "original", 1.0, "ok") for pair in labels], tmp_path)
+    assert "The pairs are of 1 prompt: drawn again it is the same one, so the intervals say nothing." in found.texts(
+        "li"
+    )
+    assert "too narrow" not in found.texts("li")
+
+
+def test_a_row_without_a_figure_says_that_there_is_none_and_no_other_does(tmp_path: Path) -> None:
+    labels = [LabelledPair(str(i), f"p{i}", "a", "b", ("first",)) for i in range(3)]
+    figures, found, _ = page(labels, [Verdict(pair.id, "original", 1.0, "ok") for pair in labels], tmp_path)
+    notes = [line for line in found.texts("small").splitlines() if "cannot be computed from these pairs" in line]
+    known = [figures[key] for key in ("accuracy", "kappa", "order_agreement", "flip_rate", "position_bias")]
+    known += [figures["length_bias"], figures["accuracy_without_ties"], *figures["accuracy_by_order"].values()]
+    assert len(notes) == known.count(None) > 0
+    assert "one class in both orders; cannot be computed from these pairs" in notes

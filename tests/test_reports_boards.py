@@ -1,5 +1,6 @@
 """What the report claims: ranks, separability, verdict sentences, caveats; on tables small enough to check by hand."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ import pytest
 import reports_world as world
 
 from reports.boards import Group, against_start, better, boards, compared, groups, oriented, ranks, significant, versus
+from reports.build import build
 from reports.sections.comparisons import matrices, telling
+from reports.sections.judges import judges
 from reports.sections.leaderboard import leaderboard
 from reports.sections.matrix import cross_judge, shading, trainer_by_judge
 from reports.sections.verdict import verdict
@@ -282,3 +285,51 @@ def test_matrices_are_split_by_the_judge_that_trained_where_no_two_judges_meet(t
         *(("panel", "llm"), ("llm", "llm"), ("pairrm", "llm")),
     ]
     assert found[0]["names"] == ["dpo", "inpo", "ipo-md", "onpo", "slic", "sft"]
+
+
+def evaluated(directory: Path, policies: tuple[str, ...] = ("one", "two")) -> Path:
+    """Policies rated as they are, with a control each: nothing is trained and nobody judges."""
+    matrix = [
+        {**control, "cell": f"{policy}~{control['cell']}", "policy": policy, "state": "done"}
+        for policy in policies
+        for control in world.CONTROLS[:2]
+    ]
+    of = {"leaderboard": "head-to-head", "metric": "win_rate", "grader": "panel", "iteration": 0}
+    values = [0.38, 0.74, 0.48, 0.27]
+    rows = [
+        world.result(cell, value=value, ci_low=value - 0.1, ci_high=value + 0.1, **of)
+        for cell, value in zip(matrix, values, strict=False)
+    ]
+    return world.write(directory, {"results": rows}, world.documents(matrix))
+
+
+def test_a_sweep_without_trainers_has_no_empty_section_and_no_column_of_judges(tmp_path: Path) -> None:
+    text = build([evaluated(tmp_path / "sweep", ("one",))], tmp_path / "out").read_text()
+    sections = set(re.findall(r'<section id="(\w+)"', text))
+    assert sections == {"verdict", "leaderboards", "judges", "cells", "provenance"}
+    header = re.search(r"<thead>.*?</thead>", text[text.index('id="table-1"') :], re.DOTALL)
+    assert header is not None
+    assert re.findall(r"<th>(\w+)</th>", header[0]) == ["rank", "trainer", "grader"]
+    assert "optimiser" not in text
+    assert "sft is the untrained policy, constant is one fixed answer." in text
+    caveats = verdict([read_sweep(tmp_path / "sweep")])["caveats"]
+    assert prose(caveats).startswith("Prompts or questions behind a score: 256 (head-to-head). The intervals say")
+
+
+def test_several_policies_are_named_in_the_tables_though_nothing_is_trained(tmp_path: Path) -> None:
+    sweep = read_sweep(evaluated(tmp_path / "sweep"))
+    (table,) = leaderboard([sweep])[0]["tables"]
+    assert "policy" in table["varies"]
+    assert [line["row"]["policy"] for line in table["rows"]] == ["one", "one", "two", "two"]
+    text = build([tmp_path / "sweep"], tmp_path / "out").read_text()
+    assert "no two of them are compared prompt by prompt" in text
+    assert "<td>one</td>" in text
+
+
+def test_a_judge_gives_a_range_to_the_controls_of_several_policies(tmp_path: Path) -> None:
+    (row,) = judges([read_sweep(evaluated(tmp_path))])["rows"]
+    shown = [[figure.text for figure in figures] for figures in row["controls"]]
+    assert shown == [
+        ["0.380", "0.480"],
+        ["0.270", "0.740"],
+    ]

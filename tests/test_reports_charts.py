@@ -113,10 +113,22 @@ def test_a_log_panel_leaves_out_points_that_have_no_logarithm() -> None:
     assert [point[:2] for point in drawn["lines"][0]["points"]] == [(2, 0.25)]
 
 
-def test_a_ninth_series_takes_the_first_colour_dashed() -> None:
-    lines = [Line(name=str(i), label="", slot=i, points=[(0, 0, None, None)]) for i in range(9)]
+def test_a_ninth_series_takes_the_first_colour_dashed_and_a_seventeenth_dotted() -> None:
+    lines = [Line(name=str(i), label="", slot=i, points=[(0, 0, None, None)]) for i in range(17)]
     drawn = panel(lines)["lines"]
-    assert (drawn[8]["slot"], drawn[8]["dashed"], drawn[0]["dashed"]) == (0, True, False)
+    assert [(drawn[i]["slot"], drawn[i]["dash"]) for i in (0, 8, 16)] == [(0, ""), (0, "dashed"), (0, "dotted")]
+
+
+@pytest.mark.parametrize("count", [5, 15, 30])
+def test_a_chart_has_room_for_the_labels_of_all_its_series(count: int) -> None:
+    label = "ipo-md · mixture 0.125 · tau 1"
+    lines = [Line(name=label, label=label, slot=i % 24, points=[(0, 0.5, None, None)]) for i in range(count)]
+    drawn = panel(lines, size=(300, 190))
+    places = sorted(line["label_y"] for line in drawn["lines"])
+    assert places[0] >= 8
+    assert places[-1] <= drawn["height"]
+    assert all(b - a >= LABEL_GAP - 0.1 for a, b in pairwise(places))
+    assert drawn["right"] + 6.4 * len(label) <= drawn["width"]
 
 
 def test_panels_share_axes_that_are_given() -> None:

@@ -7,10 +7,11 @@ import pytest
 import reports_world as world
 from test_reports_boards import prose
 
+from harness.alarms import RULES
 from reports.charts import extent
 from reports.numbers import metric
 from reports.sections.samples import marked, messages
-from reports.sections.training import always_zero, dynamics, styles
+from reports.sections.training import ALARMS, alarms, always_zero, dynamics, styles
 from reports.sections.verdict import verdict
 from reports.tables import Sweep, bare_names, read_sweep
 
@@ -119,7 +120,7 @@ def test_the_verdict_adds_the_paired_difference_where_the_lead_metric_is_not_com
 
 def test_the_caveats_say_how_many_prompts_a_score_rests_on(tmp_path: Path) -> None:
     text = prose(verdict([read_sweep(world.language_sweep(tmp_path))])["caveats"])
-    assert "805 (alpaca-eval), 500 (arena-hard), 80 (mt-bench), 64 (lm-eval). The intervals say" in text
+    assert "805 (alpaca-eval), 500 (arena-hard), 80 (mt-bench), 64 to 200 (lm-eval). The intervals say" in text
 
 
 def test_arms_are_called_without_their_brackets_where_that_is_clear() -> None:
@@ -147,6 +148,16 @@ def test_figures_that_are_zero_throughout_are_named_and_not_drawn(tmp_path: Path
     sweep.dynamics.extend({**row, "metric": "pair/failed", "value": 0} for row in list(sweep.dynamics))
     assert [facet["name"] for facet in dynamics([sweep])] == ["loss"]
     assert always_zero([sweep]) == ["pairs without a verdict, because it failed"]
+
+
+def test_an_alarm_says_what_rang_and_every_rule_has_its_words(tmp_path: Path) -> None:
+    assert set(ALARMS) == set(RULES)
+    cell = world.cells(["dpo"], ["llm"], [0])[0]
+    at = {"cell": cell["cell"], "trainer": "dpo", "judge": "llm", "iteration": 1, "step": 0, "value": 1.0}
+    rows = [{**at, "metric": f"alarm:{name}"} for name in ("one-style", "of_a_plugin")]
+    sweep = read_sweep(world.write(tmp_path, {"dynamics": rows}, {"cells.json": [cell]}))
+    names = [entry["name"] for entry in alarms([sweep])["rang"]]
+    assert names == ["one-style (nearly all answers in one style)", "of a plugin"]
 
 
 def test_the_axis_of_a_share_ends_at_zero_and_one(tmp_path: Path) -> None:

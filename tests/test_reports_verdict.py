@@ -233,7 +233,7 @@ def test_caveats_name_one_seed_own_judge_failed_verdicts_and_controls_that_score
     assert "One seed: these are statements on these checkpoints" in text
     assert "2 of 2 scores come from the very judge that trained the policy" in text
     assert "lowest coverage 0.8750 (onpo · panel on head-to-head, graded by panel)" in text
-    control = "The control longest (the longest of several untrained answers)"
+    control = "The control longest (the longest of several untrained answers), without any training,"
     assert f"{control} lies, by its interval alone, above the untrained policy and 2 of 2 trained policies" in text
     assert "0.700" in text
     pairs = [comparison("longest", cell, 0.15, 0.001) for cell in ("onpo/panel", "dpo/panel", "sft")]
@@ -253,3 +253,34 @@ def test_caveats_name_cells_that_are_not_done_and_alarms_that_rang(tmp_path: Pat
 def test_nothing_to_rank_gives_no_finding() -> None:
     assert verdict([Sweep(name="empty")])["findings"] == []
     assert verdict([sweep_of({"sft": (0.5, 0.4, 0.6)})])["findings"] == []
+
+
+def test_a_highest_value_that_others_share_is_said_to_be_shared() -> None:
+    scores = {"onpo/j": (0.9, 0.8, 1.0), "dpo/j": (0.9, 0.8, 1.0), "slic/j": (0.9, 0.8, 1.0), "ipo/j": (0.5, 0.4, 0.6)}
+    assert "0.900 (95% interval 0.800 to 1.000, n = 100); dpo · j and slic · j have the same." in told(scores)
+    assert "dpo · j has the same." in told({**scores, "slic/j": (0.8, 0.7, 0.9)})
+    assert "the same" not in told({"onpo/j": (0.9, 0.8, 1.0), "ipo/j": (0.5, 0.4, 0.6)})
+
+
+def test_it_is_said_once_that_none_beats_the_untrained_policy() -> None:
+    scores = {"onpo/j": (0.5, 0.4, 0.6), "dpo/j": (0.3, 0.2, 0.4), "sft": (0.5, 0.45, 0.6)}
+    pairs = [comparison("onpo/j", "sft", 0.0, 1.0), comparison("dpo/j", "sft", -0.2, 0.001)]
+    text = told(scores, pairs)
+    assert text.startswith("No trained policy beats the untrained one, and 1 is worse: ")
+    assert text.endswith("Worse than the untrained policy: dpo · j.")
+    assert "None of" not in text
+    assert told(scores).endswith("lie above that of the untrained one in win rate. Below it: dpo · j.")
+
+
+def test_a_control_that_stands_out_on_several_boards_has_one_caveat() -> None:
+    sweep = sweep_of({"onpo/j": (0.5, 0.45, 0.55), "sft": (0.4, 0.35, 0.44), "longest": (0.7, 0.65, 0.75)})
+    sweep.results.extend([{**row, "grader": "llm"} for row in sweep.results])
+    caveats = [prose([each]) for each in verdict([sweep])["caveats"]]
+    (caveat,) = [text for text in caveats if "by its interval alone" in text]
+    clause = (
+        "lies, by its interval alone, above the untrained policy and 1 of 1 trained policies on head-to-head, graded"
+    )
+    assert caveat == (
+        "The control longest (the longest of several untrained answers), without any training, "
+        f"{clause} by panel with 0.700; {clause} by llm with 0.700."
+    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reports.boards import Group, against_null, against_start, arms, better, tested, tested_to_start
-from reports.sections.common import Prose, counted, figure, is_game, listed, seeds_of, side, where
+from reports.sections.common import Prose, counted, figure, is_game, listed, seeds_of, side, spread, where
+from reports.sections.ties import ties
 from reports.sections.training import alarms
 from reports.tables import Row, Sweep, grouped, is_control, unique
 
@@ -13,18 +14,19 @@ CONTROLS = {"longest": "the longest of several untrained answers", "constant": "
 FAR_APART = 1.5  # times as much work as another did
 
 
-def caveats(sweeps: Sequence[Sweep], found: Sequence[Group]) -> list[Prose]:
-    """What a reader must know before quoting the verdict."""
+def caveats(sweeps: Sequence[Sweep], found: Sequence[Group], scored: Sequence[Group]) -> list[Prose]:
+    """What to know before quoting: of the groups with findings, or of all scores where nothing is trained."""
     return [
         *(caveat for sweep in sweeps for caveat in _undone(sweep)),
         *_untrained_rivals(found),
         *_one_seed(sweeps),
         *_start_apart(found),
+        *_ties(scored),
         *_own_judge(found),
-        *_prompts(found),
+        *_prompts(scored),
         *(caveat for sweep in sweeps for caveat in _coverage(sweep)),
         *(caveat for sweep in sweeps for caveat in _work(sweep)),
-        *(caveat for group in found for caveat in _controls(group)),
+        *_controls(found),
         *_alarms(sweeps),
         *([f"{sweep.name}: no {listed(absent, 9)} yet."] for sweep in sweeps if (absent := _absent(sweep))),
         *([f"{sweep.name}: {note}."] for sweep in sweeps for note in sweep.notes),
@@ -54,10 +56,10 @@ def _one_seed(sweeps: Sequence[Sweep]) -> list[Prose]:
 
 
 def _prompts(found: Sequence[Group]) -> list[Prose]:
-    """How many prompts each board's scores rest on."""
-    rows = [(group.board.name, row["n"]) for group in found for row in group.trained if row["n"] and row["ci_low"]]
+    """How many prompts each board's scores rest on: the least and the most where its scores differ in that."""
+    rows = [(group.board.name, row["n"]) for group in found for row in group.trained or group.rows if _drawn(row)]
     counts = [
-        [figure(min(n for _, n in members)), f" ({board})", ", "]
+        [*_ends([n for _, n in members]), f" ({board})", ", "]
         for board, members in grouped(rows, lambda pair: pair[0]).items()
     ]
     if not counts:
@@ -65,6 +67,17 @@ def _prompts(found: Sequence[Group]) -> list[Prose]:
     listing = [part for count in counts for part in count][:-1]
     text = ". The intervals say how far scores would move with other prompts, not with other training runs."
     return [["Prompts or questions behind a score: ", *listing, text]]
+
+
+def _drawn(row: Row) -> bool:
+    """Whether a score rests on a number of prompts and has an interval over them."""
+    return bool(row["n"]) and row["ci_low"] is not None
+
+
+def _ends(counts: Sequence[int]) -> Prose:
+    """'80', or '64 to 200' where counts differ."""
+    low, *high = spread(counts)
+    return [low, *(part for end in high for part in (" to ", end))]
 
 
 def _own_judge(found: Sequence[Group]) -> list[Prose]:
@@ -122,6 +135,12 @@ def _start_apart(found: Sequence[Group]) -> list[Prose]:
     return caveats
 
 
+def _ties(found: Sequence[Group]) -> list[Prose]:
+    """The graders most of whose verdicts on a board are ties."""
+    asked = {(group.sweep.name, group.board.name, group.grader): group.sweep for group in found}
+    return [said for (_, board, grader), sweep in asked.items() if (said := ties(sweep, board, grader))]
+
+
 def _work(sweep: Sweep) -> list[Prose]:
     """The least and the most that the arms of a sweep sampled and asked, where these are far apart."""
     rows = {row["cell"]: row for row in sweep.final if not is_control(row)}.values()
@@ -136,24 +155,30 @@ def _work(sweep: Sweep) -> list[Prose]:
     return [[f"The trainers of {sweep.name} did different amounts of work: ", *said, "."]] if said else []
 
 
-def _controls(group: Group) -> list[Prose]:
-    """A control that nothing trained, yet that beats the untrained policy or some trained one."""
-    caveats = []
+def _controls(found: Sequence[Group]) -> list[Prose]:
+    """The controls that nothing trained, yet that beat the untrained policy or some trained one: a sentence each."""
+    caveats: list[Prose] = []
     for name, what in CONTROLS.items():
-        row = group.control(name)
-        if row is None or row["value"] is None:
-            continue
-        beaten = [other for other in group.trained if other["value"] is not None and better(group, row, other) > 0]
-        over = ["the untrained policy"] if against_start(group, row) == 1 else []
-        sure = all(tested(group, row["cell"], other["cell"]) for other in beaten) and (
-            not over or tested_to_start(group, row)
-        )
-        over += [f"{len(beaten)} of {len(group.trained)} trained policies"] if beaten else []
-        if over:
-            verb = "beats" if sure else f"lies, by its interval alone, {side(group, 1)}"
-            text = [f"The control {name} ({what}) {verb} {' and '.join(over)} on {where(group, False)} with "]
-            caveats.append([*text, figure(row["value"], group.board.lead), ", without any training."])
+        clauses = [clause for group in found if (clause := _beats(group, group.control(name)))]
+        if clauses:
+            listing = [part for clause in clauses for part in [*clause, "; "]][:-1]
+            caveats.append([f"The control {name} ({what}), without any training, ", *listing, "."])
     return caveats
+
+
+def _beats(group: Group, row: Row | None) -> Prose:
+    """Whom a control beats on one board, or lies beyond."""
+    if row is None or row["value"] is None:
+        return []
+    beaten = [other for other in group.trained if other["value"] is not None and better(group, row, other) > 0]
+    over = ["the untrained policy"] if against_start(group, row) == 1 else []
+    sure = all(tested(group, row["cell"], other["cell"]) for other in beaten) and (
+        not over or tested_to_start(group, row)
+    )
+    over += [f"{len(beaten)} of {len(group.trained)} trained policies"] if beaten else []
+    verb = "beats" if sure else f"lies, by its interval alone, {side(group, 1)}"
+    text = f"{verb} {' and '.join(over)} on {where(group, False)} with "
+    return [text, figure(row["value"], group.board.lead)] if over else []
 
 
 def _alarms(sweeps: Sequence[Sweep]) -> list[Prose]:

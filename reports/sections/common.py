@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from reports.boards import Group
 from reports.charts import Line, Point
 from reports.numbers import Metric, show, show_p
-from reports.tables import Row, Sweep, grouped, is_control, unique
+from reports.slots import JUDGES, TRAINERS, slots
+from reports.tables import Row, Sweep, grouped, is_control
 
 
 class Figure(NamedTuple):
@@ -85,16 +86,21 @@ def spread(values: Sequence[float], metric: Metric | None = None) -> list[Figure
 
 def cell_lines(sweep: Sweep, rows: Sequence[Row], key: str, point: Callable[[Row], Point]) -> list[Line]:
     """A line a cell, named and coloured by its `arm` or `judge`; of several with one name the first has the label."""
-    names = unique(row[key] for row in sweep.info.values() if row["judge"])
+    slot = _slots(sweep, key)
     lines: list[Line] = []
     for cell, members in grouped(rows, lambda row: row["cell"]).items():
         info = sweep.info[cell]
         label = "" if info[key] in {line.name for line in lines} else info[key]
         points = sorted(map(point, members), key=lambda p: p[0])
-        lines.append(
-            Line(name=info[key], label=label, slot=names.index(info[key]), points=points, data=tags(sweep, info))
-        )
+        lines.append(Line(name=info[key], label=label, slot=slot[info[key]], points=points, data=tags(sweep, info)))
     return lines
+
+
+def _slots(sweep: Sweep, key: str) -> dict[str, int]:
+    """The colours of a sweep's arms or judges."""
+    of, known = ("trainer", TRAINERS) if key == "arm" else ("judge", JUDGES)
+    trained = [row for row in sweep.info.values() if row["judge"]]
+    return slots({row[key]: row[of].partition("(")[0] for row in trained}, known)
 
 
 def where(group: Group, several: bool) -> str:

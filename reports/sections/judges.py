@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from reports.boards import boards, graders, groups, significant
+from reports.boards import Board, boards, graders, groups, significant
 from reports.charts import near, whisker, whisker_axis
 from reports.numbers import Metric, metric
-from reports.sections.common import Prose, Strong, figure, interval, p_figure, p_note
+from reports.sections.common import Figure, Prose, Strong, figure, interval, p_figure, p_note, spread
 from reports.sections.leaderboard import ends
 from reports.tables import CONTROLS, Row, Sweep, grouped, is_control, unique
 
@@ -44,12 +44,11 @@ def _controls(sweeps: Sequence[Sweep], board: str, trainer: str) -> list[Row]:
     return [row for row in rows if is_control(row) and row["trainer"] == trainer]
 
 
-def _control(sweep: Sweep, board: Any, judge: str, trainer: str) -> Any:
-    for group in groups([sweep], board):
-        row = group.control(trainer) if group.grader == judge else None
-        if row is not None:
-            return figure(row["value"], board.lead)
-    return figure(None)
+def _control(sweep: Sweep, board: Board, judge: str, trainer: str) -> list[Figure]:
+    """A control's score, or the lowest and the highest of several policies' controls."""
+    rows = [group.control(trainer) for group in groups([sweep], board) if group.grader == judge]
+    values = [row["value"] for row in rows if row is not None and row["value"] is not None]
+    return spread(values, board.lead) if values else []
 
 
 def held_out(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:

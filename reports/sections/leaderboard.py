@@ -8,8 +8,10 @@ from typing import Any
 from reports.boards import Board, Group, boards, groups, median_first, ranks
 from reports.charts import Axis, near, whisker, whisker_axis
 from reports.numbers import Metric
+from reports.sections.caveats import CONTROLS
 from reports.sections.common import figure, spread, tags
-from reports.tables import Row, Sweep, grouped, is_control
+from reports.sections.ties import ties
+from reports.tables import Row, Sweep, grouped, is_control, unique
 
 # Controls that may lie far off: a fixed answer loses nearly always, and must not squeeze all others.
 FAR = ("constant", "longest")
@@ -25,10 +27,28 @@ def leaderboard(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
         {
             "board": board,
             "tables": [_table(sweeps, view, board.metrics[1:] if view == board else ()) for view in board.views],
+            "ties": _ties(sweeps, board),
             "categories": None if board.is_of_tasks else categories(sweeps, board),
         }
         for board in boards(sweeps)
     ]
+
+
+def controls(sweeps: Sequence[Sweep]) -> list[tuple[str, str]]:
+    """The controls of the sweeps and what each of them is."""
+    found = {row["trainer"] for sweep in sweeps for row in sweep.info.values() if is_control(row)}
+    return [(name, what) for name, what in {"sft": "the untrained policy", **CONTROLS}.items() if name in found]
+
+
+def _ties(sweeps: Sequence[Sweep], board: Board) -> list[dict[str, Any]]:
+    """What to know of the graders most of whose verdicts on this board are ties."""
+    found = unique((group.sweep.name, group.grader) for group in groups(sweeps, board))
+    named = {sweep.name: sweep for sweep in sweeps}
+    said = [
+        {"tags": {"sweep": name, "grader": grader}, "sentence": ties(named[name], board.name, grader)}
+        for name, grader in found
+    ]
+    return [each for each in said if each["sentence"]]
 
 
 def _table(sweeps: Sequence[Sweep], board: Board, others: Sequence[Metric]) -> dict[str, Any]:
@@ -55,10 +75,11 @@ def _reach(rows: Sequence[Row]) -> list[float | None]:
 
 
 def _varying(rows: Sequence[Row]) -> set[str]:
-    """The columns that tell rows apart; the grader also where there is only one."""
+    """The columns that tell rows apart; grader and judge also where there is only one."""
     trained = [row for row in rows if not is_control(row)]
-    keys = {key for key in ("policy", "iteration", "seed") if len({row[key] for row in trained}) > 1}
-    return keys | ({"grader"} if any(row["grader"] for row in rows) else set())
+    keys = {key for key in ("iteration", "seed") if len({row[key] for row in trained}) > 1}
+    keys |= {key for key in ("grader", "judge") if any(row[key] for row in rows)}
+    return keys | ({"policy"} if len({row["policy"] for row in rows}) > 1 else set())
 
 
 def _lines(group: Group, axis: Axis, others: Sequence[Metric], *, first: bool) -> list[dict[str, Any]]:

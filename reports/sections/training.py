@@ -37,6 +37,14 @@ AGAINST = {
     "accuracy/": "pairs whose winner gained more than its loser, share, against the {} policy",
     "log_ratio/": "log-ratio of the winner less that of the loser, nats, against the {} policy",
 }
+# What an alarm says; the limits stand with its rule.
+ALARMS = {
+    "entropy": "the answers’ entropy has fallen far",
+    "distinct-2": "far fewer distinct word pairs",
+    "repeats": "many answers given before, word by word",
+    "one-style": "nearly all answers in one style",
+    "oscillation": "a style’s share swung far and back",
+}
 OWN_SCALES = 8  # panels of a row share their scale unless one reaches this many times as high as another
 
 
@@ -53,7 +61,7 @@ def dynamics(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
                 continue
             panels = _panels(sweep, found[name], _limits(name))
             own = len({tuple(panel["y_ticks"]) for panel in panels}) > 1
-            legend = [(line["slot"], line["name"]) for line in _by_name(panels)] if len(panels) > 1 else []
+            legend = _by_name(panels) if len(panels) > 1 else []
             found_here = {"name": _called(name), "panels": panels, "own_scales": own, "legend": legend}
             facets.append({"sweep": sweep.name, **found_here})
     return facets
@@ -171,7 +179,7 @@ def alarms(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     watched = [(sweep, row) for sweep in sweeps for row in sweep.dynamics if row["metric"].startswith(ALARM)]
     rang = [
         {
-            "name": row["metric"].removeprefix(ALARM).replace("_", " "),
+            "name": _alarm(row["metric"].removeprefix(ALARM)),
             "arm": sweep.info[row["cell"]]["label"] if row["cell"] in sweep.info else row["cell"],
             "row": row,
             "tags": tags(sweep, row),
@@ -186,3 +194,8 @@ def alarms(sweeps: Sequence[Sweep]) -> dict[str, Any]:
         "cells": len({(sweep.name, row["cell"]) for sweep, row in watched}),
         "rang": rang,
     }
+
+
+def _alarm(name: str) -> str:
+    """An alarm's name and what it says, where that is known."""
+    return f"{name} ({ALARMS[name]})" if name in ALARMS else name.replace("_", " ")

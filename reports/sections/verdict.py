@@ -42,8 +42,8 @@ def verdict(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     whether anything is trained at all.
     """
     views = [view for board in boards(sweeps) for view in (board.views[:MOST_TASKS] if board.is_of_tasks else [board])]
-    found = [group for view in views if view.lead.sign for group in groups(sweeps, view)]
-    found = [group for group in found if any(row["value"] is not None for row in group.trained)]
+    scored = [group for view in views if view.lead.sign for group in groups(sweeps, view)]
+    found = [group for group in scored if any(row["value"] is not None for row in group.trained)]
     order = unique(group.board.name for group in found)
     found.sort(
         key=lambda group: (order.index(group.board.name), any(row["judge"] == group.grader for row in group.trained))
@@ -56,7 +56,7 @@ def verdict(sweeps: Sequence[Sweep]) -> dict[str, Any]:
         ],
         "algorithms": [prose for group in found for prose in algorithms(group, several)],
         "summary": summary(found),
-        "caveats": caveats(sweeps, found),
+        "caveats": caveats(sweeps, found, found or scored),
         "trains": any(not is_control(row) for row in cells) or not cells,
     }
 
@@ -74,7 +74,7 @@ def finding(group: Group) -> list[Prose]:
     found = arms(group)
     best = found[0]
     high, near = _untrained(group, best)
-    sentences = [[*_none_better(group), *_best(group, best), *high, "."]]
+    sentences = [[*_none_better(group), *_best(group, best), *_shared(group, best), *high, "."]]
     if len(best) == 1:
         sentences += [_margin(group, best[0]), _by_prompt(group, best[0]), _separable(group, best[0])]
     return [sentence for sentence in [*sentences, *near, _tally(group)] if sentence]
@@ -157,6 +157,15 @@ def _best(group: Group, rows: Sequence[Row]) -> Prose:
             [f" ({_percent(level)}interval ", *bounds] + ([", n = ", figure(row["n"])] if row["n"] else []) + [")"]
         )
     return sentence
+
+
+def _shared(group: Group, best: Sequence[Row]) -> Prose:
+    """Who else has the best one's value."""
+    value = best[0]["value"]
+    others = [group.sweep.called(row["cell"]) for row in group.trained if row["value"] == value and row is not best[0]]
+    if len(best) > 1 or not others:
+        return []
+    return [f"; {listed(others)} {'has' if len(others) == 1 else 'have'} the same"]
 
 
 def _percent(level: float | None) -> str:
@@ -259,6 +268,8 @@ def _tally(group: Group) -> Prose:
         start = "the null value" if start_is_null(of) else "that of the untrained one"
         where = f"lie {side(of, 1)} {start} in {of.board.lead.label}"
         sentence, worse = f"The intervals of {who} {where}", f"{side(of, -1).capitalize()} it"
+    elif not above and _none_better(group):  # which the first sentence has said
+        return [f"Worse than the untrained policy: {listed(below, 6)}."]
     sentence += f": {listed(above, 6)}." if above and len(above) < len(rows) else "."
     return [sentence + (f" {worse}: {listed(below, 6)}." if below else "")]
 

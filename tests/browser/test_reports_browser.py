@@ -169,6 +169,18 @@ def test_a_page_opens_silently_on_a_narrow_screen_and_does_not_scroll_sideways(
     assert width <= 400
 
 
+@pytest.mark.parametrize("name", ["index", "training"])
+def test_the_words_of_a_chart_stay_readable_on_a_narrow_screen(browser: Browser, report: Path, name: str) -> None:
+    browser.ask("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
+    browser.open(f"file://{report}/{name}.html")
+    scale = "e => e.getBoundingClientRect().width / e.viewBox.baseVal.width"
+    drawn = f"[...document.querySelectorAll('.panel svg')].map({scale}).filter(scale => scale > 0)"
+    scales = browser.run(drawn)  # those of a metric that is not chosen have no size
+    browser.ask("Emulation.clearDeviceMetricsOverride")
+    assert scales
+    assert min(scales) > 0.85
+
+
 def test_sorting_orders_by_the_full_value_with_blanks_last_and_is_announced(browser: Browser, report: Path) -> None:
     browser.open(f"file://{report}/index.html")
     column = "[...document.querySelectorAll('#table-1 thead th')].findIndex(th => th.textContent === 'win rate')"

@@ -1,0 +1,34 @@
+"""Which colour a series has: one name, one colour in every report, whatever else is drawn beside it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+
+COLOURS = 8  # of the palette
+DASHES = ("", "dashed", "dotted")  # of a slot's line: the first eight are drawn through
+SLOTS = COLOURS * len(DASHES)
+# Places in the palette. New names are appended: one that moves changes its colour in every report.
+TRAINERS = (
+    *("onpo", "inpo", "ipo-md", "dpo", "slic", "ipo", "slic-hf", "simpo"),
+    *("sppo", "self-play", "nash-md", "rl", "egpo", "omd", "omwu"),
+)
+JUDGES = ("pairrm", "llm", "reward-model", "panel", "pair-preference", "ensemble", "human", "recorded", "game")
+
+
+def slots(kinds: Mapping[str, str], known: Sequence[str]) -> dict[str, int]:
+    """A slot for each series; `kinds` maps a series' name to the trainer or judge that it is of.
+
+    The first series of a known kind has the kind's own slot. Any other, a further setting of the same trainer or a
+    name from elsewhere, has the first free slot from its name's checksum on, colours before dashes: the same one in
+    every report where no other series holds it. Beyond SLOTS series, slots repeat.
+    """
+    found: dict[str, int] = {}
+    for name, kind in kinds.items():
+        if kind in known and known.index(kind) not in found.values():
+            found[name] = known.index(kind)
+    for name in sorted(kinds.keys() - found.keys()):
+        start = zlib.crc32(name.encode(errors="replace")) % COLOURS
+        order = sorted(range(SLOTS), key=lambda slot: (slot // COLOURS, (slot - start) % COLOURS))
+        found[name] = next((slot for slot in order if slot not in found.values()), start)
+    return found

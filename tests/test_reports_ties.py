@@ -1,0 +1,64 @@
+"""What the report says of graders that mostly call ties; counted by hand."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from test_reports_boards import prose, sweep_of
+
+from reports.sections.leaderboard import leaderboard
+from reports.sections.ties import ties
+from reports.sections.verdict import verdict
+from reports.tables import Sweep
+
+SCORES = {"onpo/j": (0.6, 0.5, 0.7), "sft": (0.5, 0.45, 0.55)}
+BARE = {"leaderboard": "head-to-head", "grader": "panel", "first_game": "", "second_game": "", "preference": None}
+
+
+def judged(*rows: dict[str, Any]) -> Sweep:
+    return replace(sweep_of(SCORES), samples=[{**BARE, "cell": "onpo/j", **row} for row in rows])
+
+
+def said(*rows: dict[str, Any]) -> str:
+    return prose([ties(judged(*rows), "head-to-head", "panel")])
+
+
+def games(first: str, second: str, preference: float | None, cell: str = "onpo/j") -> dict[str, Any]:
+    return {"cell": cell, "first_game": first, "second_game": second, "preference": preference}
+
+
+def test_each_game_counts_where_games_are_recorded() -> None:
+    rows = [games("A=B", "A=B", 0.5), games("A=B", "A>B", 0.75), games("B>>A", "A>>B", 1.0)]
+    text = said(*rows, games("A=B", "A=B", 0.5, "sft"))
+    assert text == (
+        "5 of 8 verdicts by panel on head-to-head are ties (62%; 100% on the untrained policy’s answers): "
+        "this grader does not tell most of these answers from the baseline’s."
+    )
+
+
+def test_opposite_winners_in_the_two_orders_are_no_ties() -> None:
+    assert said(*[games("A>B", "A>B", 0.5)] * 4) == ""
+
+
+@pytest.mark.parametrize(("even", "told"), [(2, True), (1, False)])
+def test_half_of_the_preferences_at_one_half_are_many(even: int, told: bool) -> None:
+    rows = [{"preference": 0.5}] * even + [{"preference": 0.5001}] * 2
+    assert said(*rows).startswith(f"{even} of 4 verdicts") is told
+
+
+def test_failed_verdicts_ratings_and_other_graders_are_not_counted() -> None:
+    rows = [{"preference": None}, {"preference": None, "rating": 5.0}, {"preference": 0.5, "grader": "llm"}]
+    assert said(*rows) == ""
+    assert said(*rows, {"preference": 0.5}).startswith("1 of 1 verdicts by panel on head-to-head are ties (100%)")
+
+
+def test_a_share_is_rounded_down_so_that_a_hundred_per_cent_are_all() -> None:
+    assert "(99%)" in said(*[{"preference": 0.5}] * 999, {"preference": 0.7})
+
+
+def test_the_note_stands_with_the_boards_tables_and_before_quoting() -> None:
+    sweep = judged(games("A=B", "A=B", 0.5))
+    (note,) = leaderboard([sweep])[0]["ties"]
+    assert note["tags"] == {"sweep": "s", "grader": "panel"}
+    assert note["sentence"] in verdict([sweep])["caveats"]
+    assert leaderboard([sweep_of(SCORES)])[0]["ties"] == []
