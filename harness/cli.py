@@ -152,7 +152,7 @@ def _notes(planned: Plan) -> list[str]:
 
     config = planned.config
     drawn = config.iterations * config.prompts_per_iteration
-    draws = any(stage.kind in ("sample", "stream") for stage in planned.stages)
+    draws = any(stage.kind == "sample" for stage in planned.stages)
     if config.prompts in (None, "pocket") or not draws:
         return []
     there = sum(record.split == "train" for record in read_prompts(config.prompts, seed=0))

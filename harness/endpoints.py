@@ -1,12 +1,13 @@
-"""A look at the endpoints that a sweep is to ask, so that a wrong URL or key is not found after hours of training."""
+"""A look at the endpoints that a sweep is to ask, so that a wrong URL, model or key is not found after hours."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from harness.stage import Stage
-from trainers.options import ACCOUNT, Endpoint
+from trainers.options import is_openai
 
 OPENAI = "https://api.openai.com/v1"
 PATIENCE = 10.0
@@ -15,54 +16,72 @@ UNREACHED = ("ConnectError", "ConnectTimeout")
 """The transport's names for a server that is not there; whatever else befalls a call, somebody answered."""
 
 
-def check_endpoints(stages: Iterable[Stage]) -> None:
-    """Ask every endpoint of these stages once, for its models.
+class _Asked(NamedTuple):
+    """One model behind one URL, and the name of the environment variable that has the key."""
+
+    url: str
+    model: str
+    key: str
+
+
+def check_endpoints(stages: Iterable[Stage], warn: Callable[[str], None]) -> None:
+    """Put one question of a token to every endpoint of these stages.
+
+    `warn` is told where no connection comes about: the server may be up when it is needed, or all verdicts be in the
+    store. An answer that says nothing about URL, model or key (a limit, a fault) is taken for one.
 
     Raises:
-        ValueError: nobody answers at a URL, or the key is refused.
+        ValueError: the key is refused, or there is no such model or no chat at the URL.
     """
-    for endpoint in dict.fromkeys(each for stage in stages for each in _endpoints(stage.where)):
-        _ask(endpoint)
+    for asked in dict.fromkeys(each for stage in stages for each in _endpoints(stage.where)):
+        _ask(asked, warn)
 
 
-def _endpoints(where: Mapping[str, Any]) -> Iterator[Endpoint]:
-    """Those of policies, judges and a judge's members."""
-    for value in where.values():
-        if isinstance(value, Mapping) and "endpoint" in value:
-            yield Endpoint.model_validate(value)
-        options = value.get("options", {}) if isinstance(value, Mapping) else {}
-        for each in (options, *options.get("judges", ())):
-            if isinstance(each, Mapping) and (each.get("base_url") or each.get("backend") == "openai"):
-                named = {"api_key_env": each["api_key_env"]} if "api_key_env" in each else {}
-                yield Endpoint(endpoint=each.get("base_url") or OPENAI, model=str(each["model"]), **named)
+def _endpoints(value: Any) -> Iterator[_Asked]:
+    """Those of policies, of judges `llm` and of such members, wherever they stand in a stage's options."""
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _endpoints(each)
+    elif isinstance(value, Mapping):
+        options = {**value, **value.get("options", {})}
+        url = options.get("endpoint")
+        if options.get("name") == "llm" and (options.get("base_url") or options.get("backend") == "openai"):
+            url = options.get("base_url") or OPENAI
+        if url:
+            yield _Asked(url, str(options["model"]), options.get("api_key_env", "OPENAI_API_KEY"))
+        for each in value.values():
+            yield from _endpoints(each)
 
 
-def _ask(endpoint: Endpoint) -> None:
+def _ask(asked: _Asked, warn: Callable[[str], None]) -> None:
     import openai
 
-    refused = (openai.AuthenticationError, openai.PermissionDeniedError)
+    from trainers.engines.openai import account_headers, token_limit
+
+    official = is_openai(asked.url)
+    hello = {"model": asked.model, "messages": [{"role": "user", "content": "Hello"}], **token_limit(official, 1)}
     try:
         with openai.OpenAI(
-            api_key=endpoint.api_key or "none",
-            base_url=endpoint.endpoint,
+            api_key=os.environ.get(asked.key, "").strip() or "none",
+            base_url=asked.url,
             timeout=PATIENCE,
             max_retries=0,
-            default_headers={} if endpoint.official else dict.fromkeys(ACCOUNT, openai.omit),  # type: ignore[arg-type]
+            default_headers=account_headers(official),
         ) as client:
-            try:
-                client.models.list()
-            except refused:  # a valid key need not be allowed to list models
-                hello = {"model": endpoint.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
-                client.post("/chat/completions", cast_to=str, body=hello)
-    except refused as error:
+            client.post("/chat/completions", cast_to=str, body=hello)
+    except (openai.AuthenticationError, openai.PermissionDeniedError, UnicodeEncodeError):
         raise ValueError(
-            f"{endpoint.endpoint} refuses the key for {endpoint.model!r} (HTTP {error.status_code}); put a valid one "
-            f"into the environment variable {endpoint.api_key_env}"
+            f"{asked.url} takes no such key for {asked.model!r}; put a valid one into the environment variable "
+            f"{asked.key}"
+        ) from None
+    except openai.NotFoundError:
+        raise ValueError(
+            f"{asked.url} has no model {asked.model!r} or no chat (HTTP 404); correct the model or the URL, which "
+            "mostly ends in /v1"
         ) from None
     except openai.APIConnectionError as error:
         if type(error.__cause__).__name__ in UNREACHED:
-            raise ValueError(
-                f"nobody answers at {endpoint.endpoint}, for {endpoint.model!r}; start the server or correct the URL"
-            ) from None
-    except (openai.OpenAIError, ValueError):
-        pass  # it need not list models, nor in the words that the client knows
+            why = f"no connection to {asked.url} for {asked.model!r} ({error.__cause__})"
+            warn(f"{why}; what asks it fails until there is one")
+    except openai.OpenAIError:
+        pass

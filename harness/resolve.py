@@ -273,9 +273,15 @@ def in_place(variant: Variant, check: Callable[[], Any]) -> Any:
     try:
         return check()
     except ValueError as error:
-        told = next((name for name in variant.taken if name in str(error)), None)
+        told = next((name for name in variant.taken if _may_want_list(variant, name, str(error))), None)
         message = f"{error} (each value of the list {told!r} is a variant, {ONE_LIST})" if told else str(error)
         raise ValueError(f"{variant.place}: {message}" if variant.place else message) from error
+
+
+def _may_want_list(variant: Variant, option: str, error: str) -> bool:
+    """Whether an error may come from a list that was meant as one value: lists as values hold names or judges."""
+    names = re.search(rf"\b{option}\b", error) and "no option" not in error
+    return bool(names) and isinstance(variant.options[option], str | Mapping)
 
 
 def _world() -> str:

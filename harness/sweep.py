@@ -50,10 +50,11 @@ def run_sweep(config: Config, out: Path, store: Store, *, command: str, console:
     """Run what is missing of a sweep and write its folder.
 
     Raises:
-        ValueError: the input is wrong (nothing was started but the look at the prompts).
+        ValueError: the input is wrong; no stage was started but the looks at prompts and endpoints.
     """
     plan = make_plan(config)
-    check_endpoints(stage for stage in plan.stages if not store.has(stage))
+    missing = (stage for stage in plan.stages if not store.has(stage))
+    check_endpoints(missing, lambda text: console.print(text, style="yellow", markup=False, soft_wrap=True))
     store.prepare()
     try:
         out.mkdir(parents=True, exist_ok=True)

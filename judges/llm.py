@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 BACKENDS = ("transformers", "openai", "vllm")
 PROTOCOLS = ("custom", "alpaca-eval", "arena-hard", "mt-bench")
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 Advance = Callable[[int], None]
 
 
@@ -203,7 +203,7 @@ class LLMJudge(Judge):
         return Endpoint(
             model=str(self.model),
             base_url=self.base_url,
-            api_key=os.environ.get(self.api_key_env),
+            api_key=os.environ.get(self.api_key_env, "").strip(),
             concurrency=self.concurrency,
             timeout=self.timeout,
             max_retries=self.max_retries,
@@ -272,7 +272,7 @@ class LLMJudge(Judge):
 
     def _check_endpoint(self) -> None:
         if not NAME.fullmatch(self.api_key_env):
-            raise ValueError("api_key_env must be the name of an environment variable, never a key itself")
+            raise ValueError("api_key_env must be the name of an environment variable, in capitals, never a key itself")
         if self.base_url:
             _check_url(self.base_url)
         if self.backend != "openai":
@@ -293,11 +293,15 @@ class LLMJudge(Judge):
 
 def _check_url(url: str) -> None:
     """Raises ValueError for a URL that may carry a secret, without telling it."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # checked as it is read
+    except ValueError:  # whose words show what it cannot read
+        raise ValueError("base_url has a wrong host or port; write it as http://localhost:8000/v1") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("base_url must begin with http:// or https:// and name a host")
-    if parts.username or parts.password or parts.query:
-        raise ValueError("base_url must carry no user, password or query; the key comes from api_key_env")
+    if parts.username or parts.password or set("?#") & set(url):
+        raise ValueError("base_url must carry no user, password, query or fragment; the key comes from api_key_env")
 
 
 def _read(protocol: Protocol, reply: Reply, question: Question) -> Reading:

@@ -135,7 +135,7 @@ class Leaderboard(ABC):
     """Whether the board loads the policy itself (`evaluate`) in place of asking for answers."""
 
     def check(self) -> None:  # noqa: B027
-        """A look at what takes seconds, once before a sweep starts; a board that is made looks only at the rest.
+        """Checks that are too slow for `__post_init__`; called when a sweep is planned.
 
         Raises:
             ValueError: something that the options name is not there.

@@ -1,4 +1,4 @@
-"""Which colour a series has: one name, one colour in every report, whatever else is drawn beside it."""
+"""Which colour a series has: a trainer's first setting has the same one in every report."""
 
 from __future__ import annotations
 

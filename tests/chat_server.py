@@ -65,7 +65,7 @@ class ChatServer:
     """Answers by `script(words, tries, body) -> Act`: the last message, and which call about these words this is.
 
     `calls` counts calls by words; `most` is how many were ever in flight at once; `bodies` and `headers` are kept.
-    `models` is what it does when asked for its models, which `looks` counts.
+    `hello` is what it does when greeted, which `greetings` counts and no other figure.
     """
 
     def __init__(self, script: Callable[[str, int, dict[str, Any]], Act], *, keep: bool = True) -> None:
@@ -73,8 +73,8 @@ class ChatServer:
         self.calls: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[str] = []
-        self.models = Act({"error": {"message": "no such path"}}, status=404)
-        self.most = self.in_flight = self.looks = 0
+        self.hello = Act(completion("Hi"))
+        self.most = self.in_flight = self.greetings = 0
         self.loop = asyncio.new_event_loop()
         self.ready = threading.Event()
 
@@ -124,12 +124,12 @@ class ChatServer:
 
     async def _call(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        if head.startswith("GET"):
-            self.looks += 1
-            return await self._act(writer, self.models)
         length = next(int(line[15:]) for line in head.split("\r\n") if line.lower().startswith("content-length:"))
         body = json.loads(await reader.readexactly(length))
         words = body["messages"][-1]["content"]
+        if words == "Hello":
+            self.greetings += 1
+            return await self._act(writer, self.hello)
         self.calls[words] += 1
         if self.keep:
             self.bodies.append(body)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from chat_server import Act, ChatServer, completion
 from conftest import WORDS, Ended, Workspace, check_refused
 
 from harness.config import load_config
+from harness.endpoints import OPENAI, _endpoints
 from harness.plan import make_plan
 from harness.store import file_hash
 
@@ -280,47 +280,73 @@ def test_a_plan_asks_nothing_of_an_endpoint(workspace: Workspace, nashbench: Com
 
 # --- asked once before anything starts ---------------------------------------------------------------------------
 
-UNAUTHORISED = Act({"error": {"message": f"wrong key {KEY}"}}, status=401)
 
-
-def test_a_url_where_nobody_answers_is_told_before_anything_starts(workspace: Workspace, nashbench: Command) -> None:
-    with ChatServer(answers) as gone:
-        grader = {"name": "llm", "model": "served", "base_url": gone.url}
-        members = [{"name": "panel", "panel": str(workspace.folder / "panel.yaml")}, grader]
-        path = workspace.config(graders=[{"name": "ensemble", "judges": [members]}])
-    ended = nashbench(*workspace.arguments(path))
-    check_refused(ended, f"nobody answers at {gone.url}, for 'served'; start the server or correct the URL")
-    assert not workspace.out.exists()
-    assert not workspace.store.exists()
-
-
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_key_that_is_refused_is_told_before_anything_starts_and_never_shown(
-    workspace: Workspace, nashbench: Command, server: ChatServer, status: int
+def test_a_server_that_is_not_there_is_warned_of_and_costs_only_what_asks_it(
+    workspace: Workspace, nashbench: Command
 ) -> None:
-    server.models = dataclasses.replace(UNAUTHORISED, status=status)
-    server.script = lambda *_: server.models
+    with ChatServer(answers) as gone:
+        grader = {"name": "llm", "model": "served", "base_url": gone.url, "max_retries": 0}
+    panel = {"name": "panel", "panel": str(workspace.folder / "panel.yaml")}
+    path = workspace.config(graders=[panel, {"name": "ensemble", "judges": [[panel, grader]]}])
+    ended = nashbench(*workspace.arguments(path))
+    assert ended.code == 1
+    assert f"no connection to {gone.url} for 'served' (" in ended.err
+    assert set(pd.read_parquet(workspace.out / "results.parquet").grader) == {"panel"}
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (401, "takes no such key for 'org/served:1'; put a valid one into the environment variable MY_KEY"),
+        (403, "takes no such key for 'org/served:1'"),
+        (404, "has no model 'org/served:1' or no chat (HTTP 404); correct the model or the URL"),
+    ],
+)
+def test_a_wrong_key_or_model_is_told_before_anything_starts_and_no_key_is_shown(
+    workspace: Workspace, nashbench: Command, server: ChatServer, status: int, told: str
+) -> None:
+    server.hello = Act({"error": {"message": f"wrong {KEY}"}}, status=status)
     ended = nashbench(*workspace.arguments(config(workspace, server)))
-    check_refused(ended, f"{server.url} refuses the key for 'org/served:1' (HTTP {status})", "variable MY_KEY")
+    check_refused(ended, f"{server.url} {told}")
     assert KEY not in ended.err
     assert not workspace.out.exists()
-    assert (server.looks, server.total) == (1, 1)
+    assert not workspace.store.exists()
+    assert (server.greetings, server.total) == (1, 0)
+
+
+def test_a_key_that_no_header_can_carry_is_told_before_anything_starts(
+    workspace: Workspace, nashbench: Command, server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-t\xe4st")
+    ended = nashbench(*workspace.arguments(config(workspace, server)))
+    check_refused(ended, "put a valid one into the environment variable MY_KEY")
+    assert "t\xe4st" not in ended.err
 
 
 @pytest.mark.usefixtures("inline")
 @pytest.mark.parametrize(
-    "models",
-    [UNAUTHORISED, Act("no such page", status=404), Act("<html>", status=200), Act("", status=500), Act(reset=True)],
-    ids=["may not list", "cannot list", "says something else", "is broken", "hangs up"],
+    "hello",
+    [Act("[]"), Act("<html>"), Act("", status=500), Act("", status=429), Act(reset=True)],
+    ids=["no chat completion", "no JSON", "broken", "busy", "hangs up"],
 )
-def test_a_server_need_not_list_its_models_and_is_asked_once_only_while_something_is_missing(
-    workspace: Workspace, nashbench: Command, server: ChatServer, models: Act
+def test_any_other_greeting_stops_nothing_and_there_is_one_only_while_something_is_missing(
+    workspace: Workspace, nashbench: Command, server: ChatServer, hello: Act
 ) -> None:
-    server.script = lambda words, tries, body: answers(words, tries, {"seed": 0, "temperature": 1.0} | body)
-    server.models = models
+    server.hello = hello
     arguments = workspace.arguments(config(workspace, server))
     assert nashbench(*arguments).code == 0
-    assert (server.looks, server.calls["Hello"]) == (1, models is UNAUTHORISED)
     before = server.total
     assert nashbench(*arguments).code == 0
-    assert (server.looks, server.total) == (1, before)
+    assert (server.greetings, server.total) == (1, before)
+
+
+def test_endpoints_are_found_wherever_judges_stand_in_options() -> None:
+    inner = {"name": "llm", "model": "a", "base_url": "http://one/v1", "api_key_env": "KEY"}
+    nested = {
+        "name": "ensemble",
+        "judges": [{"name": "ensemble", "judges": [inner, {"name": "llm", "model": "local"}]}],
+    }
+    official = {"name": "llm", "options": {"model": "b", "backend": "openai"}}
+    theirs = {"name": "theirs", "options": {"base_url": "http://two/v1"}}
+    where = {"judge": {"name": "ensemble", "options": {"judges": [nested]}}, "grader": official, "other": theirs}
+    assert set(_endpoints(where)) == {("http://one/v1", "a", "KEY"), (OPENAI, "b", "OPENAI_API_KEY")}

@@ -31,7 +31,7 @@ def test_each_game_counts_where_games_are_recorded() -> None:
     rows = [games("A=B", "A=B", 0.5), games("A=B", "A>B", 0.75), games("B>>A", "A>>B", 1.0)]
     text = said(*rows, games("A=B", "A=B", 0.5, "sft"))
     assert text == (
-        "5 of 8 verdicts by panel on head-to-head are ties (62%; 100% on the untrained policy’s answers): "
+        "5 of 8 games that panel judged on head-to-head are ties (62%; 100% on the untrained policy’s answers): "
         "this grader does not tell most of these answers from the baseline’s."
     )
 
@@ -40,20 +40,25 @@ def test_opposite_winners_in_the_two_orders_are_no_ties() -> None:
     assert said(*[games("A>B", "A>B", 0.5)] * 4) == ""
 
 
-@pytest.mark.parametrize(("even", "told"), [(2, True), (1, False)])
-def test_half_of_the_preferences_at_one_half_are_many(even: int, told: bool) -> None:
-    rows = [{"preference": 0.5}] * even + [{"preference": 0.5001}] * 2
-    assert said(*rows).startswith(f"{even} of 4 verdicts") is told
+@pytest.mark.parametrize(("even", "told"), [(3, True), (2, False)])
+def test_most_is_more_than_half(even: int, told: bool) -> None:
+    rows = [games("A=B", "", None)] * even + [games("A>B", "", None)] * 2
+    assert said(*rows).startswith(f"{even} of {even + 2} games") is told
 
 
-def test_failed_verdicts_ratings_and_other_graders_are_not_counted() -> None:
-    rows = [{"preference": None}, {"preference": None, "rating": 5.0}, {"preference": 0.5, "grader": "llm"}]
+def test_preferences_without_games_say_nothing_since_opposite_orders_also_have_a_half() -> None:
+    assert said(*[{"preference": 0.5}] * 4) == ""
+
+
+def test_failed_games_ratings_and_other_graders_are_not_counted() -> None:
+    rows = [{"preference": None}, {"preference": None, "rating": 5.0}, {**games("A=B", "A=B", 0.5), "grader": "llm"}]
     assert said(*rows) == ""
-    assert said(*rows, {"preference": 0.5}).startswith("1 of 1 verdicts by panel on head-to-head are ties (100%)")
+    tied = games("A=B", "", None)
+    assert said(*rows, tied).startswith("1 of 1 games that panel judged on head-to-head are ties (100%)")
 
 
 def test_a_share_is_rounded_down_so_that_a_hundred_per_cent_are_all() -> None:
-    assert "(99%)" in said(*[{"preference": 0.5}] * 999, {"preference": 0.7})
+    assert "(99%)" in said(*[games("A=B", "", None)] * 999, games("A>B", "", None))
 
 
 def test_the_note_stands_with_the_boards_tables_and_before_quoting() -> None:

@@ -133,7 +133,7 @@ def _launcher(folder: Path, path: Path, said: Mapping[str, Any]) -> Iterator[sub
 
 
 def _environment(said: Mapping[str, Any]) -> dict[str, str]:
-    """The ranks' environment: threads that spin while they wait are kept from it where ranks would share cores."""
+    """The ranks' environment, with OMP_WAIT_POLICY=PASSIVE where their threads are more than the cores."""
     import torch
 
     paths = os.pathsep.join(part for part in sys.path if part)

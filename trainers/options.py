@@ -12,8 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from trainers.engines.engine import EngineName
 
 Positive = Annotated[int, Field(ge=1, strict=True)]
-ACCOUNT = ("OpenAI-Organization", "OpenAI-Project")
-"""Headers that the `openai` client fills from the environment; they are for OpenAI alone."""
 
 
 class Options(BaseModel):
@@ -40,6 +38,11 @@ class Sampling(Options):
     max_tokens: Positive = 64
     engine: EngineName = "transformers"
     batch_size: Positive = 1024
+
+
+def is_openai(url: str) -> bool:
+    """Whether the host is OpenAI's own."""
+    return urlsplit(url).hostname == "api.openai.com"
 
 
 class Endpoint(Options):
@@ -88,7 +91,7 @@ class Endpoint(Options):
     @property
     def official(self) -> bool:
         """Whether it is OpenAI's own."""
-        return urlsplit(self.endpoint).hostname == "api.openai.com"
+        return is_openai(self.endpoint)
 
 
 class LoRA(Options):

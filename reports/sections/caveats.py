@@ -136,9 +136,14 @@ def _start_apart(found: Sequence[Group]) -> list[Prose]:
 
 
 def _ties(found: Sequence[Group]) -> list[Prose]:
-    """The graders most of whose verdicts on a board are ties."""
+    """The graders most of whose games on a board are ties."""
     asked = {(group.sweep.name, group.board.name, group.grader): group.sweep for group in found}
-    return [said for (_, board, grader), sweep in asked.items() if (said := ties(sweep, board, grader))]
+    several = _several(found)
+    return [
+        [f"{name}: ", *said] if several else said
+        for (name, board, grader), sweep in asked.items()
+        if (said := ties(sweep, board, grader))
+    ]
 
 
 def _work(sweep: Sweep) -> list[Prose]:
@@ -159,14 +164,20 @@ def _controls(found: Sequence[Group]) -> list[Prose]:
     """The controls that nothing trained, yet that beat the untrained policy or some trained one: a sentence each."""
     caveats: list[Prose] = []
     for name, what in CONTROLS.items():
-        clauses = [clause for group in found if (clause := _beats(group, group.control(name)))]
+        several = _several(found)
+        clauses = [clause for group in found if (clause := _beats(group, group.control(name), several))]
         if clauses:
             listing = [part for clause in clauses for part in [*clause, "; "]][:-1]
             caveats.append([f"The control {name} ({what}), without any training, ", *listing, "."])
     return caveats
 
 
-def _beats(group: Group, row: Row | None) -> Prose:
+def _several(found: Sequence[Group]) -> bool:
+    """Whether they are of more than one sweep, so that each is named."""
+    return len({group.sweep.name for group in found}) > 1
+
+
+def _beats(group: Group, row: Row | None, several: bool) -> Prose:
     """Whom a control beats on one board, or lies beyond."""
     if row is None or row["value"] is None:
         return []
@@ -177,7 +188,7 @@ def _beats(group: Group, row: Row | None) -> Prose:
     )
     over += [f"{len(beaten)} of {len(group.trained)} trained policies"] if beaten else []
     verb = "beats" if sure else f"lies, by its interval alone, {side(group, 1)}"
-    text = f"{verb} {' and '.join(over)} on {where(group, False)} with "
+    text = f"{verb} {' and '.join(over)} on {where(group, several)} with "
     return [text, figure(row["value"], group.board.lead)] if over else []
 
 

@@ -41,7 +41,7 @@ def controls(sweeps: Sequence[Sweep]) -> list[tuple[str, str]]:
 
 
 def _ties(sweeps: Sequence[Sweep], board: Board) -> list[dict[str, Any]]:
-    """What to know of the graders most of whose verdicts on this board are ties."""
+    """What to know of the graders most of whose games on this board are ties."""
     found = unique((group.sweep.name, group.grader) for group in groups(sweeps, board))
     named = {sweep.name: sweep for sweep in sweeps}
     said = [

@@ -1,4 +1,4 @@
-"""How many of a grader's verdicts are ties."""
+"""How many of a grader's games are ties."""
 
 from __future__ import annotations
 
@@ -8,39 +8,30 @@ from reports.numbers import show
 from reports.sections.common import Prose
 from reports.tables import Row, Sweep
 
-MANY = 0.5  # share of ties from which on a board's scores say little
 TIE = "A=B"  # a game's verdict
 
 
 def ties(sweep: Sweep, board: str, grader: str) -> Prose:
-    """What to know of a grader on a board where at least half of its verdicts are ties; nothing elsewhere.
+    """What to know of a grader on a board where most of its games are ties; nothing elsewhere.
 
-    Counted over the samples of all cells: each game where games are recorded, else each preference, a tie at one half.
-    Failed verdicts and ratings are not counted.
+    Counted over the samples of all cells, where games are recorded. Elsewhere nothing is said: a preference of one half
+    may be the mean of two orders that contradict each other.
     """
     rows = [row for row in sweep.samples if (row["leaderboard"], row["grader"]) == (board, grader)]
-    found = _verdicts(rows)
-    if not found or sum(found) < MANY * len(found):
+    found = _games(rows)
+    if 2 * sum(found) <= len(found):
         return []
     untrained = {cell for cell, info in sweep.info.items() if info["trainer"] == "sft"}
-    of_start = _verdicts([row for row in rows if row["cell"] in untrained])
+    of_start = _games([row for row in rows if row["cell"] in untrained])
     start = f"; {_share(of_start)} on the untrained policy’s answers" if of_start else ""
-    counts = (
-        f"{show(sum(found))} of {show(len(found))} verdicts by {grader} on {board} are ties ({_share(found)}{start})"
-    )
-    return [f"{counts}: this grader does not tell most of these answers from the baseline’s."]
+    counts = f"{show(sum(found))} of {show(len(found))} games that {grader} judged on {board} are ties"
+    told = "this grader does not tell most of these answers from the baseline’s."
+    return [f"{counts} ({_share(found)}{start}): {told}"]
 
 
-def _verdicts(rows: Sequence[Row]) -> list[bool]:
-    """Whether each verdict is a tie."""
-    found: list[bool] = []
-    for row in rows:
-        games = [game for game in (row["first_game"], row["second_game"]) if game]
-        if games:
-            found += [game == TIE for game in games]
-        elif row["preference"] is not None:
-            found.append(row["preference"] == 0.5)
-    return found
+def _games(rows: Sequence[Row]) -> list[bool]:
+    """Whether each game is a tie."""
+    return [game == TIE for row in rows for game in (row["first_game"], row["second_game"]) if game]
 
 
 def _share(found: Sequence[bool]) -> str:

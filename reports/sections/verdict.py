@@ -268,7 +268,7 @@ def _tally(group: Group) -> Prose:
         start = "the null value" if start_is_null(of) else "that of the untrained one"
         where = f"lie {side(of, 1)} {start} in {of.board.lead.label}"
         sentence, worse = f"The intervals of {who} {where}", f"{side(of, -1).capitalize()} it"
-    elif not above and _none_better(group):  # which the first sentence has said
+    elif not above:  # which the first sentence has said
         return [f"Worse than the untrained policy: {listed(below, 6)}."]
     sentence += f": {listed(above, 6)}." if above and len(above) < len(rows) else "."
     return [sentence + (f" {worse}: {listed(below, 6)}." if below else "")]

@@ -17,7 +17,7 @@ import openai
 import torch
 
 from trainers.engines.engine import Decoding
-from trainers.options import ACCOUNT, Endpoint
+from trainers.options import Endpoint
 from trainers.policies.policy import Response
 
 Messages = Sequence[Mapping[str, str]]
@@ -70,11 +70,16 @@ def sample_texts(
 
 
 def _body(endpoint: Endpoint, messages: Messages, seed: int, decoding: Decoding) -> dict[str, Any]:
-    """A call's arguments. All models of OpenAI take `max_completion_tokens`; other endpoints `max_tokens`."""
+    """A call's arguments."""
     body = {"model": endpoint.model, "messages": [dict(m) for m in messages], "seed": seed}
-    body["max_completion_tokens" if endpoint.official else "max_tokens"] = decoding.max_tokens
+    body |= token_limit(endpoint.official, decoding.max_tokens)
     nucleus = {"top_p": decoding.top_p} if decoding.top_p < 1 and decoding.temperature > 0 else {}
     return body | {"temperature": decoding.temperature} | nucleus
+
+
+def token_limit(official: bool, tokens: int) -> dict[str, int]:
+    """All models of OpenAI take `max_completion_tokens`; other endpoints `max_tokens`."""
+    return {"max_completion_tokens" if official else "max_tokens": tokens}
 
 
 class _Received:
@@ -135,6 +140,11 @@ async def _ask_all(
         )
 
 
+def account_headers(official: bool) -> dict[str, Any]:
+    """Headers by which the client does not name the user's organisation and project, of its environment, to others."""
+    return {} if official else dict.fromkeys(("OpenAI-Organization", "OpenAI-Project"), openai.omit)
+
+
 def _client(endpoint: Endpoint) -> openai.AsyncOpenAI:
     """A client that names the user's organisation and project to OpenAI alone."""
     return openai.AsyncOpenAI(
@@ -142,7 +152,7 @@ def _client(endpoint: Endpoint) -> openai.AsyncOpenAI:
         base_url=endpoint.endpoint,
         timeout=endpoint.timeout,
         max_retries=endpoint.max_retries,
-        default_headers={} if endpoint.official else dict.fromkeys(ACCOUNT, openai.omit),  # type: ignore[arg-type]
+        default_headers=account_headers(endpoint.official),
     )
 
 
