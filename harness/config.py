@@ -279,11 +279,14 @@ def _override(raw: dict[str, Any], override: str) -> tuple[str, ...]:
 
 
 def _explain(error: ValidationError, places: _Places, raw: Mapping[str, Any]) -> str:
-    """One line: place, key, fact, nearest word; of keys that are missing all."""
+    """One line: place, key, fact, nearest word. Unknown keys come first, since one may be another that is missing; of
+    missing keys all are told.
+    """
+    unknown = [each for each in error.errors() if each["type"] == "extra_forbidden"]
     missing = [_parts(each["loc"]) for each in error.errors() if each["type"] == "missing"]
-    if missing:
+    if missing and not unknown:
         return _tell_missing(missing, places)
-    first = error.errors()[0]
+    first = (unknown or error.errors())[0]
     loc = _parts(first["loc"])
     where = tuple(part for part in loc if part in _keys(raw) or isinstance(part, int)) or loc
     dotted, place = ".".join(map(str, where)), places.of(where)

@@ -27,6 +27,12 @@ def test_all_missing_keys_are_named_at_once_each_at_its_place(workspace: Workspa
     )
 
 
+def test_a_misspelt_key_is_told_before_the_one_that_it_leaves_missing(workspace: Workspace, nashbench: Command) -> None:
+    workspace.write("little.yaml", "name: n\npolcy: pocket\n")
+    ended = nashbench("sweep", str(workspace.folder / "little.yaml"))
+    check_refused(ended, "little.yaml:2: unknown key 'polcy'; did you mean 'policy'?")
+
+
 def test_planning_writes_nothing_at_all(
     workspace: Workspace, nashbench: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
