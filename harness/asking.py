@@ -17,7 +17,7 @@ from judges.judge import Judge, Prompt, Question, Ratings, References
 from judges.verdicts import OK, Answer, is_transient
 
 MOST_LOST = 0.01
-"""Share of a stage's questions that may fail for passing reasons without failing the stage."""
+"""Share of a stage's questions that may fail for reasons that may pass without failing the stage."""
 
 
 @dataclass(eq=False)
@@ -78,8 +78,8 @@ class RememberingJudge(Judge):
             kinds = ", ".join(f"{kind}: {count}" for kind, count in lost.items())
             kept = "; ratings that came are kept only by a judge's `cache`" if self.inner.rates_alone else ""
             raise ValueError(
-                f"{sum(lost.values())} of {asked} questions to the judge failed for passing reasons ({kinds}), more "
-                f"than {MOST_LOST:.0%}; run again to ask these, the answers that came are kept{kept}"
+                f"{sum(lost.values())} of {asked} questions to the judge failed for reasons that may pass ({kinds}), "
+                f"more than {MOST_LOST:.0%}; run again to ask these, the answers that came are kept{kept}"
             )
 
     def _count(self, statuses: Iterable[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,11 +39,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and 
 
 
 def main() -> None:
-    """Run the command line; wrong input is one message on stderr and exit 2."""
+    """Run the command line; wrong input is one message on stderr and exit 2. SIGTERM ends as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(standalone_mode=False) or 0  # typer turns Ctrl-C into 130
     except ValueError as error:
         _say(f"error: {error}")
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _say(f"error: {error.filename}: {error.strerror}; give a file or folder that can be read or written there")
         sys.exit(2)
     except Exception as error:
         sys.exit(_usage_exit(error))
@@ -97,7 +104,8 @@ def sweep(
     nashbench sweep examples/stories.yaml --set policy=path/to/model --set matrix.seed=[0,1]
     """
     if executor != "local":
-        raise ValueError(f"--executor {executor}: not built yet; use local")
+        known = "not built yet" if executor == "ray" else "there is no such executor"
+        raise ValueError(f"--executor {executor}: {known}; use local")
     from harness.config import load_config
     from harness.executors.local import default_jobs
     from harness.sweep import run_sweep

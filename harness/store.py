@@ -74,8 +74,16 @@ class Store:
         return os.path.isfile(f"{self.root}/{stage.kind}/{stage.key[:2]}/{stage.key}/{MANIFEST}")
 
     def manifest(self, stage: Stage) -> dict[str, Any]:
-        """What is known of an artifact: stage, seconds, work done, file hashes."""
-        return dict(json.loads((self.path(stage) / MANIFEST).read_text(encoding="utf-8")))
+        """What is known of an artifact: stage, seconds, work done, file hashes.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        path = self.path(stage) / MANIFEST
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged; delete the folder that it is in, and run again") from error
 
     @contextmanager
     def writing(self, stage: Stage) -> Iterator[tuple[Path, dict[str, Any]]]:

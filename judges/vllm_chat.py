@@ -27,7 +27,9 @@ class VllmChat:
 
     def __init__(self, model: str | Path, revision: str | None, trust_remote_code: bool) -> None:
         if find_spec("vllm") is None:
-            raise ValueError("backend 'vllm' needs vLLM: pip install 'nashbench[vllm]', or choose another backend")
+            raise ValueError(
+                "backend 'vllm' needs vLLM: pip install -e '.[vllm]' where nashbench lies, or choose another backend"
+            )
         self.options = {"model": str(model), "revision": revision, "trust_remote_code": trust_remote_code}
 
     @cached_property

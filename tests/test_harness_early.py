@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from harness.plan import make_plan
 from harness.store import Store
 
 Command = Callable[..., Ended]
+LABELS = [{"id": str(i), "prompt": f"p {i}", "first": "a b", "second": "c", "label": "first"} for i in range(6)]
 
 
 def test_all_missing_keys_are_named_at_once_each_at_its_place(workspace: Workspace, nashbench: Command) -> None:
@@ -73,6 +76,27 @@ def test_a_sweep_begins_by_clearing_away_unfinished_work_of_what_is_done(
         os.utime(store.unfinished(stage), (1e9, 1e9))
     assert nashbench(*workspace.arguments(config)).code == 0
     assert [folder.name for folder in (workspace.store / "unfinished").iterdir()] == [other.key]
+
+
+@pytest.mark.parametrize("command", ["judge", "audit", "report", "judge-train"])
+def test_a_place_that_cannot_be_written_is_one_message(workspace: Workspace, command: str) -> None:
+    labels = workspace.write("labels.jsonl", "".join(json.dumps(each) + "\n" for each in LABELS))
+    workspace.write("cells.json", "[]")
+    beneath = str(workspace.write("file", "") / "out.jsonl")
+    panel = ["panel", "--option", f"panel={workspace.folder / 'panel.yaml'}", "--out", beneath]
+    arguments = {
+        "judge": [*panel, "--pairs", str(labels)],
+        "audit": [*panel, "--labels", str(labels)],
+        "report": [str(workspace.folder), "--out", beneath],
+        "judge-train": ["reward-model", "--data", str(labels), "--base", str(workspace.model), "--out", beneath],
+    }
+    ended = subprocess.run(
+        [sys.executable, "-m", "harness", command, *arguments[command]], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert "error: " in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert str(workspace.folder / "file") in ended.stderr
 
 
 # --- lists that multiply -----------------------------------------------------------------------------------------

@@ -220,7 +220,12 @@ def test_a_worker_that_is_killed_fails_its_cell_with_the_signal_and_the_others_g
     assert (workspace.out / "results.csv").is_file()
 
 
-def test_ctrl_c_ends_with_130_and_the_same_command_goes_on_from_there(workspace: Workspace, plugins: Path) -> None:
+@pytest.mark.parametrize(
+    "ask_to_end", [lambda pid: os.killpg(pid, signal.SIGINT), lambda pid: os.kill(pid, signal.SIGTERM)]
+)
+def test_ctrl_c_and_sigterm_end_with_130_and_the_same_command_goes_on_from_there(
+    workspace: Workspace, plugins: Path, ask_to_end: Callable[[int], None]
+) -> None:
     (workspace.folder / "wait").touch()
     config = game(workspace, "omd", {"name": "slow", "folder": str(workspace.folder)})
     running = start(workspace, plugins, config)
@@ -230,7 +235,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on_from_there(workspace:
         assert running.poll() is None, running.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.killpg(running.pid, signal.SIGINT)
+    ask_to_end(running.pid)
     _, err = running.communicate(timeout=60)
     assert running.returncode == 130, err
     assert "the same command goes on from here" in err

@@ -396,7 +396,7 @@ def test_alpaca_eval_reads_only_bare_labels_and_no_text(tmp_path: Path):
         ({"max_tokens": 0}, "max_tokens must be at least 1"),
         ({"budget_calls": -1}, "budget_calls must be at least 0"),
         ({"requests_per_minute": 0}, "requests_per_minute must be above 0"),
-        ({"base_url": None, "backend": "vllm"}, "pip install 'nashbench\\[vllm\\]'"),
+        ({"base_url": None, "backend": "vllm"}, r"pip install -e '\.\[vllm\]'"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: dict[str, Any], message: str):

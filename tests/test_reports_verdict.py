@@ -29,7 +29,7 @@ def test_the_verdict_names_the_best_its_margin_and_who_is_not_separable() -> Non
     text = prose(verdict([sweep_of(scores, pairs)])["findings"][0]["sentences"])
     assert "onpo trained by j has the highest win rate, 0.600 (95% interval 0.550 to 0.650, n = 100)." in text
     assert "It beats the untrained policy: difference +0.100 (interval +0.080 to +0.120, adjusted p <" in text
-    assert "Not separable from it: dpo · j." in text
+    assert "Not separable from this best one: dpo · j." in text
     assert "2 of the 3 trained policies beat the untrained one in win rate: onpo · j and dpo · j." in text
 
 
@@ -93,7 +93,8 @@ def test_the_headline_says_first_that_nothing_trained_beats_the_untrained_policy
         "sft": (0.56, 0.5, 0.62),
         "constant": (0.6, 0.5, 0.7),
     }
-    start = "No trained policy is separable from the untrained one: onpo trained by j has the highest win rate, 0.560"
+    best = "onpo trained by j has the highest win rate of the trained, 0.560"
+    start = f"No trained policy is separable from the untrained one: {best}"
     pairs = [comparison("onpo/j", "sft", 0.0, 1.0), comparison("dpo/j", "sft", -0.16, 0.4)]
     text = told(scores, pairs)
     assert text.startswith(start)
@@ -246,8 +247,26 @@ def test_caveats_name_cells_that_are_not_done_and_alarms_that_rang(tmp_path: Pat
     text = prose(verdict([sweep])["caveats"])
     assert "stories: 1 of 15 cells missing: slic · llm." in text
     assert "stories: 1 of 15 cells failed: slic · pairrm." in text
-    assert "Training alarms rang in 3 cells: collapse." in text
+    assert "The alarm collapse rang in the training of dpo · panel, dpo · llm and dpo · pairrm." in text
     assert {entry["row"]["trainer"] for entry in alarms([sweep])["rang"]} == {"dpo"}
+
+
+def test_an_alarm_that_rang_for_the_best_one_stands_with_it() -> None:
+    sweep = sweep_of(SPREAD)
+    rang = {
+        "trainer": "dpo",
+        "judge": "j",
+        "seed": 0,
+        "cell": "dpo/j",
+        "metric": "alarm:collapse",
+        "value": 1.0,
+        "iteration": 1,
+        "step": 1,
+    }
+    sweep.dynamics[:] = [rang, rang | {"cell": "slic/j", "value": 0.0}]
+    assert "alarm" not in prose(verdict([sweep])["findings"][0]["sentences"])
+    sweep.dynamics.append(rang | {"cell": "onpo/j"})
+    assert "An alarm rang in its training: collapse" in prose(verdict([sweep])["findings"][0]["sentences"])
 
 
 def test_nothing_to_rank_gives_no_finding() -> None:

@@ -130,7 +130,7 @@ def test_a_mixture_is_refused_by_the_trainers_name_and_a_missing_vllm_by_how_to_
     with pytest.raises(ValueError, match="takes whole weights"):
         check_engine("vllm", adapter=True)
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install 'nashbench\[vllm\]'"):
+    with pytest.raises(ValueError, match=r"pip install -e '\.\[vllm\]'"):
         check_engine("vllm")
     monkeypatch.setattr(engines, "find_spec", lambda name: name)
     check_engine("vllm")

@@ -19,6 +19,7 @@ def caveats(sweeps: Sequence[Sweep], found: Sequence[Group], scored: Sequence[Gr
     return [
         *(caveat for sweep in sweeps for caveat in _undone(sweep)),
         *_untrained_rivals(found),
+        *_alarms(sweeps),
         *_one_seed(sweeps),
         *_start_apart(found),
         *_ties(scored),
@@ -27,7 +28,6 @@ def caveats(sweeps: Sequence[Sweep], found: Sequence[Group], scored: Sequence[Gr
         *(caveat for sweep in sweeps for caveat in _coverage(sweep)),
         *(caveat for sweep in sweeps for caveat in _work(sweep)),
         *_controls(found),
-        *_alarms(sweeps),
         *([f"{sweep.name}: no {listed(absent, 9)} yet."] for sweep in sweeps if (absent := _absent(sweep))),
         *([f"{sweep.name}: {note}."] for sweep in sweeps for note in sweep.notes),
     ]
@@ -147,10 +147,10 @@ def _ties(found: Sequence[Group]) -> list[Prose]:
 
 
 def _work(sweep: Sweep) -> list[Prose]:
-    """The least and the most that the arms of a sweep sampled and asked, where these are far apart."""
+    """The least and the most that the arms of a sweep sampled, asked and stepped, where these are far apart."""
     rows = {row["cell"]: row for row in sweep.final if not is_control(row)}.values()
     said: Prose = []
-    for key in ("samples", "queries"):
+    for key in ("samples", "queries", "steps"):
         known = [(row[key], sweep.info[row["cell"]]["arm"]) for row in rows if row[key] is not None]
         least, most = min(known, default=(0, ""))[0], max(known, default=(0, ""))[0]
         if most > FAR_APART * least:
@@ -193,9 +193,11 @@ def _beats(group: Group, row: Row | None, several: bool) -> Prose:
 
 
 def _alarms(sweeps: Sequence[Sweep]) -> list[Prose]:
-    rang = alarms(sweeps)["rang"]
-    if not rang:
-        return []
-    cells = {(entry["tags"]["sweep"], entry["row"]["cell"]) for entry in rang}
-    names = unique(entry["name"] for entry in rang)
-    return [[f"Training alarms rang in {counted(len(cells), 'cell')}: {listed(names)}."]]
+    """Which alarms rang while which policies were trained: a sentence each."""
+    rang = [
+        (entry["name"], sweep.called(entry["row"]["cell"])) for sweep in sweeps for entry in alarms([sweep])["rang"]
+    ]
+    return [
+        [f"The alarm {name} rang in the training of {listed(unique(cell for _, cell in cells))}."]
+        for name, cells in grouped(rang, lambda pair: pair[0]).items()
+    ]

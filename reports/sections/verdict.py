@@ -27,6 +27,7 @@ from reports.sections.caveats import CONTROLS as UNTRAINED
 from reports.sections.caveats import caveats
 from reports.sections.common import Prose, Strong, counted, figure, interval, listed, p_note, side, where
 from reports.sections.summary import summary
+from reports.sections.training import alarms
 from reports.tables import Row, Sweep, is_control, unique
 
 CONTROLS = {"sft": "the untrained policy"} | {
@@ -74,8 +75,10 @@ def finding(group: Group) -> list[Prose]:
     found = arms(group)
     best = found[0]
     high, near = _untrained(group, best)
-    sentences = [[*_none_better(group), *_best(group, best), *_shared(group, best), *high, "."]]
+    among = " of the trained" if high else ""
+    sentences = [[*_none_better(group), *_best(group, best, among), *_shared(group, best), *high, "."]]
     if len(best) == 1:
+        sentences.append(_rang(group, best[0]))
         sentences += [_margin(group, best[0]), _by_prompt(group, best[0]), _separable(group, best[0])]
     return [sentence for sentence in [*sentences, *near, _tally(group)] if sentence]
 
@@ -136,7 +139,13 @@ def _name(group: Group, rows: Sequence[Row]) -> Prose:
     return [Strong(arm), *([" trained by ", Strong(judge)] if judge else [])]
 
 
-def _best(group: Group, rows: Sequence[Row]) -> Prose:
+def _rang(group: Group, row: Row) -> Prose:
+    """The alarms that rang while the best one was trained."""
+    rang = unique(entry["name"] for entry in alarms([group.sweep])["rang"] if entry["row"]["cell"] == row["cell"])
+    return [f"An alarm rang in its training: {listed(rang)}."] if rang else []
+
+
+def _best(group: Group, rows: Sequence[Row], among: str) -> Prose:
     lead, word = group.board.lead, "lowest" if group.board.lead.sign < 0 else "highest"
     if len(rows) > 1:
         values = sorted(row["value"] for row in rows)
@@ -148,10 +157,10 @@ def _best(group: Group, rows: Sequence[Row]) -> Prose:
             " to ",
             figure(values[-1], lead),
         ]
-        return [*_name(group, rows), f" has the {word} {lead.label} at the median", *over]
+        return [*_name(group, rows), f" has the {word} {lead.label}{among} at the median", *over]
     row, level = rows[0], rows[0]["ci_level"]
     bounds = interval(row, lead)
-    sentence = [*_name(group, rows), f" has the {word} {lead.label}, ", figure(row["value"], lead)]
+    sentence = [*_name(group, rows), f" has the {word} {lead.label}{among}, ", figure(row["value"], lead)]
     if bounds:
         sentence += (
             [f" ({_percent(level)}interval ", *bounds] + ([", n = ", figure(row["n"])] if row["n"] else []) + [")"]
@@ -227,7 +236,7 @@ def _separable(group: Group, best: Row) -> Prose:
         words = (
             f"It is separable from {_name_or(group, paired, f'all {who}')}",
             f"It is separable from none of the {who}",
-            "Not separable from it: ",
+            "Not separable from this best one: ",
         )
         found.append(_rivals(group, best, paired, words))
     if spread:

@@ -80,6 +80,6 @@ def check_engine(engine: EngineName, trainer: str | None = None, *, adapter: boo
         )
     if find_spec("vllm") is None:
         raise ValueError(
-            "sampling.engine is 'vllm', which is not installed: pip install 'nashbench[vllm]' on a machine with CUDA, "
-            "or set sampling.engine to 'transformers'"
+            "sampling.engine is 'vllm', which is not installed: pip install -e '.[vllm]' where nashbench lies, on a "
+            "machine with CUDA, or set sampling.engine to 'transformers'"
         )
