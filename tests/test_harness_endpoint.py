@@ -237,7 +237,7 @@ def test_the_names_of_an_endpoint_are_never_paths(workspace: Workspace, server: 
         (["leaderboards=[{name: lm-eval, tasks: arc_easy}]"], ["lm-eval", "opens the checkpoint", "'org/served:1'"]),
         (["policy={endpoint: 'http://h/v1'}"], ["--set policy", "'policy.0.model' is missing"]),
         (["policy={model: x}"], ["'policy.0.endpoint' is missing"]),
-        (["policy={endpoint: 'http://h/v1', modle: x}"], ["'policy.0.model' is missing"]),
+        (["policy={endpoint: 'http://h/v1', modle: x}"], ["unknown key 'policy.0.modle'; did you mean 'model'?"]),
         (["policy={endpoint: 'http://h/v1', model: x, timout: 3}"], ["unknown key", "did you mean 'timeout'?"]),
         (["policy={endpoint: 'http://u:secret@h/v1', model: x}"], ["no user, password, query or fragment"]),
         (["policy={endpoint: 'http://h:secret/v1', model: x}"], ["a wrong host or port"]),
