@@ -17,7 +17,7 @@ from ranks_world import DDP, FSDP, rank_1, written
 from safetensors.torch import load_file
 
 from trainers import DPO
-from trainers.distributed import _environment, check_accelerate, launch
+from trainers.distributed import _environment, _failure, check_accelerate, launch
 from trainers.fit import fit
 from trainers.job import Job
 from trainers.optimise import Optimiser
@@ -190,6 +190,16 @@ def test_two_processes_have_the_losses_of_one_and_write_its_checkpoint(
     pairs = some_pairs()
     laws = [score(CausalLM.load(folder), pairs, 4) for folder in (alone.out, shared.out)]
     np.testing.assert_allclose(laws[1], laws[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("noticed", [0, 1])
+def test_the_killed_rank_is_named_whichever_end_was_noticed_first(tmp_path: Path, noticed: int) -> None:
+    codes = {0: 1, 1: -9}  # the killed one's partner then fails by itself
+    form = "[0]:\n  rank      : {0} (local_rank: {0})\n  exitcode  : {1} (pid: 7)\n"
+    ends = [form.format(rank, codes[rank]) for rank in (1 - noticed, noticed)]
+    first = f"failed (exitcode: {codes[noticed]}) local_rank: {noticed} (pid: 7) of binary: python\n"
+    (tmp_path / "log").write_text(f"{first}Failures:\n{ends[0]}Root Cause (first observed failure):\n{ends[1]}")
+    assert "rank 1 of 2 was ended by SIGKILL" in str(_failure(tmp_path, 1, 2))
 
 
 @pytest.mark.slow

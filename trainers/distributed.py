@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 STEP = "nashbench step"
 """Begins a line of a rank that tells steps done and steps in all."""
+END = r"^\s*rank\s*: (\d+).*\n\s*exitcode\s*: (-?\d+)"
+"""How torch's launcher sums up the end of a rank; other lines name ranks and codes too."""
 KINDS = ("MULTI_CPU", "MULTI_GPU", "FSDP")
 
 
@@ -146,7 +148,7 @@ def _failure(folder: Path, code: int, count: int) -> Exception:
     import torch
 
     log = (folder / "log").read_text(errors="replace")
-    ends = [(int(r), -int(c)) for r, c in re.findall(r"rank\s*: (\d+).*?exitcode\s*: (-?\d+)", log, re.DOTALL)]
+    ends = [(int(r), -int(c)) for r, c in re.findall(END, log, re.MULTILINE)]
     killed = next((end for end in ends if end[1] > 0 and end[1] != signal.SIGTERM), None)
     if killed is not None:
         name = signal.Signals(killed[1]).name
