@@ -44,13 +44,12 @@ def _endpoints(value: Any) -> Iterator[_Asked]:
             yield from _endpoints(each)
     elif isinstance(value, Mapping):
         options = {**value, **value.get("options", {})}
-        url = options.get("endpoint")
+        url = None if "name" in options else options.get("endpoint")  # one with a name is a judge
         if options.get("name") == "llm" and (options.get("base_url") or options.get("backend") == "openai"):
             url = options.get("base_url") or OPENAI
         if url:
             yield _Asked(url, str(options["model"]), options.get("api_key_env", "OPENAI_API_KEY"))
-        for each in value.values():
-            yield from _endpoints(each)
+        yield from _endpoints([each for key, each in options.items() if key != "options"])
 
 
 def _ask(asked: _Asked, warn: Callable[[str], None]) -> None:

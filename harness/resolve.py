@@ -280,7 +280,7 @@ def in_place(variant: Variant, check: Callable[[], Any]) -> Any:
 
 def _may_want_list(variant: Variant, option: str, error: str) -> bool:
     """Whether an error may come from a list that was meant as one value: lists as values hold names or judges."""
-    names = re.search(rf"\b{option}\b", error) and "no option" not in error
+    names = re.search(rf"\b{re.escape(option)}\b", error) and "no option" not in error
     return bool(names) and isinstance(variant.options[option], str | Mapping)
 
 

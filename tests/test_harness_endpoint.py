@@ -347,6 +347,6 @@ def test_endpoints_are_found_wherever_judges_stand_in_options() -> None:
         "judges": [{"name": "ensemble", "judges": [inner, {"name": "llm", "model": "local"}]}],
     }
     official = {"name": "llm", "options": {"model": "b", "backend": "openai"}}
-    theirs = {"name": "theirs", "options": {"base_url": "http://two/v1"}}
+    theirs = {"name": "theirs", "options": {"base_url": "http://two/v1", "endpoint": "http://three/v1"}}
     where = {"judge": {"name": "ensemble", "options": {"judges": [nested]}}, "grader": official, "other": theirs}
     assert set(_endpoints(where)) == {("http://one/v1", "a", "KEY"), (OPENAI, "b", "OPENAI_API_KEY")}
