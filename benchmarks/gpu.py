@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
     from trainers.algorithm import Algorithm
-    from trainers.pairs import Pairs
+    from trainers.fitting.pairs import Pairs
 
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10": 125e12, "4090": 165e12}
 """bf16 without sparsity, per second, of the makers' data sheets (4090: with float32 accumulation)."""
@@ -70,7 +70,7 @@ def build_pairs(sizes: Sizes) -> Pairs:
     """Random tokens; responses of half the longest length and more."""
     import numpy as np
 
-    from trainers.pairs import Pairs
+    from trainers.fitting.pairs import Pairs
 
     generator = np.random.default_rng(0)
 
@@ -138,9 +138,9 @@ def timed_steps(clock: Clock, step: Any) -> dict[str, Any]:
 
 def ours(sizes: Sizes, clock: Clock, device: str, frozen: int) -> dict[str, Any]:
     """Steps of our update with that many frozen policies, each scored before the first step."""
-    from trainers.optimise import Optimiser
+    from trainers.fitting.optimise import Optimiser
+    from trainers.fitting.pairs import score
     from trainers.options import Training
-    from trainers.pairs import score
     from trainers.policies.causal_lm import CausalLM
 
     policy = CausalLM(build(sizes, device), None, "bf16")  # type: ignore[arg-type]  # tokens only: nothing is decoded

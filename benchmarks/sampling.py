@@ -142,9 +142,9 @@ def streaming(side: str) -> dict[str, Any]:
     comparing, scoring and the update."""
     import numpy as np
 
-    import trainers.stream as room
+    import trainers.fitting.stream as room
     from trainers import IPOMD
-    from trainers.optimise import Optimiser
+    from trainers.fitting.optimise import Optimiser
     from trainers.options import Sampling, Training
     from trainers.policies.causal_lm import CausalLM
 

@@ -17,8 +17,8 @@ from benchmarks.tiny import PROMPT, RESPONSE, build_model, build_pairs, build_to
 
 if TYPE_CHECKING:
     from trainers.algorithm import Algorithm
-    from trainers.optimise import Optimiser
-    from trainers.pairs import Pairs
+    from trainers.fitting.optimise import Optimiser
+    from trainers.fitting.pairs import Pairs
     from trainers.policies.causal_lm import CausalLM
 
 PAIRS, STEPS, RATE, STRENGTH, SUM_TAU = 512, 16, 1e-4, 0.1, 0.01
@@ -62,7 +62,7 @@ def our_algorithm(case: str) -> Algorithm:
 def our_policy(count: int) -> tuple[CausalLM, Pairs]:
     import numpy as np
 
-    from trainers.pairs import Pairs
+    from trainers.fitting.pairs import Pairs
     from trainers.policies.causal_lm import CausalLM
 
     data = build_pairs(count)
@@ -71,7 +71,7 @@ def our_policy(count: int) -> tuple[CausalLM, Pairs]:
 
 
 def our_optimiser(policy: CausalLM, clip: float, batch: int) -> Optimiser:
-    from trainers.optimise import Optimiser
+    from trainers.fitting.optimise import Optimiser
     from trainers.options import Training
 
     training = Training(
@@ -82,7 +82,7 @@ def our_optimiser(policy: CausalLM, clip: float, batch: int) -> Optimiser:
 
 def ours(case: str, count: int) -> dict[str, Any]:
     """Frozen scores, then an epoch in the order of the pairs (`fit` would shuffle)."""
-    from trainers.pairs import score
+    from trainers.fitting.pairs import score
 
     algorithm, (policy, pairs), batch = our_algorithm(case), our_policy(count), count // STEPS
     (name,) = algorithm.phases[0].frozen

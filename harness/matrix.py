@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.config import Config, ConfigError, Entry, Game
+from harness.config.schema import Config, ConfigError, Entry, Game
 from harness.registry import nearest
 from trainers.options import Endpoint
 

@@ -9,33 +9,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from judges.ensemble import EnsembleJudge as EnsembleJudge
     from judges.judge import Judge as Judge
     from judges.judge import Prompt as Prompt
     from judges.judge import Question as Question
-    from judges.llm import LLMJudge as LLMJudge
-    from judges.pair_preference import PairPreferenceJudge as PairPreferenceJudge
-    from judges.pairrm import PairRMJudge as PairRMJudge
-    from judges.panel import PanelJudge as PanelJudge
-    from judges.recorded import HumanJudge as HumanJudge
-    from judges.recorded import RecordedJudge as RecordedJudge
-    from judges.reward_model import RewardModelJudge as RewardModelJudge
+    from judges.kinds.ensemble import EnsembleJudge as EnsembleJudge
+    from judges.kinds.llm import LLMJudge as LLMJudge
+    from judges.kinds.pair_preference import PairPreferenceJudge as PairPreferenceJudge
+    from judges.kinds.pairrm import PairRMJudge as PairRMJudge
+    from judges.kinds.panel import PanelJudge as PanelJudge
+    from judges.kinds.recorded import HumanJudge as HumanJudge
+    from judges.kinds.recorded import RecordedJudge as RecordedJudge
+    from judges.kinds.reward_model import RewardModelJudge as RewardModelJudge
     from judges.verdicts import Answer as Answer
     from judges.verdicts import Verdicts as Verdicts
 
 _HOMES = {
     "Answer": "judges.verdicts",
-    "EnsembleJudge": "judges.ensemble",
-    "HumanJudge": "judges.recorded",
+    "EnsembleJudge": "judges.kinds.ensemble",
+    "HumanJudge": "judges.kinds.recorded",
     "Judge": "judges.judge",
-    "LLMJudge": "judges.llm",
-    "PairPreferenceJudge": "judges.pair_preference",
-    "PairRMJudge": "judges.pairrm",
-    "PanelJudge": "judges.panel",
+    "LLMJudge": "judges.kinds.llm",
+    "PairPreferenceJudge": "judges.kinds.pair_preference",
+    "PairRMJudge": "judges.kinds.pairrm",
+    "PanelJudge": "judges.kinds.panel",
     "Prompt": "judges.judge",
     "Question": "judges.judge",
-    "RecordedJudge": "judges.recorded",
-    "RewardModelJudge": "judges.reward_model",
+    "RecordedJudge": "judges.kinds.recorded",
+    "RewardModelJudge": "judges.kinds.reward_model",
     "Verdicts": "judges.verdicts",
 }
 __all__ = sorted(_HOMES)

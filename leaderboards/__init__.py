@@ -6,24 +6,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leaderboards.alpaca_eval import AlpacaEval as AlpacaEval
-    from leaderboards.arena_hard import ArenaHard as ArenaHard
-    from leaderboards.duality_gap import DualityGap as DualityGap
-    from leaderboards.head_to_head import HeadToHead as HeadToHead
+    from leaderboards.boards.alpaca_eval import AlpacaEval as AlpacaEval
+    from leaderboards.boards.arena_hard import ArenaHard as ArenaHard
+    from leaderboards.boards.duality_gap import DualityGap as DualityGap
+    from leaderboards.boards.head_to_head import HeadToHead as HeadToHead
+    from leaderboards.boards.lm_eval import LMEval as LMEval
+    from leaderboards.boards.mt_bench import MTBench as MTBench
     from leaderboards.leaderboard import Leaderboard as Leaderboard
     from leaderboards.leaderboard import Metric as Metric
     from leaderboards.leaderboard import Score as Score
-    from leaderboards.lm_eval import LMEval as LMEval
-    from leaderboards.mt_bench import MTBench as MTBench
 
 _HOMES = {
-    "AlpacaEval": "leaderboards.alpaca_eval",
-    "ArenaHard": "leaderboards.arena_hard",
-    "DualityGap": "leaderboards.duality_gap",
-    "HeadToHead": "leaderboards.head_to_head",
-    "LMEval": "leaderboards.lm_eval",
+    "AlpacaEval": "leaderboards.boards.alpaca_eval",
+    "ArenaHard": "leaderboards.boards.arena_hard",
+    "DualityGap": "leaderboards.boards.duality_gap",
+    "HeadToHead": "leaderboards.boards.head_to_head",
+    "LMEval": "leaderboards.boards.lm_eval",
     "Leaderboard": "leaderboards.leaderboard",
-    "MTBench": "leaderboards.mt_bench",
+    "MTBench": "leaderboards.boards.mt_bench",
     "Metric": "leaderboards.leaderboard",
     "Score": "leaderboards.leaderboard",
 }

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leaderboards.statistics import Estimate
+from leaderboards.statistics.estimates import Estimate
 
 Record = dict[str, Any]
 LARGEST = 1e15  # infinity is no score

@@ -10,7 +10,7 @@ from reports.build import assets, template_environment
 from reports.charts import Line, Point, panel, whisker, whisker_axis
 from reports.numbers import Metric
 from reports.sections.common import Figure, Prose, Strong, counted, figure
-from reports.slots import COLOURS
+from reports.series_style import COLOURS
 
 Row = Mapping[str, Any]
 SHARE = Metric(name="share", decimals=3)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports.numbers import exact, show, show_p
-from reports.sections import account, comparisons, curves, judges, leaderboard, matrix, samples, training, verdict
+from reports.sections import comparisons, curves, judges, leaderboard, matrix, provenance, samples, training, verdict
 from reports.sections.common import Figure, Strong, seeds_of
 from reports.tables import Sweep, grouped, is_control, read_sweeps, unique
 
@@ -71,8 +71,8 @@ def _index(sweeps: Sequence[Sweep]) -> dict[str, Any]:
         "telling": comparisons.telling(sweeps),
         "judges": judges.judges(sweeps),
         "held_out": judges.held_out(sweeps),
-        "cells": account.cells(sweeps),
-        "provenance": account.provenance(sweeps),
+        "cells": provenance.cells(sweeps),
+        "provenance": provenance.provenance(sweeps),
         "samples": samples.contents(sweeps),
     }
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from reports.slots import COLOURS, DASHES
+from reports.series_style import COLOURS, DASHES
 
 WHISKER = 180  # width of a table's whisker, in pixels
 LABEL_GAP = 12.0  # least distance between two labels at the lines' ends, in pixels

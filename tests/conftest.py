@@ -15,9 +15,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
-    from harness.executors.local import Listener
+    from harness.run.local import Listener
     from harness.stage import Stage
-    from harness.store import Store
+    from harness.store.artifacts import Store
     from trainers.policies.causal_lm import CausalLM
 
 WORDS = (
@@ -240,7 +240,7 @@ class InlineExecutor:
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sweeps of this test run in this process."""
-    monkeypatch.setattr("harness.sweep.LocalExecutor", InlineExecutor)
+    monkeypatch.setattr("harness.run.sweep.LocalExecutor", InlineExecutor)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,6 @@ def rank_1(folder: Path) -> list[int]:
         with contextlib.suppress(OSError):
             command = (entry / "cmdline").read_bytes().decode(errors="replace")
             environment = (entry / "environ").read_bytes().split(b"\0")
-            if "trainers.distributed" in command and str(folder) in command and b"RANK=1" in environment:
+            if "trainers.fitting.distributed" in command and str(folder) in command and b"RANK=1" in environment:
                 found.append(int(entry.name))
     return found

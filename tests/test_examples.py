@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from harness.matrix import REPLIES
-from judges.panel import PanelJudge
+from judges.kinds.panel import PanelJudge
 from judges.tournament import cycle_rate
 
 TRAINERS, JUDGES = ("onpo", "inpo", "ipo-md", "dpo", "slic"), ("reward-model", "pairrm", "llm")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.alarms import RULES, alarms
+from harness.tables.alarms import RULES, alarms
 
 
 def rang(name: str, start: dict[str, float], *iterations: dict[str, float]) -> list[float | None]:

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.asking import RememberingJudge, compare_with
-from harness.figures import text_figures
 from harness.prompts import iteration_rows, read_prompts
 from harness.registry import load, make, nearest
 from harness.stages import ModelCache
-from harness.store import Store, VerdictTable, verdict_key
+from harness.stages.text_metrics import text_figures
+from harness.store.artifacts import Store, VerdictTable, verdict_key
+from harness.store.cached_judge import RememberingJudge, compare_with
 from judges.judge import Judge, Prompt, Question, Ratings, References
 from judges.verdicts import Answer
 from trainers import DPO

@@ -19,15 +19,15 @@ from leaderboards_published import write
 from rich.console import Console
 
 from harness import stages
-from harness.config import load_config
-from harness.figures import text_figures
-from harness.plan import CellPlan, Plan, in_order, make_plan
+from harness.config.schema import load_config
+from harness.planning.plan import CellPlan, Plan, in_order, make_plan
+from harness.run.sweep import Outcome, run_sweep
 from harness.stage import Stage
 from harness.stages import ModelCache, evaluating
 from harness.stages.context import Context
 from harness.stages.evaluating import _by_policy, answer
-from harness.store import Store
-from harness.sweep import Outcome, run_sweep
+from harness.stages.text_metrics import text_figures
+from harness.store.artifacts import Store
 from judges import PanelJudge
 from leaderboards.leaderboard import Request
 from trainers.options import Sampling
@@ -101,7 +101,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, tiny_chat_model: Path) -> Sw
 
     def run() -> Outcome:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("harness.sweep.LocalExecutor", InlineExecutor)
+            patch.setattr("harness.run.sweep.LocalExecutor", InlineExecutor)
             console = Console(file=io.StringIO())
             return run_sweep(config, workspace.out, Store(workspace.store), command="test", console=console)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from harness.comparing import Graded, aligned, compare_all
-from leaderboards.statistics import compare_algorithms, compare_checkpoints, holm
+from harness.tables.comparisons import Graded, aligned, compare_all
+from leaderboards.statistics.estimates import compare_algorithms, compare_checkpoints, holm
 
 PROMPTS = 60
 

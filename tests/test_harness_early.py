@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from conftest import Ended, Workspace, check_refused
 
-from harness.config import load_config
-from harness.plan import make_plan
-from harness.store import Store
+from harness.config.schema import load_config
+from harness.planning.plan import make_plan
+from harness.store.artifacts import Store
 
 Command = Callable[..., Ended]
 LABELS = [{"id": str(i), "prompt": f"p {i}", "first": "a b", "second": "c", "label": "first"} for i in range(6)]

@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 from conftest import Ended, InlineExecutor, Workspace, install
+from harness.executors import local
 
 from harness import registry
-from harness.executors import local
-from harness.executors.local import LocalExecutor, _Worker, default_jobs
+from harness.run.local import LocalExecutor, _Worker, default_jobs
 from harness.stage import Stage, machine
-from harness.store import Store
+from harness.store.artifacts import Store
 
 
 @dataclass
@@ -268,7 +268,7 @@ def test_a_sweep_leaves_the_same_bytes_one_stage_after_the_other_and_two_at_once
     for jobs, out in enumerate(outs, 1):
         with monkeypatch.context() as patched:
             if jobs == 1:
-                patched.setattr("harness.sweep.LocalExecutor", InlineExecutor)
+                patched.setattr("harness.run.sweep.LocalExecutor", InlineExecutor)
             folders = {"out": out, "store": workspace.folder / f"store-{jobs}"}
             ended = nashbench(*workspace.arguments(config, "--jobs", str(jobs), **folders))
         assert ended.code == 0, ended.err
@@ -294,8 +294,8 @@ def test_a_sweep_leaves_the_same_bytes_one_stage_after_the_other_and_two_at_once
 def test_as_many_stages_as_cores_hold_and_one_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch, device: str, threads: int, cores: int, jobs: int
 ) -> None:
-    monkeypatch.setattr("harness.executors.local.machine", lambda: {"device": device, "threads": threads})
-    monkeypatch.setattr("harness.executors.local.cores", lambda: cores)
+    monkeypatch.setattr("harness.run.local.machine", lambda: {"device": device, "threads": threads})
+    monkeypatch.setattr("harness.run.local.cores", lambda: cores)
     assert default_jobs() == jobs
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from conftest import Ended, Workspace, check_refused, write_prompts
 
-from harness.config import load_config
-from harness.plan import make_plan
+from harness.config.schema import load_config
+from harness.planning.plan import make_plan
 from harness.stages import ModelCache, run_stage
-from harness.store import Store
+from harness.store.artifacts import Store
 
 Command = Callable[..., Ended]
 
@@ -176,7 +176,7 @@ def test_a_wrong_override_is_named_as_such(sweep: Callable[..., Ended], setting:
 def test_an_engine_that_cannot_do_the_work_is_refused_before_anything_starts(
     sweep: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, trainer: str, found: str | None, part: str
 ) -> None:
-    monkeypatch.setattr("trainers.engines.engine.find_spec", lambda name: found)
+    monkeypatch.setattr("trainers.engines.selection.find_spec", lambda name: found)
     check_refused(sweep("sampling.engine=vllm", f"matrix.trainer=[{trainer}]"), "sampling.engine is 'vllm'", part)
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from harness.config import Config
-from harness.judging import JUDGES, METRICS, judge_rows
+from harness.config.schema import Config
 from harness.matrix import Cell, Variant
-from harness.plan import CellPlan, Plan
+from harness.planning.plan import CellPlan, Plan
 from harness.stage import Stage
-from harness.store import Store
+from harness.store.artifacts import Store
+from harness.tables.judge_agreement import JUDGES, METRICS, judge_rows
 
 CONFIG = Config.model_validate(
     {

@@ -190,7 +190,11 @@ def test_a_name_that_two_packages_claim_is_refused_with_both(
         cached.cache_clear()
     ended = nashbench("sweep", str(workspace.config()))
     assert ended.code == 2
-    for part in ("'dpo' is claimed by", "trainers.dpo:DPO of nashbench", "kind_plugin:Gentle of rival-plugin"):
+    for part in (
+        "'dpo' is claimed by",
+        "trainers.algorithms.dpo:DPO of nashbench",
+        "kind_plugin:Gentle of rival-plugin",
+    ):
         assert part in ended.err
 
 

@@ -18,11 +18,11 @@ import yaml
 
 from harness.pocket import base_policy, grammar, sets
 from judges import PanelJudge
-from leaderboards.alpaca_eval import rate_alpaca_eval
-from leaderboards.arena_hard import rate_arena_hard
-from leaderboards.length_control import read_length_control
-from leaderboards.mt_bench import rate_mt_bench
+from leaderboards.boards.alpaca_eval import rate_alpaca_eval
+from leaderboards.boards.arena_hard import rate_arena_hard
+from leaderboards.boards.mt_bench import rate_mt_bench
 from leaderboards.sources import read_records
+from leaderboards.statistics.length_control import read_length_control
 from trainers.policies.policy import Response
 
 

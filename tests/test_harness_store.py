@@ -17,7 +17,7 @@ import pytest
 
 from harness import stage as stage_module
 from harness.stage import Stage
-from harness.store import MANIFEST, Store, content_hash, verdict_key
+from harness.store.artifacts import MANIFEST, Store, content_hash, verdict_key
 from judges.judge import Question
 from judges.verdicts import Answer
 
@@ -64,7 +64,7 @@ def test_a_writer_killed_half_way_leaves_no_visible_artifact_and_does_not_stop_t
         import os, signal
         from pathlib import Path
         from harness.stage import Stage
-        from harness.store import Store
+        from harness.store.artifacts import Store
         with Store(Path({str(tmp_path)!r})).writing(Stage("play", {{"iterations": 3}})) as (folder, _):
             (folder / "data.txt").write_text("half")
             os.kill(os.getpid(), signal.SIGKILL)

@@ -16,10 +16,10 @@ import pytest
 from conftest import PANEL, Ended, Workspace
 
 from harness import registry, stages
-from harness.config import load_config
-from harness.plan import CellPlan, Plan, make_plan
+from harness.config.schema import load_config
+from harness.planning.plan import CellPlan, Plan, make_plan
 from harness.stage import Stage
-from harness.store import Store
+from harness.store.artifacts import Store
 from judges.judge import Judge, Question
 from judges.verdicts import Answer
 

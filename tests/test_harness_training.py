@@ -15,8 +15,8 @@ from conftest import Ended, Workspace
 from ranks_world import DDP, rank_1, written
 from safetensors.torch import load_file
 
-from harness.config import load_config
-from harness.plan import make_plan
+from harness.config.schema import load_config
+from harness.planning.plan import make_plan
 from harness.stage import Stage
 
 Nashbench = Callable[..., Ended]
@@ -62,16 +62,16 @@ def test_iterations_train_one_adapter_over_the_base_that_the_user_gave(
 def test_a_cell_that_runs_out_of_memory_says_what_to_lower_and_the_others_go_on(
     workspace: Workspace, nashbench: Nashbench, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    import trainers.fit
+    import trainers.fitting.fit
 
-    fit = trainers.fit.fit
+    fit = trainers.fitting.fit.fit
 
     def hungry(policy: Any, pairs: Any, frozen: Any, algorithm: Any, *rest: Any, **options: Any) -> Any:
         if algorithm.name == "dpo":
             raise error
         return fit(policy, pairs, frozen, algorithm, *rest, **options)
 
-    monkeypatch.setattr("trainers.fit.fit", hungry)
+    monkeypatch.setattr("trainers.fitting.fit.fit", hungry)
     matrix = {"trainer": [{"name": "dpo"}, {"name": "slic"}], "judge": [SMALL]}
     ended = nashbench(*workspace.arguments(workspace.config(matrix=matrix)))
     assert ended.code == 1
@@ -90,7 +90,7 @@ def test_an_error_that_is_not_about_memory_is_not_called_so(
     def broken(*arguments: Any, **options: Any) -> Any:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr("trainers.fit.fit", broken)
+    monkeypatch.setattr("trainers.fitting.fit.fit", broken)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         nashbench(*workspace.arguments(workspace.config()))
 
@@ -143,9 +143,9 @@ def test_what_several_processes_cannot_do_is_told_before_anything_runs(
 def test_a_sweep_whose_rank_was_killed_names_it_and_ends_well_when_it_is_run_again(
     workspace: Workspace, nashbench: Nashbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import trainers.distributed
+    import trainers.fitting.distributed
 
-    launch = trainers.distributed.launch
+    launch = trainers.fitting.distributed.launch
     monkeypatch.setattr("tempfile.tempdir", str(workspace.folder))
 
     def killing(job: Any, path: Path, report: Any) -> Any:
@@ -158,10 +158,10 @@ def test_a_sweep_whose_rank_was_killed_names_it_and_ends_well_when_it_is_run_aga
     written(workspace.folder, DDP)
     several = TRAINING | {"accelerate": "accelerate.yaml", "batch_size": 2, "epochs": 100}
     arguments = workspace.arguments(workspace.config(training=several))
-    monkeypatch.setattr("trainers.distributed.launch", killing)
+    monkeypatch.setattr("trainers.fitting.distributed.launch", killing)
     assert nashbench(*arguments).code == 1
     assert "rank 1 of 2 was ended by SIGKILL" in (workspace.out / "cells.json").read_text()
-    monkeypatch.setattr("trainers.distributed.launch", launch)
+    monkeypatch.setattr("trainers.fitting.distributed.launch", launch)
     ended = nashbench(*arguments)
     assert ended.code == 0, ended.err
     assert not list((workspace.store / "unfinished").glob("*"))

@@ -12,12 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.config import Config, ConfigError, Entry, Game
-from harness.listing import describe
+from harness.cli.listing import describe
+from harness.components import (
+    Checkpoint,
+    base_policy,
+    game_matrix,
+    judge_ref,
+    made,
+    prompts_fingerprint,
+    prompts_source,
+)
+from harness.config.schema import Config, ConfigError, Entry, Game
 from harness.matrix import Cell, Variant, expand, variants
 from harness.prompts import iteration_rows, read_prompts
 from harness.registry import load, names
-from harness.resolve import Checkpoint, base_policy, game_matrix, judge_ref, made, prompts_fingerprint, prompts_source
 from harness.stage import Stage
 
 

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-import harness.progress as progress_module
-from harness.plan import in_order
-from harness.progress import ProgressListener
+import harness.run.progress as progress_module
+from harness.planning.plan import in_order
+from harness.run.progress import ProgressListener
 from harness.stage import VERSIONS, Stage, canonical
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from boards_world import alpaca, arena, lm_eval, mt_bench
 
+from harness.components import board_ref, judge_ref
 from harness.matrix import Variant
 from harness.pocket.judges import OPTIONS
-from harness.resolve import board_ref, judge_ref
 
 PLACE = "sweep.yaml:3: matrix.judge.0"
 BOARDS = ("alpaca-eval", "arena-hard", "mt-bench", "lm-eval")
@@ -63,7 +63,7 @@ def test_outside_the_world_a_judge_needs_its_model() -> None:
 
 
 def test_the_pocket_worlds_boards_read_one_stage_of_questions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leaderboards.lm_eval._own_tasks", lambda: ("arc_easy",))
+    monkeypatch.setattr("leaderboards.boards.lm_eval._own_tasks", lambda: ("arc_easy",))
     refs = [board_ref(Variant(name, {}), "pocket") for name in BOARDS]
     assert {ref.source.kind for ref in refs if ref.source} == {"sets"}
     assert len({ref.source.key for ref in refs if ref.source}) == 1
@@ -77,7 +77,7 @@ def test_the_pocket_worlds_boards_read_one_stage_of_questions(monkeypatch: pytes
 def test_every_task_that_lm_eval_does_not_have_is_told_at_its_place_with_those_near_it(
     monkeypatch: pytest.MonkeyPatch, policy: str
 ) -> None:
-    monkeypatch.setattr("leaderboards.lm_eval._own_tasks", lambda: ("arc_easy", "arc_challenge", "hellaswag"))
+    monkeypatch.setattr("leaderboards.boards.lm_eval._own_tasks", lambda: ("arc_easy", "arc_challenge", "hellaswag"))
     board_ref(Variant("lm-eval", {"tasks": ["arc_easy", "hellaswag"]}), policy)
     said = refused(board_ref, "lm-eval", {"tasks": "arc_eazy, hellaswag, zzz"}, policy)
     assert said == (
@@ -89,7 +89,7 @@ def test_every_task_that_lm_eval_does_not_have_is_told_at_its_place_with_those_n
 def test_lm_eval_is_asked_for_its_tasks_only_where_some_of_its_own_are_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("leaderboards.lm_eval._own_tasks", lambda: pytest.fail("asked"))
+    monkeypatch.setattr("leaderboards.boards.lm_eval._own_tasks", lambda: pytest.fail("asked"))
     data = str(lm_eval(tmp_path, ["the cat", "a dog"]))
     assert board_ref(Variant("lm-eval", {}), "pocket").source is not None
     for options in ({"data": data}, {"data": data, "tasks": "tiny_choice"}):

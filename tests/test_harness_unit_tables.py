@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.comparing import Graded, comparison_stages
-from harness.config import Config
-from harness.judging import JUDGES
+from harness.config.schema import Config
 from harness.matrix import Cell, Variant
-from harness.plan import CellPlan, Grade, Plan, make_plan
+from harness.planning.plan import CellPlan, Grade, Plan, make_plan
 from harness.registry import make
 from harness.stage import Stage
-from harness.store import Store
-from harness.tables import COMPARISONS, DYNAMICS, RESULTS, cell_states, trained_losses, write_tables
+from harness.store.artifacts import Store
+from harness.tables.comparisons import Graded, comparison_stages
+from harness.tables.judge_agreement import JUDGES
+from harness.tables.tables import COMPARISONS, DYNAMICS, RESULTS, cell_states, trained_losses, write_tables
 
 CONFIG = Config.model_validate(
     {

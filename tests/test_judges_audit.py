@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from judges import EnsembleJudge, HumanJudge, Judge, PanelJudge, RecordedJudge
-from judges.audit import ask, audit, disagreements
+from judges.audit.audit import ask, audit, disagreements
 from judges.files import LabelledPair, Verdict, read_labels, read_verdicts, write_verdicts
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "llmbar.py"

@@ -181,7 +181,7 @@ def test_text_verdicts_are_read_only_when_allowed_and_said_so_once(
     server: Server, caplog: pytest.LogCaptureFixture, text: str, preference: float | None, status: str
 ):
     server.script = lambda *_: (200, reply(text))
-    with caplog.at_level(logging.WARNING, logger="judges.llm"):
+    with caplog.at_level(logging.WARNING, logger="judges.kinds.llm"):
         verdicts = judge(server, text_verdicts=True).verdicts(["p"] * 3, ["a"] * 3, ["b"] * 3)
     assert list(verdicts.status) == [status] * 3
     assert verdicts.mean().tolist() == [preference] * 3 if preference is not None else np.isnan(verdicts.mean()).all()

@@ -286,7 +286,7 @@ def test_the_users_organisation_and_project_are_named_to_openai_alone(monkeypatc
     monkeypatch.setenv("OPENAI_PROJECT_ID", "our-project")
     with ChatServer(right) as server:
         if official:
-            monkeypatch.setattr("judges.endpoint.OPENAI", server.url)
+            monkeypatch.setattr("judges.transports.endpoint.OPENAI", server.url)
         judge(server).compare(*items(1))
     head = server.headers[0].lower()
     assert ("our-organisation" in head, "our-project" in head, "openai-project" in head) == (official,) * 3

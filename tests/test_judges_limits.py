@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from judges.limits import Bucket, Budget, backoff
-from judges.prices import Price, price_of
+from judges.transports.limits import Bucket, Budget, backoff
+from judges.transports.prices import Price, price_of
 
 
 @settings(max_examples=50, deadline=None)

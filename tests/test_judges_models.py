@@ -12,7 +12,7 @@ from tiny_judges import deberta, save_chat_model, save_classifier, save_encoder,
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, DebertaV2Model
 
 from judges import Judge, LLMJudge, PairPreferenceJudge, PairRMJudge, RewardModelJudge
-from judges.models import batches
+from judges.kinds.checkpoint import batches
 
 PROMPTS = [
     "the cat",
@@ -199,7 +199,7 @@ def test_pairrm_loads_the_original_layout_with_the_same_verdicts(folder: Path, t
 
 
 def test_pairrm_cuts_long_texts_by_its_limits_and_says_so(folder: Path):
-    from judges.ranker import encode_pair
+    from judges.training.ranker import encode_pair
 
     tok = AutoTokenizer.from_pretrained(folder / "pairrm")
     long = "x y z " * 100

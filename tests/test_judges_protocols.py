@@ -23,7 +23,7 @@ from judges.protocols.custom import Custom
 from judges.protocols.mt_bench import MTBench
 from judges.protocols.protocol import Protocol, Reading, Reply, fill
 from judges.protocols.reading import strip_thinking
-from judges.vllm_chat import read_output, sampling
+from judges.transports.vllm_chat import read_output, sampling
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 QUESTION = Question("What is 2 + 2?", "It is 4.", "It is 5.")

@@ -13,10 +13,10 @@ from tiny_judges import deberta, save_chat_model, save_encoder, tokenizer
 from transformers import MambaConfig, MambaForCausalLM
 
 from judges import LLMJudge, PairPreferenceJudge, PairRMJudge, Question, RewardModelJudge
-from judges.agreement import accuracy, calibration_error, length_bias, log_loss
+from judges.audit.agreement import accuracy, calibration_error, length_bias, log_loss
 from judges.files import LabelledPair
 from judges.judge import Judge
-from judges.train import JUDGES, RECIPES, measure, split_by_prompt, train_judge
+from judges.training.train import JUDGES, RECIPES, measure, split_by_prompt, train_judge
 from judges.verdicts import Answer
 
 KINDS = ["reward-model", "pairrm", "pair-preference", "llm"]
@@ -191,7 +191,7 @@ def test_held_out_pairs_are_kept_with_their_prompts_number_and_without_their_tex
 def test_a_ranker_may_start_from_a_causal_model_whose_prefixes_then_see_what_is_behind_them(
     bases: Path, tmp_path: Path
 ):
-    from judges.ranker import encode_pair, load_ranker
+    from judges.training.ranker import encode_pair, load_ranker
 
     shutil.copytree(bases / "causal", tmp_path / "base")
     settings = tmp_path / "base" / "tokenizer_config.json"

@@ -8,9 +8,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from judges.audit.transitivity import NO_TRIPLE, bradley_terry, transitivity
 from judges.files import Pair
 from judges.judge import messages_of
-from judges.transitivity import NO_TRIPLE, bradley_terry, transitivity
 
 
 def pairs_of(prompt: object, table: dict[tuple[str, str], float]) -> tuple[list[Pair], list[float]]:

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.asking import RememberingJudge, compare_with
 from harness.pocket.judges import OPTIONS, PANEL, TEMPLATE
-from harness.store import VerdictTable, verdict_key
+from harness.store.artifacts import VerdictTable, verdict_key
+from harness.store.cached_judge import RememberingJudge, compare_with
 from judges import EnsembleJudge, HumanJudge, PanelJudge, RecordedJudge
 from judges.files import LabelledPair, Verdict, read_labels, read_pairs, read_verdicts, write_verdicts
 from judges.judge import Judge, Question

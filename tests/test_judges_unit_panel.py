@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from judges import PanelJudge
 from judges.judge import Question
-from judges.panel import FUNCTION_WORDS, KINDS, TRANSFORMS, Text, _Reader, read_panel
+from judges.kinds.panel import FUNCTION_WORDS, KINDS, TRANSFORMS, Text, _Reader, read_panel
 
 quick = settings(max_examples=40, deadline=None)
 

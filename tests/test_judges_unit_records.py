@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from judges.agreement import accuracy, calibration_error, length_bias, log_loss
+from judges.audit.agreement import accuracy, calibration_error, length_bias, log_loss
 from judges.judge import Judge, Question, failing_empty, last_turn, messages_of, prompt_text
 from judges.verdicts import Answer, Order, Verdicts
 

@@ -13,7 +13,7 @@ from leaderboards_published import SHARED, length_files, needs_shared, write
 
 from judges import PanelJudge
 from leaderboards import AlpacaEval
-from leaderboards.alpaca_eval import model_first, rate_alpaca_eval
+from leaderboards.boards.alpaca_eval import model_first, rate_alpaca_eval
 
 BEFORE = [f"old {p}" for p in (0.5, 0.5, 0.5, 0.5)]
 AFTER = ["new 0.9", "new 0.5", "new 0.1", "new nan"]

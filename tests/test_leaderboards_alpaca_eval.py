@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from leaderboards_published import SHARED, annotations, length_files, needs_shared, write
 
-from leaderboards.alpaca_eval import rate_alpaca_eval, standard_error, win_probabilities, win_rates
-from leaderboards.length_control import (
+from leaderboards.boards.alpaca_eval import rate_alpaca_eval, standard_error, win_probabilities, win_rates
+from leaderboards.statistics.length_control import (
     LengthControl,
     _fit,
     _influence,

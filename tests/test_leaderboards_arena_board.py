@@ -13,7 +13,7 @@ from leaderboards_published import SHARED, needs_shared, write
 
 from judges import PanelJudge
 from leaderboards import ArenaHard
-from leaderboards.arena_hard import verdict_label
+from leaderboards.boards.arena_hard import verdict_label
 
 BEFORE = ["old 0"] * 6
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from leaderboards_published import SHARED, game, games, needs_shared, write
 
-from leaderboards.arena_hard import rate_arena_hard, scores_of_games
+from leaderboards.boards.arena_hard import rate_arena_hard, scores_of_games
 from leaderboards.sources import read_records
-from leaderboards.statistics import prompt_bootstrap
+from leaderboards.statistics.estimates import prompt_bootstrap
 
 LABELS = ("A>>B", "A>B", "A=B", "B>A", "B>>A")
 

@@ -12,7 +12,7 @@ import pytest
 from judges.judge import Judge, Question
 from judges.verdicts import Answer
 from leaderboards import DualityGap, HeadToHead
-from leaderboards.duality_gap import log_spaced
+from leaderboards.boards.duality_gap import log_spaced
 
 HELDOUT = [(f"q{i}", f"prompt {i}") for i in range(6)]
 

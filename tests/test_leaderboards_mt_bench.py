@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from leaderboards_published import SHARED, judgments, needs_shared, write
 
-from leaderboards.mt_bench import CATEGORIES, Rating, mt_bench_scores, rate_mt_bench
+from leaderboards.boards.mt_bench import CATEGORIES, Rating, mt_bench_scores, rate_mt_bench
 
 OFFICIAL = [(q, t) for q in range(81, 161) for t in (1, 2)]
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaderboards.duality_gap import DualityGap, log_spaced
-from leaderboards.statistics import (
+from leaderboards.boards.duality_gap import DualityGap, log_spaced
+from leaderboards.statistics.estimates import (
     algorithm_estimate,
     compare_algorithms,
     compare_checkpoints,

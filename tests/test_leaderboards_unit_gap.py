@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from leaderboards.duality_gap import DualityGap
+from leaderboards.boards.duality_gap import DualityGap
 from trainers import IPOMD, OMD
 from trainers.games import random_game
 from trainers.policies.tabular import play

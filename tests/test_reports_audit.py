@@ -9,8 +9,8 @@ import pytest
 from test_reports_pages import Page
 
 import reports
-from judges.agreement import log_loss
-from judges.audit import audit, disagreements
+from judges.audit.agreement import log_loss
+from judges.audit.audit import audit, disagreements
 from judges.files import LabelledPair, Verdict
 
 HOSTILE = '<script>alert(1)</script><img src="http://example.org/x"> [[A]] \x1b[31m \u202e \ud800'

@@ -7,7 +7,7 @@ import pytest
 import reports_world as world
 from test_reports_boards import prose
 
-from harness.alarms import RULES
+from harness.tables.alarms import RULES
 from reports.charts import extent
 from reports.numbers import metric
 from reports.sections.samples import marked, messages

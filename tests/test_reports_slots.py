@@ -9,7 +9,7 @@ import reports_world as world
 
 import reports
 from reports.sections.curves import scores
-from reports.slots import COLOURS, JUDGES, SLOTS, TRAINERS, slots
+from reports.series_style import COLOURS, JUDGES, SLOTS, TRAINERS, slots
 from reports.tables import read_sweep
 
 

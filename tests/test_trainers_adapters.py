@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from trainers import DPO
-from trainers.fit import fit
+from trainers.fitting.fit import fit
+from trainers.fitting.pairs import Pairs, score
 from trainers.options import LoRA, Sampling, Training
-from trainers.pairs import Pairs, score
 from trainers.policies.causal_lm import CausalLM
 
 LORA = LoRA(r=4, alpha=8)

@@ -17,15 +17,15 @@ from ranks_world import DDP, FSDP, rank_1, written
 from safetensors.torch import load_file
 
 from trainers import DPO
-from trainers.distributed import _environment, _failure, check_accelerate, launch
-from trainers.fit import fit
-from trainers.job import Job
-from trainers.optimise import Optimiser
+from trainers.fitting.distributed import _environment, _failure, check_accelerate, launch
+from trainers.fitting.fit import fit
+from trainers.fitting.job import Job
+from trainers.fitting.optimise import Optimiser
+from trainers.fitting.pairs import Pairs, score
+from trainers.fitting.ranks import Ranks
+from trainers.fitting.resume import Kept, newest
 from trainers.options import LoRA, Training
-from trainers.pairs import Pairs, score
 from trainers.policies.causal_lm import CausalLM
-from trainers.ranks import Ranks
-from trainers.resume import Kept, newest
 
 TRAINING = Training(lr=1e-2, batch_size=5, epochs=2, max_length=40, precision="fp32", micro_batch_size=2)
 STEPS = 6
@@ -132,7 +132,7 @@ def stopping(after: int) -> Callable[[int, int], None]:
 def test_a_fit_that_was_killed_inside_an_epoch_ends_with_the_same_bytes(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, lora: LoRA | None
 ) -> None:
-    monkeypatch.setattr("trainers.resume.SHARE", 0)
+    monkeypatch.setattr("trainers.fitting.resume.SHARE", 0)
     whole, broken = (job(tiny_model, tmp_path / name, optimizer=optimizer, lora=lora) for name in ("a", "b"))
     expected = whole.run()
     with pytest.raises(Killed):
@@ -150,7 +150,7 @@ def test_a_fit_that_was_killed_inside_an_epoch_ends_with_the_same_bytes(
 
 def test_states_are_written_seldom(policy: CausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("trainers.resume.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("trainers.fitting.resume.time.monotonic", lambda: now[0])
     kept = Kept(tmp_path / "kept", policy, Ranks(), 60.0)
     monkeypatch.setattr(kept, "_write", lambda *rest: now.__setitem__(0, now[0] + 10.0))
     optimiser, at = Optimiser(policy, TRAINING, 1), []

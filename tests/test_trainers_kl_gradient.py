@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trainers import RL, NashMD
 from trainers.algorithm import PairBatch, PairValues
-from trainers.policy_gradient import PolicyGradient
+from trainers.algorithms.policy_gradient import PolicyGradient
 
 SYMBOLS, TAU = 3, 0.7
 RESPONSES = list(product(range(SYMBOLS), repeat=2))

@@ -27,13 +27,13 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-import trainers.log_probs
+import trainers.fitting.log_probs
 from trainers import DPO
-from trainers.log_probs import ResponseLogProbs, token_log_probs
-from trainers.optimise import Optimiser
+from trainers.fitting.log_probs import ResponseLogProbs, token_log_probs
+from trainers.fitting.optimise import Optimiser
+from trainers.fitting.packing import RowChooser, lay_out
+from trainers.fitting.pairs import Pairs
 from trainers.options import Training
-from trainers.packing import RowChooser, lay_out
-from trainers.pairs import Pairs
 from trainers.policies.causal_lm import CausalLM
 
 SHAPE: dict[str, Any] = {
@@ -74,7 +74,7 @@ def alone(model: Any, prompt: list[int], response: list[int]) -> Tensor:
 def test_values_and_gradients_do_not_depend_on_how_many_logits_are_held(
     monkeypatch: pytest.MonkeyPatch, held: int
 ) -> None:
-    monkeypatch.setitem(trainers.log_probs.CHUNK, "cpu", held)
+    monkeypatch.setitem(trainers.fitting.log_probs.CHUNK, "cpu", held)
     torch.manual_seed(1)
     hidden, weight = torch.randn(11, 5, requires_grad=True), torch.randn(7, 5, requires_grad=True)
     targets, outer = torch.randint(0, 7, (11,)), torch.randn(11)
@@ -97,7 +97,7 @@ def test_a_frozen_head_costs_no_gradient_and_hidden_states_still_have_theirs() -
 
 @pytest.mark.parametrize("held", [50, 10**6])
 def test_under_bf16_products_round_and_sums_do_not(monkeypatch: pytest.MonkeyPatch, held: int) -> None:
-    monkeypatch.setitem(trainers.log_probs.CHUNK, "cpu", held)
+    monkeypatch.setitem(trainers.fitting.log_probs.CHUNK, "cpu", held)
     hidden, weight = torch.randn(9, 8, requires_grad=True), torch.randn(25, 8, requires_grad=True)
     targets = torch.randint(0, 25, (9,))
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -257,5 +257,5 @@ def test_no_step_holds_logits_of_all_tokens(monkeypatch: pytest.MonkeyPatch) -> 
     """2 x 1,024 tokens over 32,768 words are 256 MiB of logits."""
     few, many = step_peak(2048), step_peak(32768)
     assert many < 1.3 * few
-    monkeypatch.setitem(trainers.log_probs.CHUNK, "cpu", 2**30)  # that the measure would see it
+    monkeypatch.setitem(trainers.fitting.log_probs.CHUNK, "cpu", 2**30)  # that the measure would see it
     assert step_peak(32768) > 2 * few

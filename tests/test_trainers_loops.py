@@ -12,14 +12,14 @@ import torch
 
 from trainers import DPO, INPO, IPOMD, OMD, SLiC
 from trainers.algorithm import Algorithm, PairBatch
-from trainers.fit import fit
+from trainers.fitting.fit import fit
+from trainers.fitting.optimise import Optimiser, _backward
+from trainers.fitting.pairs import Pairs, length_batches, score
+from trainers.fitting.stream import StreamState, stream
 from trainers.games import NAMED, win_rates
-from trainers.optimise import Optimiser, _backward
 from trainers.options import Sampling, Training
-from trainers.pairs import Pairs, length_batches, score
 from trainers.policies.causal_lm import CausalLM
 from trainers.policies.softmax_table import SoftmaxTable
-from trainers.stream import StreamState, stream
 
 CYC3 = np.array(NAMED["cyc3"])
 TRAINING = Training(lr=1e-2, schedule="cosine", warmup=0.2, batch_size=4, max_length=40, precision="fp32")
@@ -321,7 +321,7 @@ def test_a_streams_label_is_kept_drawn_or_hardened(label: str, allowed: set[floa
             return super().loss(pair)
 
     table, frozen = SoftmaxTable(torch.zeros(3)), SoftmaxTable(torch.zeros(3))
-    import trainers.stream as loop
+    import trainers.fitting.stream as loop
 
     original = loop._label
     try:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from trainers import OMD
+from trainers.fitting.optimise import RULES, Optimiser
+from trainers.fitting.pairs import Pairs, length_batches, pair_log_probs, pair_values, score, token_counts
 from trainers.games import (
     check_preference,
     condorcet_game,
@@ -26,9 +28,7 @@ from trainers.games import (
     reward_change,
     win_rates,
 )
-from trainers.optimise import RULES, Optimiser
 from trainers.options import Sampling, Training
-from trainers.pairs import Pairs, length_batches, pair_log_probs, pair_values, score, token_counts
 from trainers.policies.softmax_table import SoftmaxTable
 
 LAW = np.array([0.5, 0.3, 0.2])

@@ -12,12 +12,12 @@ import torch
 
 from trainers import EGPO, IPO, IPOMD, RL, NashMD, SelfPlay
 from trainers.algorithm import Algorithm
+from trainers.fitting.optimise import Optimiser
+from trainers.fitting.pairs import Pairs
+from trainers.fitting.stream import StreamResult, _label, _passes, stream
 from trainers.games import NAMED
-from trainers.optimise import Optimiser
 from trainers.options import Sampling, Training
-from trainers.pairs import Pairs
 from trainers.policies.softmax_table import SoftmaxTable
-from trainers.stream import StreamResult, _label, _passes, stream
 
 CYC3 = np.array(NAMED["cyc3"])
 SIZE = 8

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from trainers.engines import engine as engines
 from trainers.engines import vllm as engine
-from trainers.engines.engine import Decoding, check_engine
+from trainers.engines.engine import Decoding
+from trainers.engines.selection import check_engine
 from trainers.options import Sampling
 from trainers.policies.causal_lm import CausalLM
 

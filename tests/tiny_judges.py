@@ -112,7 +112,7 @@ def save_encoder(folder: Path, seed: int = 0) -> Path:
 
 def save_pairrm(folder: Path, seed: int = 0) -> Path:
     """A random PairRM in the layout of `llm-blender/PairRM-hf`."""
-    from judges.ranker import new_ranker
+    from judges.training.ranker import new_ranker
 
     made = tokenizer(encoder=True, chat=False)
     torch.manual_seed(seed)

@@ -4,22 +4,22 @@
 """
 
 from trainers.algorithm import Algorithm
-from trainers.dpo import DPO
-from trainers.egpo import EGPO
-from trainers.inpo import INPO
-from trainers.ipo import IPO
-from trainers.ipo_md import IPOMD
-from trainers.nash_md import NashMD
-from trainers.omd import OMD
-from trainers.omwu import OMWU
-from trainers.onpo import ONPO
-from trainers.rl import RL
-from trainers.self_play import SelfPlay
-from trainers.sft import SFT
-from trainers.simpo import SimPO
-from trainers.slic import SLiC
-from trainers.slic_hf import SLiCHF
-from trainers.sppo import SPPO
+from trainers.algorithms.dpo import DPO
+from trainers.algorithms.egpo import EGPO
+from trainers.algorithms.inpo import INPO
+from trainers.algorithms.ipo import IPO
+from trainers.algorithms.ipo_md import IPOMD
+from trainers.algorithms.nash_md import NashMD
+from trainers.algorithms.omd import OMD
+from trainers.algorithms.omwu import OMWU
+from trainers.algorithms.onpo import ONPO
+from trainers.algorithms.rl import RL
+from trainers.algorithms.self_play import SelfPlay
+from trainers.algorithms.sft import SFT
+from trainers.algorithms.simpo import SimPO
+from trainers.algorithms.slic import SLiC
+from trainers.algorithms.slic_hf import SLiCHF
+from trainers.algorithms.sppo import SPPO
 
 __all__ = [
     "DPO",

@@ -1,7 +1,7 @@
 """What an algorithm is: who plays, against which frozen policies, in which phases, and one pure loss.
 
-Sampling, comparing, pairing and fitting are the same for every algorithm and live elsewhere (`trainers.fit`,
-`trainers.stream`, `trainers.policies.tabular`). A subclass of `Algorithm` is a frozen dataclass of its own
+Sampling, comparing, pairing and fitting are the same for every algorithm and live elsewhere (`trainers.fitting.fit`,
+`trainers.fitting.stream`, `trainers.policies.tabular`). A subclass of `Algorithm` is a frozen dataclass of its own
 hyperparameters plus `loss`.
 """
 

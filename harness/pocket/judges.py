@@ -36,7 +36,7 @@ def write_votes(policy: Any, out: Path, *, seed: int, pairs: int = PAIRS) -> dic
     import torch
 
     from harness.pocket.grammar import prompts
-    from judges.panel import PanelJudge
+    from judges.kinds.panel import PanelJudge
     from trainers.options import Sampling
 
     training = [record["prompt"] for record in prompts(seed)["train"][: pairs // PAIRS_A_PROMPT]]
@@ -55,11 +55,11 @@ def write_votes(policy: Any, out: Path, *, seed: int, pairs: int = PAIRS) -> dic
 
 
 def train(name: str, labels: Path, base_policy: Path, out: Path, *, seed: int, progress: Any = None) -> dict[str, Any]:
-    """Train a judge of `OPTIONS` and save it; the figures of `judges.train.train_judge` on held-out prompts.
+    """Train a judge of `OPTIONS` and save it; the figures of `judges.training.train.train_judge` on held-out prompts.
 
     All three start from the base policy's weights; the ranker opens its attention to both sides.
     """
-    from judges.train import train_judge
+    from judges.training.train import train_judge
 
     options = {key: value for key, value in OPTIONS[name].items() if key != "batch_size"}
     common = {"max_length": 128, "batch_size": 32, "beta2": 0.95, "holdout": HOLDOUT, "seed": seed}

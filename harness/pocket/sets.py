@@ -115,7 +115,7 @@ def _win_probabilities(
     asked: Sequence[list[Message]], others: Sequence[Sequence[str]], baseline: Sequence[str]
 ) -> list[NDArray[np.float64]]:
     """For each prompt, the panel's exact P(an other answer beats the baseline's), [others]."""
-    from judges.panel import PanelJudge
+    from judges.kinds.panel import PanelJudge
 
     rows = [(prompt, text, own) for prompt, row, own in zip(asked, others, baseline, strict=True) for text in row]
     preferences = PanelJudge(PANEL).compare(*map(list, zip(*rows, strict=True)))

@@ -15,7 +15,7 @@ from harness.stages.evaluating import answer, benchmark, compare, grade, questio
 from harness.stages.games import gap, play
 from harness.stages.training import fit, pair, sample, score, stream
 from harness.stages.world import judge, pocket, prompts, sets, votes
-from harness.store import Store
+from harness.store.artifacts import Store
 
 __all__ = ["FUNCTIONS", "ModelCache", "run_stage"]
 

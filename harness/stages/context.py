@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.asking import RememberingJudge
 from harness.registry import make
 from harness.stage import Stage
-from harness.store import Store
+from harness.store.artifacts import Store
+from harness.store.cached_judge import RememberingJudge
 
 if TYPE_CHECKING:
     from trainers.algorithm import Algorithm

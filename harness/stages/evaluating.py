@@ -10,8 +10,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.figures import style_figures, text_figures
 from harness.stages.context import Context, Facts
+from harness.stages.text_metrics import style_figures, text_figures
 from judges.judge import Prompt, messages_of
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def benchmark(context: Context) -> Facts:
 
 def compare(context: Context) -> Facts:
     """Paired comparisons between policies on the prompts they share."""
-    from harness.comparing import Graded, aligned, compare_all
+    from harness.tables.comparisons import Graded, aligned, compare_all
 
     board = context.board()
     by_metric: dict[str, dict[str, dict[str, float | None]]] = {}

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.asking import compare_with
 from harness.prompts import iteration_rows
 from harness.stages.context import Context, Facts
+from harness.store.cached_judge import compare_with
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from trainers.pairs import Pairs
+    from trainers.fitting.pairs import Pairs
+    from trainers.fitting.stream import StreamState
     from trainers.policies.causal_lm import CausalLM
-    from trainers.stream import StreamState
 
 
 def sample(context: Context) -> Facts:
@@ -87,7 +87,7 @@ def pair(context: Context) -> Facts:
 
 def score(context: Context) -> Facts:
     """A frozen policy's log-probabilities of both responses of every pair."""
-    from trainers.pairs import score as score_pairs
+    from trainers.fitting.pairs import score as score_pairs
 
     pairs, _ = _pairs(context)
     np.save(context.out / "log_probs.npy", score_pairs(context.policy("policy"), pairs, context.options["batch_size"]))
@@ -98,8 +98,8 @@ def fit(context: Context) -> Facts:
     """One phase of a refit: train from a start on the pairs."""
     import pandas as pd
 
-    from trainers.distributed import launch
-    from trainers.job import Job
+    from trainers.fitting.distributed import launch
+    from trainers.fitting.job import Job
     from trainers.options import Training
 
     training = Training.model_validate(context.options["training"])
@@ -118,9 +118,9 @@ def stream(context: Context) -> Facts:
     """One iteration of a stream: fresh samples for every gradient step."""
     import pandas as pd
 
+    from trainers.fitting.stream import stream as stream_policy
     from trainers.options import Sampling, Training
     from trainers.policies.causal_lm import CausalLM
-    from trainers.stream import stream as stream_policy
 
     options = context.options
     training, algorithm = Training.model_validate(options["training"]), context.algorithm()
@@ -200,7 +200,7 @@ def _training_prompts(context: Context) -> pd.DataFrame:
 def _pairs(context: Context) -> tuple[Pairs, int]:
     import pandas as pd
 
-    from trainers.pairs import Pairs
+    from trainers.fitting.pairs import Pairs
 
     frame = pd.read_parquet(context.input("pairs") / "pairs.parquet")
     prompts, chosen, rejected = (
@@ -215,7 +215,7 @@ def _pairs(context: Context) -> tuple[Pairs, int]:
 def _read_state(context: Context) -> StreamState | None:
     from safetensors.torch import load_file
 
-    from trainers.stream import StreamState
+    from trainers.fitting.stream import StreamState
 
     if context.options["iteration"] == 1:
         return None

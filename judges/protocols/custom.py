@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from judges.judge import Question, prompt_text
-from judges.models import defused, encode_chat
+from judges.kinds.checkpoint import defused, encode_chat
 from judges.protocols.protocol import Protocol, Reading, Reply, Request
 from judges.protocols.reading import REFUSAL, strip_thinking
 from judges.verdicts import OK

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from reports.boards import Group
 from reports.charts import Line, Point
 from reports.numbers import Metric, show, show_p
-from reports.slots import JUDGES, TRAINERS, slots
+from reports.series_style import JUDGES, TRAINERS, slots
 from reports.tables import Row, Sweep, grouped, is_control
 
 

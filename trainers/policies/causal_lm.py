@@ -15,8 +15,9 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from trainers.engines.engine import Decoding, sampler
-from trainers.log_probs import ResponseLogProbs
+from trainers.engines.engine import Decoding
+from trainers.engines.selection import sampler
+from trainers.fitting.log_probs import ResponseLogProbs
 from trainers.options import LoRA, Sampling, Training
 from trainers.policies.policy import Policy, Prompt, Response, Tokens
 

@@ -1,0 +1,1 @@
+"""Running stages: workers, events, progress, and the sweep as a whole."""

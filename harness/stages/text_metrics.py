@@ -1,0 +1,39 @@
+"""Figures of a policy's texts: signs of collapse, and shares of styles."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from judges.judge import Judge
+from judges.kinds.panel import PanelJudge
+
+COUNTED = 128  # texts at most
+
+
+def text_figures(texts: Sequence[str]) -> dict[str, float]:
+    """Signs of collapse in the first 128 texts, or all where there are fewer.
+
+    Shares of distinct things depend on how many there are: compare figures of equally many texts.
+
+    distinct_2: share of distinct word pairs; repeated: share of texts seen before; words: mean length.
+    """
+    texts = texts[:COUNTED]
+    words = [text.split() for text in texts]
+    bigrams = [pair for w in words for pair in itertools.pairwise(w)]
+    return {
+        "distinct_2": len(set(bigrams)) / max(1, len(bigrams)),
+        "repeated": 1 - len(set(texts)) / max(1, len(texts)),
+        "words": float(np.mean([len(w) for w in words])),
+    }
+
+
+def style_figures(grader: Judge, verdicts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Share of the answers in each style that a panel knows, `style:other` the rest; nothing for another judge."""
+    if not isinstance(grader, PanelJudge) or not grader.style_names:
+        return {}
+    styles = grader.styles([v["prompt"] for v in verdicts], [v["response"] for v in verdicts])
+    return {f"style:{name}": styles.count(name) / len(styles) for name in (*grader.style_names, "other")}

@@ -1,0 +1,1 @@
+"""What was computed and what was asked: artifacts and verdicts."""

@@ -1,0 +1,127 @@
+"""Which policies are compared with which, on the same prompts, and what is claimed about each difference."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.matrix import CONTROL
+from harness.planning.plan import CellPlan, Grade, Plan
+from harness.stage import Stage
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Graded:
+    """One policy's value on every prompt (NaN where it failed), and where it came from."""
+
+    cell: str
+    group: str
+    trainer: str
+    seed: int | None
+    values: Values
+
+    @property
+    def algorithm(self) -> str:
+        """Policy, trainer and judge without the seed: what a claim about an algorithm is about."""
+        return self.cell if self.seed is None else self.cell.rpartition("~")[0]
+
+
+def comparison_stages(plan: Plan, has: Callable[[Stage], bool]) -> list[Stage]:
+    """A stage for each leaderboard and grader over the last grades of the cells that have one."""
+    grades: dict[tuple[str, str], list[tuple[CellPlan, Grade]]] = defaultdict(list)
+    for cell in plan.cells:
+        last = max((g.iteration for g in cell.grades), default=0)
+        for grade in cell.grades:
+            if grade.iteration == last and grade.stage.kind in ("grade", "benchmark") and has(grade.stage):
+                grades[grade.leaderboard, grade.grader].append((cell, grade))
+    return [_stage(*key, found) for key, found in grades.items() if len(found) > 1]
+
+
+def _stage(leaderboard: str, grader: str, grades: Sequence[tuple[CellPlan, Grade]]) -> Stage:
+    named = [cell.cell for cell, _ in grades]
+    cells = [
+        {"cell": c.id, "group": f"{c.policy_label}~{c.judge_label}", "trainer": c.trainer.name, "seed": c.seed}
+        for c in named
+    ]
+    graded = grades[0][1].stage
+    options = {"leaderboard": graded.options["leaderboard"], "cells": cells}
+    inputs = {c.id: grade.stage for c, (_, grade) in zip(named, grades, strict=True)}
+    inputs |= {name: source for name, source in graded.inputs.items() if name == "sets"}
+    by = f" graded by {grader}" if grader else ""
+    return Stage("compare", options, inputs, graded.where, f"{leaderboard}: comparisons{by}")
+
+
+def compare_all(graded: Sequence[Graded], seed: int) -> list[dict[str, Any]]:
+    """Every comparison of one metric under one grader, with Holm-adjusted p-values within each kind of claim.
+
+    `checkpoint`: each policy against its control, and each two trained under the same judge with the same seed.
+    `algorithm`: the same over all seeds, where there are at least two.
+    """
+    from leaderboards.statistics.estimates import compare_algorithms, compare_checkpoints, holm
+
+    checkpoints = [(a.cell, b.cell, compare_checkpoints(a.values, b.values, seed=seed)) for a, b in _rivals(graded)]
+    algorithms = [(a, b, compare_algorithms(x, y)) for a, b, x, y in _over_seeds(graded)]
+    rows: list[dict[str, Any]] = []
+    for family in (checkpoints, algorithms):
+        adjusted = holm([made.p_value for _, _, made in family])
+        for (a, b, made), p_adjusted in zip(family, adjusted, strict=True):
+            difference = made.difference
+            rows.append(
+                {
+                    "a": a,
+                    "b": b,
+                    "difference": difference.value,
+                    "ci_low": difference.ci_low,
+                    "ci_high": difference.ci_high,
+                    "p_value": made.p_value,
+                    "p_adjusted": float(p_adjusted),
+                    "n": difference.n,
+                    "claim": made.claim,
+                }
+            )
+    return rows
+
+
+def _rivals(graded: Sequence[Graded]) -> Iterator[tuple[Graded, Graded]]:
+    controls = [g for g in graded if g.trainer == CONTROL]
+    trained = [g for g in graded if g.trainer != CONTROL]
+    for control, policy in itertools.product(controls, trained):
+        if control.group.partition("~")[0] == policy.group.partition("~")[0]:
+            yield policy, control
+    for a, b in itertools.combinations(trained, 2):
+        if a.group == b.group and a.seed == b.seed and a.seed is not None:
+            yield a, b
+
+
+def _over_seeds(graded: Sequence[Graded]) -> Iterator[tuple[str, str, Values, Values]]:
+    """(a, b, [seeds, prompts] of a, the same or [prompts] of b) for every pair of algorithms with common seeds."""
+    by_algorithm: dict[tuple[str, str], dict[int, Values]] = defaultdict(dict)
+    for g in graded:
+        if g.seed is not None:
+            by_algorithm[g.group, g.algorithm][g.seed] = g.values
+    for (group, name), seeds in by_algorithm.items():
+        for control in graded:
+            if (
+                control.trainer == CONTROL
+                and control.group.partition("~")[0] == group.partition("~")[0]
+                and len(seeds) > 1
+            ):
+                yield name, control.cell, np.stack(list(seeds.values())), control.values
+    for ((group_a, a), one), ((group_b, b), other) in itertools.combinations(by_algorithm.items(), 2):
+        common = sorted(set(one) & set(other))
+        if group_a == group_b and len(common) > 1:
+            yield a, b, np.stack([one[s] for s in common]), np.stack([other[s] for s in common])
+
+
+def aligned(values: Mapping[str, Mapping[str, float | None]]) -> dict[str, Values]:
+    """For each cell its value on every prompt that all cells were asked, in one order; NaN where it failed."""
+    shared = sorted(set.intersection(*(set(v) for v in values.values())))
+    return {cell: np.array([np.nan if v[id] is None else v[id] for id in shared], float) for cell, v in values.items()}

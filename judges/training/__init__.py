@@ -1,0 +1,1 @@
+"""Training judges from labelled pairs."""

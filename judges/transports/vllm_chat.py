@@ -1,0 +1,79 @@
+"""A local checkpoint through vLLM's offline engine.
+
+Not run: no machine with vLLM was at hand. Tests cover the two pure functions, on objects of the shape that vLLM
+documents for its public types (`SamplingParams`, `RequestOutput`, `CompletionOutput`, `Logprob`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from judges.kinds.checkpoint import defused
+from judges.protocols.protocol import Reply, Request
+
+
+class VllmChat:
+    """A causal language model through `vllm.LLM.chat`, loaded at the first question.
+
+    Raises:
+        ValueError: vLLM is not installed.
+    """
+
+    def __init__(self, model: str | Path, revision: str | None, trust_remote_code: bool) -> None:
+        if find_spec("vllm") is None:
+            raise ValueError(
+                "backend 'vllm' needs vLLM: pip install -e '.[vllm]' where nashbench lies, or choose another backend"
+            )
+        self.options = {"model": str(model), "revision": revision, "trust_remote_code": trust_remote_code}
+
+    @cached_property
+    def engine(self) -> Any:
+        """The engine, loaded when first asked for."""
+        import vllm
+
+        return vllm.LLM(**self.options)
+
+    def clean(self, text: str) -> str:
+        """The text without special tokens."""
+        return defused(self.engine.get_tokenizer(), text)
+
+    def ask(self, requests: Sequence[Request], advance: Callable[[int], None]) -> list[Reply]:
+        """A reply to each request, in order; the engine batches them itself."""
+        import vllm
+
+        started = time.perf_counter()
+        outputs = self.engine.chat(
+            [list(request.messages) for request in requests],
+            [vllm.SamplingParams(**sampling(request)) for request in requests],
+            use_tqdm=False,
+        )
+        advance(len(requests))
+        latency = (time.perf_counter() - started) / len(requests)
+        return [replace(read_output(output), latency=latency) for output in outputs]
+
+
+def sampling(request: Request) -> dict[str, Any]:
+    """The arguments of `vllm.SamplingParams` for a request."""
+    asked: dict[str, Any] = {"max_tokens": request.max_tokens, "temperature": request.temperature}
+    return asked | ({"logprobs": request.top_logprobs} if request.top_logprobs else {})
+
+
+def read_output(output: Any) -> Reply:
+    """A `vllm.RequestOutput` as a reply; "no-reply" where it holds none."""
+    if not output.outputs:
+        return Reply(status="no-reply")
+    made = output.outputs[0]
+    first = made.logprobs[0] if made.logprobs else None
+    return Reply(
+        text=made.text,
+        top=None if first is None else [(each.decoded_token or "", each.logprob) for each in first.values()],
+        finish=made.finish_reason or "stop",
+        input_tokens=len(output.prompt_token_ids or ()),
+        output_tokens=len(made.token_ids),
+    )

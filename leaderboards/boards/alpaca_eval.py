@@ -1,0 +1,251 @@
+"""AlpacaEval 2.0: pairwise verdicts against a baseline's outputs, as the official table rates them.
+
+Follows alpaca-eval 0.6.6, `metrics/winrate.py`, `metrics/helpers.py` and `processors.py`. Figures are in 0..100.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from judges.judge import Judge, Prompt
+from leaderboards.grading import both_orders, lengths, play_games, preferences, verdict_row, win_rate
+from leaderboards.leaderboard import Answers, Metric, Request, Score, TextLeaderboard, Verdict, data_path
+from leaderboards.sources import Record, find_file, json_interval, json_number, numbers, read_records, texts
+from leaderboards.statistics.estimates import Estimate, prompt_bootstrap
+from leaderboards.statistics.length_control import (
+    CONTROL_FILES,
+    LengthControl,
+    length_controlled_winrate,
+    read_length_control,
+)
+
+OUTPUTS = "*model_outputs.json*"
+WHAT = (
+    "the baseline's model_outputs.json[.gz], or a folder that holds one and, for the length-controlled win rate, "
+    "instruction_difficulty.csv and df_gamed*.csv"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlpacaEval(TextLeaderboard):
+    """AlpacaEval 2.0: answers to a set of instructions, each compared with a baseline's output.
+
+    The judge is asked once an instruction, in the order that alpaca-eval itself draws for it. The
+    length-controlled win rate is there where its files are, over all instructions: never before the last iteration or
+    under a `limit`. What upstream's own judge prompt would say is up to the judge.
+
+    Args:
+        data: the baseline's outputs, JSON or JSON lines of {instruction, output, generator, dataset}, plain or gzip; or
+            a folder that holds one such file called *model_outputs.json[.gz] and perhaps the files for length control,
+            at any depth. A row's number is its id.
+        orders: `one`, or `both` and their mean.
+
+    Raises:
+        ValueError: for data that is missing, ambiguous or of another kind.
+    """
+
+    data: str | Path | None = None
+    orders: Literal["one", "both"] = "one"
+
+    name = "alpaca-eval"
+    paths = ("data",)
+    pairwise = True
+    baseline = "own"
+    metrics = {  # noqa: RUF012
+        "length_controlled_winrate": win_rate(
+            "P(an answer is preferred to the baseline's) if both were equally long, by a logistic regression",
+            official=True,
+        ),
+        "win_rate": win_rate("P(an answer is preferred to the baseline's), the mean preference", official=True),
+        "discrete_win_rate": win_rate(
+            "share of answers that win (preference above one half), ties counting one half", official=True
+        ),
+        "average_length": Metric(
+            unit="characters", better="neither", estimates="mean length of the answers", official=True
+        ),
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.orders not in ("one", "both"):
+            raise ValueError(f"{self.name}: orders is {self.orders!r}; it must be 'one' or 'both'")
+        outputs = len(self._outputs)  # read here, so that bad files are found before anything runs
+        if self._control and self._control.difficulty.keys() != set(range(outputs)):
+            raise ValueError(
+                f"{self.data}: {outputs} outputs but instruction_difficulty.csv is of "
+                f"{len(self._control.difficulty)} instructions; give files of one set, numbered from 0"
+            )
+
+    def requests(self, heldout: Sequence[tuple[str, Prompt]], temperature: float, *, last: bool) -> list[Request]:
+        asked = self.asked(texts(self._outputs, "instruction"), last=last)
+        return [Request(id=str(i), prompt=text, temperature=temperature) for i, text in enumerate(asked)]
+
+    def grade(
+        self, requests: Sequence[Request], answers: Answers, baseline: Answers | None, judge: Judge
+    ) -> list[Verdict]:
+        rows = [self._outputs[int(request.id)] for request in requests]
+        replies, before = [self.reply(r.id, answers) for r in requests], [output["output"] for output in rows]
+        drawn = np.array([[model_first(output["instruction"]) for output in rows]], bool)
+        placed = drawn if self.orders == "one" else both_orders(len(rows))
+        games = play_games(judge, [r.prompt for r in requests], replies, before, placed)
+        categories = [str(output.get("dataset") or "") for output in rows]
+        each = zip(requests, replies, before, games.mean(), games.status, categories, strict=True)
+        return [verdict_row(*columns) for columns in each]
+
+    def rate(self, verdicts: Sequence[Verdict], seed: int) -> list[Score]:
+        liked = preferences(verdicts)
+        estimates = {**win_rates(liked, seed=seed), "average_length": prompt_bootstrap(lengths(verdicts), seed=seed)}
+        scores = [Score.of(name, estimate) for name, estimate in estimates.items()]
+        if self._control is None or len(verdicts) < len(self._outputs):
+            return scores
+        difference = np.array([len(v["before"]) for v in verdicts]) - lengths(verdicts)
+        try:
+            rate = length_controlled_winrate(liked, difference, [int(v["id"]) for v in verdicts], self._control, seed)
+        except ValueError:  # too few verdicts, or all lengths alike: no such figure, and no other in its place
+            return [Score(metric="length_controlled_winrate", value=math.nan, coverage=0.0), *scores]
+        return [Score.of("length_controlled_winrate", rate), *scores]
+
+    def by_prompt(self, verdicts: Sequence[Verdict]) -> dict[str, dict[str, float | None]]:
+        liked = {v["id"]: v["preference"] for v in verdicts}
+        return {"win_rate": {id: None if p is None else 100 * p for id, p in liked.items()}}
+
+    @cached_property
+    def _outputs(self) -> list[Record]:
+        """The baseline's outputs."""
+        path = data_path(self.name, self.data, WHAT)
+        found = find_file(path, OUTPUTS, OUTPUTS) if path.is_dir() else path
+        if found is None:
+            raise ValueError(f"{path} holds no *model_outputs.json; give {WHAT}")
+        records = read_records(found)
+        try:
+            for name in ("instruction", "output", "generator"):
+                texts(records, name)
+        except ValueError as error:
+            raise ValueError(f"{found}: {error}") from error
+        return records
+
+    @cached_property
+    def _control(self) -> LengthControl | None:
+        """What the length-controlled win rate needs, where its files are."""
+        folder = data_path(self.name, self.data, WHAT)
+        there = folder.is_dir() and any(find_file(folder, *names) for names in CONTROL_FILES.items())
+        return read_length_control(folder) if there else None
+
+
+def model_first(instruction: str) -> bool:
+    """Whether the model's output is placed first: alpaca-eval's own draw, seeded by the instruction."""
+    return random.Random(f"is_switched_outputs{instruction}0").choices([False, True])[0]
+
+
+def rate_alpaca_eval(annotations: Path, files: Path | None = None, *, seed: int = 0) -> dict[str, Any]:
+    """The official figures of one model from its annotation file.
+
+    Returns:
+        `win_rate`, its `standard_error` (of the mean) and `ci` [low, high], `discrete_win_rate`,
+        `length_controlled_winrate` (None without its files; `length_controlled_note` says why), `avg_length`
+        (characters, cut to an integer as in the official table), `n_total` (verdicts), `coverage` (of all rows),
+        `intervals` of the other two win rates, `ci_level`, `model` and `baseline`. What cannot be told is None.
+
+    Args:
+        annotations: JSON or JSON lines with `preference` (1 the baseline wins, 2 the model, 0 or 1.5 a tie; null or
+            another number is a failed verdict), `output_1`, `output_2`, `generator_1`, `generator_2`.
+        files: a folder that holds `instruction_difficulty.csv` and `df_gamed*.csv`, at any depth.
+
+    Raises:
+        ValueError: for a file of another kind or of several models.
+    """
+    records = read_records(annotations)
+    baseline, model = (_only(records, name) for name in ("generator_1", "generator_2"))
+    preferences = win_probabilities(numbers(records, "preference"))
+    rates = win_rates(preferences, seed=seed)
+    win, discrete = rates.pop("win_rate"), rates["discrete_win_rate"]
+    controlled, note = _length_controlled(records, preferences, files, seed)
+    if controlled:
+        rates["length_controlled_winrate"] = controlled
+    return {
+        "win_rate": json_number(win.value),
+        "standard_error": json_number(100 * standard_error(preferences)),
+        "discrete_win_rate": json_number(discrete.value),
+        "length_controlled_winrate": controlled and json_number(controlled.value),
+        "avg_length": int(np.mean([len(text) for text in texts(records, "output_2")])),
+        "n_total": win.n,
+        "coverage": win.coverage,
+        "ci": json_interval(win),
+        "ci_level": win.ci_level,
+        "intervals": {name: json_interval(estimate) for name, estimate in rates.items()},
+        "length_controlled_note": note,
+        "model": model,
+        "baseline": baseline,
+    }
+
+
+def win_probabilities(preferences: ArrayLike) -> NDArray[np.float64]:
+    """Official preferences (1 the baseline, 2 the model, 0 for a tie) as P(the model wins), NaN where it is none."""
+    raw = np.asarray(preferences, np.float64)
+    raw = np.where(raw == 0, 1.5, raw)
+    return np.where((raw >= 1) & (raw <= 2), raw - 1, np.nan)
+
+
+def win_rates(preferences: ArrayLike, *, seed: int = 0) -> dict[str, Estimate]:
+    """`win_rate` (the mean preference) and `discrete_win_rate` (wins plus half the exact ties), 0..100.
+
+    Args:
+        preferences: [prompts], P(the model wins), NaN where the verdict failed.
+    """
+    graded = np.asarray(preferences, np.float64)
+    discrete = np.where(np.isnan(graded), np.nan, np.heaviside(graded - 0.5, 0.5))
+    figures = {"win_rate": graded, "discrete_win_rate": discrete}
+    return {name: prompt_bootstrap(100 * values, seed=seed) for name, values in figures.items()}
+
+
+def standard_error(values: ArrayLike) -> float:
+    """Of the mean, NaNs left out, with the sample's n - 1; NaN for fewer than two."""
+    known = np.asarray(values, np.float64)
+    known = known[~np.isnan(known)]
+    return float(known.std(ddof=1) / math.sqrt(len(known))) if len(known) > 1 else math.nan
+
+
+def _length_controlled(
+    records: Sequence[Record], preferences: NDArray[np.float64], files: Path | None, seed: int
+) -> tuple[Estimate | None, str]:
+    """The length-controlled win rate, or None, and what there is to say about it."""
+    if records[0]["generator_1"] == records[0]["generator_2"]:
+        return prompt_bootstrap(np.full(len(records), 50.0)), "the model is the baseline: 50 by definition"
+    if files is None:
+        return (
+            None,
+            "needs instruction_difficulty.csv and df_gamed.csv of tatsu-lab/alpaca_eval: give their folder (--files)",
+        )
+    if not files.is_dir():
+        raise ValueError(f"{files} is not a folder; give one that holds instruction_difficulty.csv and df_gamed.csv")
+    lengths = [np.array([len(text) for text in texts(records, name)]) for name in ("output_1", "output_2")]
+    numbered = "index" in records[0]  # else upstream takes the row's number
+    instructions = numbers(records, "index").tolist() if numbered else list(range(len(records)))
+    try:
+        control = read_length_control(files)
+        rate = length_controlled_winrate(preferences, lengths[0] - lengths[1], instructions, control, seed)
+    except (ValueError, ImportError) as error:
+        return None, str(error)
+    if len(records) == len(control.difficulty):
+        return rate, ""
+    return (
+        rate,
+        f"{len(records)} rows for {len(control.difficulty)} instructions, matched by row number as upstream does",
+    )
+
+
+def _only(records: Sequence[Record], name: str) -> str:
+    """The one text that all records hold under `name`."""
+    found = sorted(set(texts(records, name)))
+    if len(found) > 1:
+        raise ValueError(f"the annotations are of {len(found)} {name}s: {', '.join(found[:5])}; rate one at a time")
+    return found[0]

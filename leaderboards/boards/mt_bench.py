@@ -1,0 +1,304 @@
+"""MT-Bench: two turns a question, each answer rated 1 to 10 on its own, as the official script averages the ratings.
+
+Follows FastChat, `llm_judge/show_result.py --mode single`: a rating of -1 is a judgment that could not be read; it is
+left out, and here also counted. The second turn of a question is not independent of the first, so intervals resample
+questions. Pairwise judgments are not rated.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from judges.judge import Judge, Prompt
+from leaderboards.grading import verdict_row
+from leaderboards.leaderboard import (
+    Answers,
+    Metric,
+    Reply,
+    Request,
+    Score,
+    TextLeaderboard,
+    Verdict,
+    conversation,
+    data_path,
+)
+from leaderboards.sources import (
+    Record,
+    distinct,
+    field,
+    find_file,
+    identifiers,
+    json_interval,
+    json_number,
+    numbers,
+    one_file,
+    read_records,
+    texts,
+)
+from leaderboards.statistics.estimates import Estimate, prompt_bootstrap
+
+WHAT = "a folder with question.jsonl and perhaps reference_answer/*.jsonl, as in FastChat's mt_bench"
+TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1} | dict.fromkeys(
+    ("reasoning", "math", "coding", "extraction"), 0.0
+)
+"""Of the answers, by category (FastChat, llm_judge/common.py); elsewhere the sweep's own."""
+
+CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
+FIRST_QUESTION, QUESTIONS_EACH = 81, 10
+
+
+@dataclass(frozen=True)
+class Rating:
+    """One judged answer: the question's id, the turn (from 1), and the score, NaN where the judgment failed."""
+
+    question: str
+    turn: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of two turns, and the reference answers to them where there are some."""
+
+    id: str
+    category: str
+    turns: tuple[str, str]
+    references: tuple[str, str] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MTBench(TextLeaderboard):
+    """MT-Bench: questions of two turns, each answer rated 1 to 10 on its own (`Judge.rate`), per category.
+
+    The second turn is asked after the policy's own first answer. A judge that only compares rates against the reference
+    answer, and fails where there is none.
+
+    Args:
+        data: a folder with `question.jsonl` {question_id, category, turns: [first, second]} and perhaps one
+            `reference_answer/NAME.jsonl` {question_id, choices: [{turns: [first, second]}]}; plain or .gz.
+
+    Raises:
+        ValueError: for data that is missing, ambiguous or of another kind.
+    """
+
+    data: str | Path | None = None
+
+    name = "mt-bench"
+    paths = ("data",)
+    pairwise = False
+    baseline = "own"
+    metrics = {  # noqa: RUF012
+        "score": Metric(unit="rating", better="higher", estimates="mean rating in 1..10 of all answers", official=True),
+        "turn_1": Metric(unit="rating", better="higher", estimates="mean rating of first turns", official=True),
+        "turn_2": Metric(unit="rating", better="higher", estimates="mean rating of second turns", official=True),
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self._questions  # read here, so that bad files are found before anything runs
+
+    def requests(self, heldout: Sequence[tuple[str, Prompt]], temperature: float, *, last: bool) -> list[Request]:
+        asked = self.asked(self._questions, last=last)
+        return [
+            Request(
+                id=f"{question.id}/{turn}",
+                prompt=question.turns[turn - 1],
+                temperature=TEMPERATURES.get(question.category, temperature),
+                turn=turn,
+                follows=f"{question.id}/1" if turn == 2 else None,
+            )
+            for turn in (1, 2)
+            for question in asked
+        ]
+
+    def grade(
+        self, requests: Sequence[Request], answers: Answers, baseline: Answers | None, judge: Judge
+    ) -> list[Verdict]:
+        replies = {request.id: self._reply(request, answers) for request in requests}
+        by_id, said = {r.id: r for r in requests}, {id: [reply.text] for id, reply in replies.items()}
+        prompts = {id: conversation(request, by_id, said) for id, request in by_id.items()}
+        rated = [request for request in requests if replies[request.id].status == "ok"]
+        told = judge.rate(
+            [prompts[r.id] for r in rated],
+            [replies[r.id].text for r in rated],
+            [self._references(r) for r in rated],
+        )
+        ratings = {r.id: each for r, each in zip(rated, zip(told.rating, told.status, strict=True), strict=True)}
+        return [
+            self._row(r, prompts[r.id], replies[r.id], *ratings.get(r.id, (np.nan, replies[r.id].status)))
+            for r in requests
+        ]
+
+    def rate(self, verdicts: Sequence[Verdict], seed: int) -> list[Score]:
+        known = [np.nan if v["rating"] is None else v["rating"] for v in verdicts]
+        ratings = [Rating(v["question"], v["turn"], score) for v, score in zip(verdicts, known, strict=True)]
+        estimates = mt_bench_scores(ratings, {v["question"]: v["category"] for v in verdicts}, seed=seed)
+        overall = [Score.of(name, estimates.pop(name)) for name in self.metrics if name in estimates]
+        return overall + [Score.of("score", estimate, category) for category, estimate in estimates.items()]
+
+    def by_prompt(self, verdicts: Sequence[Verdict]) -> dict[str, dict[str, float | None]]:
+        of: dict[str, list[float]] = {v["question"]: [] for v in verdicts}
+        for verdict in verdicts:
+            if verdict["rating"] is not None:
+                of[verdict["question"]].append(verdict["rating"])
+        return {"score": {id: sum(ratings) / len(ratings) if ratings else None for id, ratings in of.items()}}
+
+    def _reply(self, request: Request, answers: Answers) -> Reply:
+        """The answer; none to a turn whose first turn has none, since then nobody asked for it."""
+        asked = request.follows is None or bool(answers.get(request.follows))
+        return self.reply(request.id, answers if asked else {})
+
+    def _row(self, request: Request, prompt: Prompt, reply: Reply, rating: float, status: str) -> Verdict:
+        question, references = self._by_id[request.id.rpartition("/")[0]], self._references(request)
+        graded = verdict_row(request, reply, references[-1] if references else "", np.nan, status, question.category)
+        rated = None if np.isnan(rating) else float(rating)
+        return graded | {"prompt": prompt, "question": question.id, "rating": rated}
+
+    def _references(self, request: Request) -> tuple[str, ...] | None:
+        """The reference answers up to the request's turn."""
+        references = self._by_id[request.id.rpartition("/")[0]].references
+        return references[: request.turn] if references else None
+
+    @cached_property
+    def _by_id(self) -> dict[str, Question]:
+        return {question.id: question for question in self._questions}
+
+    @cached_property
+    def _questions(self) -> list[Question]:
+        folder = data_path(self.name, self.data, WHAT)
+        path = find_file(folder, "question.jsonl", "question.jsonl.gz")
+        if path is None:
+            raise ValueError(f"{folder} holds no question.jsonl; give {WHAT}")
+        asked = read_records(path)
+        ids = distinct(identifiers(asked, "question_id"), path)
+        categories, turns = texts(asked, "category"), [_two(t, path) for t in field(asked, "turns")]
+        references = _reference_answers(path.parent / "reference_answer")
+        return [
+            Question(id, category, two, references.get(id))
+            for id, category, two in zip(ids, categories, turns, strict=True)
+        ]
+
+
+def rate_mt_bench(judgments: Path, questions: Path | None = None, *, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """The official figures of each model in a file (or folder) of single-answer judgments.
+
+    Returns:
+        For each model `turn_1`, `turn_2`, `score` (all ratings pooled, with `ci` [low, high] over questions),
+        `categories` (name -> score), `n` (questions with a rating), `coverage` (share of the question turns judged
+        anywhere in the file that have a rating of this model), `intervals` of the other figures, `ci_level`. A figure
+        without any rating is None.
+
+    Args:
+        judgments: JSON lines with `question_id`, `model`, `turn`, `score`; -1 or null is a failed judgment.
+        questions: the question file (`question_id`, `category`), for sets other than the 80 official questions.
+
+    Raises:
+        ValueError: for pairwise judgments, several judges in one file, or missing fields.
+    """
+    records = read_records(judgments)
+    if "score" not in records[0] and {"winner", "g1_winner"} & records[0].keys():
+        raise ValueError(f"{judgments} holds pairwise judgments; give single-answer ones, with a score for each answer")
+    _check_one_judge(records)
+    by_model: dict[str, list[Rating]] = defaultdict(list)
+    for model, rating in zip(texts(records, "model"), _ratings(records), strict=True):
+        by_model[model].append(rating)
+    category_of = _categories(records, questions)
+    asked = {(r.question, r.turn) for ratings in by_model.values() for r in ratings}
+    return {model: _figures(ratings, category_of, len(asked), seed) for model, ratings in sorted(by_model.items())}
+
+
+def mt_bench_scores(ratings: Sequence[Rating], category_of: Mapping[str, str], *, seed: int = 0) -> dict[str, Estimate]:
+    """`score`, `turn_1`, `turn_2`, ... and every category: means of all ratings in 1..10, intervals over questions.
+
+    Categories come in the order of `category_of`; questions it does not know are in no category.
+    """
+    groups: dict[str, list[Rating]] = {"score": list(ratings)}
+    for turn in sorted({r.turn for r in ratings}):
+        groups[f"turn_{turn}"] = [r for r in ratings if r.turn == turn]
+    for category in dict.fromkeys(category_of.values()):
+        groups[category] = [r for r in ratings if category_of.get(r.question) == category]
+    return {name: _pooled(group, seed) for name, group in groups.items() if group}
+
+
+def _two(turns: Any, path: Path) -> tuple[str, str]:
+    if not isinstance(turns, list) or len(turns) != 2 or not all(isinstance(turn, str) for turn in turns):
+        raise ValueError(f"{path}: 'turns' is {str(turns)[:60]!r}; MT-Bench has two texts a question")
+    return turns[0], turns[1]
+
+
+def _reference_answers(folder: Path) -> dict[str, tuple[str, str]]:
+    """Question id -> both reference answers; none where the folder is not there."""
+    if not folder.is_dir():
+        return {}
+    path = one_file(folder)
+    records = read_records(path)
+    ids = distinct(identifiers(records, "question_id"), path)
+    try:
+        return {id: _two(r["choices"][0]["turns"], path) for id, r in zip(ids, records, strict=True)}
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"{path}: a reference answer has no 'choices' with 'turns'; is this MT-Bench's?") from error
+
+
+def _pooled(ratings: Sequence[Rating], seed: int) -> Estimate:
+    """The mean of all ratings that did not fail; whole questions are resampled, coverage is by rating."""
+    by_question: dict[str, list[float]] = defaultdict(list)
+    for rating in ratings:
+        by_question[rating.question].append(rating.score)
+    known = [[score for score in scores if not np.isnan(score)] for scores in by_question.values()]
+    means = [sum(scores) / len(scores) if scores else np.nan for scores in known]
+    estimate = prompt_bootstrap(means, [len(scores) for scores in known], seed=seed)
+    return replace(estimate, coverage=sum(map(len, known)) / len(ratings))
+
+
+def _figures(ratings: Sequence[Rating], category_of: Mapping[str, str], asked: int, seed: int) -> dict[str, Any]:
+    estimates = mt_bench_scores(ratings, category_of, seed=seed)
+    values = {name: json_number(estimate.value) for name, estimate in estimates.items()}
+    intervals = {name: json_interval(e) for name, e in estimates.items()}
+    rated = {(r.question, r.turn) for r in ratings if not np.isnan(r.score)}
+    return {
+        "turn_1": values.get("turn_1"),
+        "turn_2": values.get("turn_2"),
+        "score": values["score"],
+        "categories": {name: values[name] for name in dict.fromkeys(category_of.values()) if name in values},
+        "n": estimates["score"].n,
+        "coverage": len(rated) / asked,
+        "ci": intervals.pop("score"),
+        "ci_level": estimates["score"].ci_level,
+        "intervals": intervals,
+    }
+
+
+def _categories(records: Sequence[Record], questions: Path | None) -> dict[str, str]:
+    """Question id -> category, from the question file or, without it, of the official questions."""
+    if questions is None:
+        return {str(FIRST_QUESTION + i): name for i, name in enumerate(np.repeat(CATEGORIES, QUESTIONS_EACH).tolist())}
+    asked = read_records(questions)
+    category_of = dict(zip(identifiers(asked, "question_id"), texts(asked, "category"), strict=True))
+    unknown = sorted(set(identifiers(records, "question_id")) - category_of.keys())
+    if unknown:
+        raise ValueError(f"{questions} lacks {len(unknown)} judged questions, such as {unknown[0]}")
+    return category_of
+
+
+def _ratings(records: Sequence[Record]) -> list[Rating]:
+    turns, scores = numbers(records, "turn"), numbers(records, "score")
+    if not np.isin(turns, (1, 2)).all():
+        raise ValueError("a judgment is of neither turn 1 nor turn 2; MT-Bench has two turns a question")
+    read = np.where(scores == -1, np.nan, scores)
+    rows = zip(identifiers(records, "question_id"), turns, read, strict=True)
+    return [Rating(question, int(turn), float(score)) for question, turn, score in rows]
+
+
+def _check_one_judge(records: Sequence[Record]) -> None:
+    """Upstream writes one file a judge model; ratings of two judges must not be averaged unnoticed."""
+    named = [record.get("judge") for record in records]
+    judges = sorted({str(judge[0] if isinstance(judge, list) and judge else judge) for judge in named})
+    if len(judges) > 1:
+        raise ValueError(f"the judgments are of {len(judges)} judges: {', '.join(judges[:5])}; rate one at a time")

@@ -1,0 +1,216 @@
+"""A fit in several processes: the launcher of accelerate, what its ranks run, and how their end is told.
+
+The ranks read their standard input, which ends when the process that launched them does, however it ended: none is left
+behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from trainers.fitting.fit import Report
+    from trainers.fitting.job import Job
+    from trainers.fitting.optimise import Figures
+    from trainers.options import Training
+
+STEP = "nashbench step"
+"""Begins a line of a rank that tells steps done and steps in all."""
+END = r"^\s*rank\s*: (\d+).*\n\s*exitcode\s*: (-?\d+)"
+"""How torch's launcher sums up the end of a rank; other lines name ranks and codes too."""
+KINDS = ("MULTI_CPU", "MULTI_GPU", "FSDP")
+
+
+def check_accelerate(path: Path, training: Training) -> dict[str, Any]:
+    """What an accelerate config file says, checked against the training that it is for.
+
+    Raises:
+        ValueError: it cannot be read, or asks for what a fit does not do.
+    """
+    try:
+        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"cannot read the accelerate config {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(said, dict):
+        raise ValueError(f"{path} is no accelerate config; write one with `accelerate config --config_file {path}`")
+    sharded, fsdp = said.get("distributed_type") == "FSDP", said.get("fsdp_config") or {}
+    wrong = {
+        f"distributed_type is {said.get('distributed_type')}; one of {', '.join(KINDS)} is needed": (
+            said.get("distributed_type") not in KINDS
+        ),
+        "num_processes must be 2 or more; for one process leave out training.accelerate": (
+            not isinstance(said.get("num_processes"), int) or said["num_processes"] < 2
+        ),
+        "num_machines is not 1; a fit runs on one machine": said.get("num_machines", 1) != 1,
+        f"mixed_precision is {said.get('mixed_precision')}; write 'no', training.precision decides": (
+            said.get("mixed_precision", "no") not in ("no", False)
+        ),
+        "fsdp_version is not 2; write fsdp_version: 2": sharded and str(fsdp.get("fsdp_version")) != "2",
+        "fsdp_activation_checkpointing is on; leave it out and set training.gradient_checkpointing: true": (
+            sharded and bool(fsdp.get("fsdp_activation_checkpointing"))
+        ),
+        "FSDP2 trains whole weights; leave out training.lora, or take MULTI_GPU for it": (
+            sharded and training.lora is not None
+        ),
+        "FSDP2 does not hold adafactor's factors; take training.optimizer: adamw, or MULTI_GPU": (
+            sharded and training.optimizer == "adafactor"
+        ),
+    }
+    fault = next((fault for fault, found in wrong.items() if found), None)
+    if fault:
+        raise ValueError(f"training.accelerate: {path}: {fault}")
+    return said
+
+
+def launch(job: Job, path: Path, report: Report) -> list[Figures]:
+    """Run a job in the processes that an accelerate config file asks for; figures as of `Job.run`.
+
+    Raises:
+        ValueError: as the job; a rank was killed, with its number and signal, or another error of a rank.
+        FloatingPointError, MemoryError: as the job.
+    """
+    import torch
+
+    said = check_accelerate(path, job.training)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        settings = {"cpu": bool(said.get("use_cpu")), "threads": torch.get_num_threads()}
+        (folder / "job").write_bytes(pickle.dumps((job, settings)))
+        with _launcher(folder, path, said) as launcher:
+            assert launcher.stdout is not None
+            for line in launcher.stdout:
+                if line.startswith(STEP):
+                    done, total = map(int, line.removeprefix(STEP).split())
+                    report(done, total)
+            code = launcher.wait()
+        if code:
+            raise _failure(folder, code, said["num_processes"])
+        return json.loads((folder / "dynamics.json").read_text())
+
+
+@contextmanager
+def _launcher(folder: Path, path: Path, said: Mapping[str, Any]) -> Iterator[subprocess.Popen[str]]:
+    """The launcher at work; it and its ranks have ended when the block ends."""
+    # accelerate starts several processes on a CPU only by MPI, unless it is told that they are for GPUs.
+    flags = ["--multi_gpu"] if said["distributed_type"] == "MULTI_CPU" else []
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(path), *flags]
+    command += ["--main_process_port", "0", "--module", "trainers.fitting.distributed", str(folder)]
+    with (folder / "log").open("w") as log:
+        launcher = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=_environment(said),
+            start_new_session=True,
+        )
+    assert launcher.stdin is not None
+    assert launcher.stdout is not None
+    try:
+        yield launcher
+    finally:
+        launcher.stdin.close()
+        for sooner in (launcher.poll, launcher.terminate, launcher.kill):
+            sooner()
+            with suppress(subprocess.TimeoutExpired):
+                launcher.wait(40)
+                break
+        launcher.stdout.close()
+
+
+def _environment(said: Mapping[str, Any]) -> dict[str, str]:
+    """The ranks' environment, with OMP_WAIT_POLICY=PASSIVE where their threads are more than the cores."""
+    import torch
+
+    paths = os.pathsep.join(part for part in sys.path if part)
+    crowded = said.get("use_cpu") and said["num_processes"] * torch.get_num_threads() > len(os.sched_getaffinity(0))
+    return {**({"OMP_WAIT_POLICY": "PASSIVE"} if crowded else {}), **os.environ, "PYTHONPATH": paths}
+
+
+def _failure(folder: Path, code: int, count: int) -> Exception:
+    """The error that says how the ranks ended: a signal from outside, or else what a rank raised."""
+    import torch
+
+    log = (folder / "log").read_text(errors="replace")
+    ends = [(int(r), -int(c)) for r, c in re.findall(END, log, re.MULTILINE)]
+    killed = next((end for end in ends if end[1] > 0 and end[1] != signal.SIGTERM), None)
+    if killed is not None:
+        name = signal.Signals(killed[1]).name
+        hint = " (out of memory? lower training.micro_batch_size)" if killed[1] == signal.SIGKILL else ""
+        return ValueError(
+            f"rank {killed[0]} of {count} was ended by {name}{hint}; the others were stopped; run the sweep again, it "
+            "goes on from the last state that was kept"
+        )
+    raised = [
+        (rank, *json.loads(file.read_text())) for rank in range(count) if (file := folder / f"error-{rank}").exists()
+    ]
+    kinds = {e.__name__: e for e in (ValueError, FloatingPointError, MemoryError, torch.OutOfMemoryError)}
+    for _, kind, said in raised:
+        if kind in kinds:
+            return kinds[kind](said)
+    if raised:
+        return ValueError("rank {} of {}: {}: {}".format(raised[0][0], count, *raised[0][1:]))
+    last = next((line for line in reversed(log.splitlines()) if line.strip()), "it said nothing")
+    return ValueError(
+        f"accelerate launch ended with code {code}: {last.strip()}; try the config file with `accelerate test`"
+    )
+
+
+def main() -> None:
+    """A rank: fit its share; the first one tells steps, figures and writes the checkpoint."""
+    threading.Thread(target=_end_with_the_launching_process, daemon=True).start()
+    folder, code = Path(sys.argv[1]), 0
+    try:
+        _rank(folder)
+    except Exception as error:
+        said = [type(error).__name__, str(error)]
+        (folder / f"error-{os.environ.get('RANK', 0)}").write_text(json.dumps(said))
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # all is written; to take gloo's threads down in order can wait for ever
+
+
+def _rank(folder: Path) -> None:
+    import torch
+
+    from trainers.fitting.ranks import AccelerateRanks
+
+    job, settings = pickle.loads((folder / "job").read_bytes())
+    torch.set_num_threads(settings["threads"])
+    ranks = AccelerateRanks(settings["cpu"])
+    dynamics = job.run(_tell if ranks.index == 0 else None, ranks)
+    if ranks.index == 0:
+        (folder / "dynamics.json").write_text(json.dumps(dynamics))
+
+
+def _tell(done: int, total: int) -> None:
+    sys.stdout.write(f"{STEP} {done} {total}\n")
+    sys.stdout.flush()
+
+
+def _end_with_the_launching_process() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

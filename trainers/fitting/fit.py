@@ -1,0 +1,76 @@
+"""The refit schedule: fit a policy to one batch of labelled pairs whose frozen log-probabilities are known.
+
+No algorithm is named here. A frozen policy enters only through `frozen`, computed once by
+`trainers.fitting.pairs.score`, so the policy being trained is the only model in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers.algorithm import Algorithm
+from trainers.fitting.optimise import Figures, Optimiser
+from trainers.fitting.pairs import FrozenLogProbs, Pairs
+from trainers.fitting.ranks import Ranks
+from trainers.options import Training
+from trainers.policies.policy import Policy
+
+if TYPE_CHECKING:
+    from trainers.fitting.resume import Kept
+
+Report = Callable[[int, int], None]
+"""Called with steps done and steps in all."""
+
+
+def fit(
+    policy: Policy,
+    pairs: Pairs,
+    frozen: FrozenLogProbs,
+    algorithm: Algorithm,
+    training: Training,
+    *,
+    seed: int,
+    report: Report | None = None,
+    ranks: Ranks | None = None,
+    kept: Kept | None = None,
+) -> list[Figures]:
+    """Train `policy` in place for `training.epochs` passes over the pairs.
+
+    Pairs are shuffled every epoch; the last batch of an epoch may be smaller. Pairs must already be cut to
+    `training.max_length`, as those the frozen policies scored.
+
+    Args:
+        ranks: the processes that share each step; every one of them calls this.
+        kept: the state to go on from, and where to keep those to come.
+
+    Returns:
+        One dict of figures an optimiser step: loss, margins (nats), gradient norm, learning rate.
+
+    Raises:
+        ValueError: there are no pairs.
+        FloatingPointError: the loss is not finite.
+    """
+    if len(pairs) == 0:
+        raise ValueError("there are no pairs to fit; every comparison failed, tied or lost its final check")
+    batches = list(_batches(len(pairs), training, seed))
+    dynamics, state = ([], None) if kept is None else kept.read()
+    optimiser = Optimiser(policy, training, len(batches), state, ranks)
+    for rows in batches[len(dynamics) :]:
+        part = {name: values[rows] for name, values in frozen.items()}
+        dynamics.append(optimiser.step(policy, algorithm, pairs.select(rows.tolist()), part))
+        if report is not None:
+            report(len(dynamics), len(batches))
+        if kept is not None:
+            kept.offer(optimiser, dynamics)
+    return dynamics
+
+
+def _batches(count: int, training: Training, seed: int) -> Iterator[NDArray[np.int64]]:
+    """The rows of every step: passes over all, each shuffled anew."""
+    generator = np.random.default_rng(seed)
+    for _ in range(training.epochs):
+        yield from np.array_split(generator.permutation(count), range(training.batch_size, count, training.batch_size))

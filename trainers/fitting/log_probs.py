@@ -1,0 +1,141 @@
+"""Log-probabilities of responses: only their positions reach the head, and [tokens, vocabulary] is never held whole.
+
+Logits are made and used a chunk of tokens at a time, and made again in the backward pass; where one chunk holds them
+all, they are kept instead. Matrix products have the precision of the model or of autocast; the log-probabilities and
+their sums are float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from trainers.fitting.packing import RowChooser, lay_out
+from trainers.policies.policy import Tokens
+
+CHUNK = {"cpu": 2**21, "cuda": 2**26}
+"""Most logits made at once: 8 and 256 MiB in float32."""
+
+
+class ResponseLogProbs(nn.Module):
+    """Sums of a causal language model's log-probabilities over the tokens of responses.
+
+    A module, so that what wraps modules (DDP, FSDP2) sees this computation and not the model's own logits.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+        self.rows = RowChooser(model)
+        self._is_plain = _has_plain_head(model)
+        self._no_split_modules = getattr(model, "_no_split_modules", None)  # what accelerate shards by
+
+    @property
+    def plain(self) -> Tensor | None:
+        """The head's weight [vocabulary, width], or None where the model's logits are not hidden states times it.
+
+        Asked for in every pass: FSDP2 puts the whole weight in place for the pass alone.
+        """
+        head: Any = self.model.get_output_embeddings()
+        return head.weight if self._is_plain else None
+
+    def forward(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
+        """Summed log-probability of each response given its prompt, nats, float32, [n], differentiable."""
+        layout = lay_out(self.rows.rows(prompts, responses), prompts, responses, self.model.device)
+        weight = self.plain
+        if weight is None:
+            logits = self.model(**layout.inputs, use_cache=False).logits.flatten(0, 1)[layout.places].float()
+            tokens = -nn.functional.cross_entropy(logits, layout.targets, reduction="none")
+        else:
+            hidden = self.model.base_model(**layout.inputs, use_cache=False).last_hidden_state.flatten(0, 1)
+            tokens = token_log_probs(hidden.index_select(0, layout.places), weight, layout.targets)
+        return tokens.new_zeros(len(prompts)).index_add(0, layout.owners, tokens)
+
+
+def token_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """log softmax(hidden @ weight.T)[target] of each token, nats, float32, [tokens], differentiable.
+
+    Args:
+        hidden: [tokens, width].
+        weight: [vocabulary, width].
+        targets: [tokens], integers.
+    """
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    size = max(1, CHUNK.get(device, CHUNK["cuda"]) // len(weight))
+    with torch.autocast(device, enabled=False):
+        return _TokenLogProbs.apply(hidden.to(dtype), weight, targets, size)
+
+
+class _TokenLogProbs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, size: int) -> Tensor:
+        matrix = weight.to(hidden.dtype)
+        values, totals, kept = [], [], None
+        for rows, wanted in zip(hidden.split(size), targets.split(size), strict=True):
+            logits = (rows @ matrix.T).float()
+            total = logits.logsumexp(-1)
+            values.append(logits.gather(-1, wanted.unsqueeze(-1)).squeeze(-1) - total)
+            totals.append(total)
+            kept = logits if len(hidden) <= size else None
+            del logits  # before the next chunk is made
+        ctx.save_for_backward(hidden, weight, targets, torch.cat(totals), kept)
+        ctx.size = size
+        return torch.cat(values)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets, totals, kept = ctx.saved_tensors
+        matrix = weight.to(hidden.dtype)
+        d_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        d_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        parts = zip(*(t.split(ctx.size) for t in (hidden, targets, totals, gradient)), strict=True)
+        for number, (rows, wanted, total, outer) in enumerate(parts):
+            logits = (rows @ matrix.T).float() if kept is None else kept
+            slope = logits.sub_(total.unsqueeze(-1)).exp_().mul_(-outer.unsqueeze(-1))
+            slope.scatter_add_(-1, wanted.unsqueeze(-1), outer.unsqueeze(-1))
+            slope = slope.to(hidden.dtype)
+            if d_hidden is not None:
+                torch.mm(slope, matrix, out=d_hidden.split(ctx.size)[number])
+            if d_weight is not None:
+                _accumulate(d_weight, slope, rows)
+            del logits, slope
+        return d_hidden, d_weight, None, None
+
+
+def _accumulate(total: Tensor, slope: Tensor, rows: Tensor) -> None:
+    """Add slope.T @ rows to a total that may be wider than they are."""
+    if total.dtype == rows.dtype:
+        total.addmm_(slope.T, rows)
+    else:
+        total += slope.T @ rows
+
+
+@torch.no_grad()
+def _has_plain_head(model: PreTrainedModel) -> bool:
+    """Whether the model's logits are hidden states times its head's weight.
+
+    Found out by putting known numbers in place of the head's output: some models scale, cap or mask logits afterwards.
+    """
+    head: Any = model.get_output_embeddings()
+    if type(head) is not nn.Linear or head.bias is not None:
+        return False
+    fed: list[Tensor] = []
+
+    def replaced(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        fed.append(inputs[0])
+        return torch.linspace(-99, 99, output.numel(), device=output.device).view_as(output).to(output.dtype)
+
+    ids = torch.arange(2, device=model.device).unsqueeze(0)
+    handle = head.register_forward_hook(replaced)
+    try:
+        logits = model(input_ids=ids, use_cache=False).logits
+    finally:
+        handle.remove()
+    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    return torch.equal(logits, replaced(head, (hidden,), logits)) and torch.equal(fed[0], hidden)

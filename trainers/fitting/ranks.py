@@ -1,0 +1,128 @@
+"""The processes that share an update: one alone, or the ranks of `accelerate launch`, by DDP or FSDP2.
+
+Every process goes through the same steps on its share of each batch; what they must agree on passes through here.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from trainers.fitting.pairs import Pairs, length_batches
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from trainers.policies.policy import Policy
+
+Part = tuple[list[int], float]
+"""Rows of a micro-batch, and the weight of its mean loss in the gradient."""
+
+
+class Ranks:
+    """One process alone."""
+
+    index, count = 0, 1
+
+    def parts(self, pairs: Pairs, size: int | None) -> list[Part]:
+        """This process's micro-batches of a batch, at most `size` pairs each.
+
+        All processes have the same number, since each meets the others in every pass: one whose share is used up
+        repeats a pair at weight 0. Gradients are averaged over processes, so a weight is their number.
+        """
+        own = list(range(self.index, len(pairs), self.count))
+        most = -(-len(pairs) // self.count)
+        cut = length_batches(pairs.select(own), size or most)
+        parts: list[Part] = [([own[i] for i in rows], float(self.count)) for rows in cut]
+        return parts + [([0], 0.0)] * (-(-most // (size or most)) - len(parts))
+
+    def prepare(self, policy: Policy, rule: torch.optim.Optimizer) -> None:
+        """Share the policy's weights or gradients among the processes; the rule steps what this one then holds."""
+
+    def passing(self, last: bool) -> AbstractContextManager[Any]:
+        """Around a micro-batch: gradients of all but the last need not be exchanged."""
+        return nullcontext()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Of every process's values."""
+        return values
+
+    def agree(self, due: bool) -> bool:
+        """What the first process says."""
+        return due
+
+    def weights(self, policy: Policy) -> dict[str, Tensor] | None:
+        """All weights, whole, in the first process; None where the policy holds them so. Every process must call it."""
+        return None
+
+
+class AccelerateRanks(Ranks):
+    """A rank of `accelerate launch`.
+
+    Args:
+        cpu: whether the accelerate file says `use_cpu`. accelerate itself has FSDP2 on accelerators alone; here it runs
+            on a CPU too, over gloo.
+    """
+
+    def __init__(self, cpu: bool) -> None:
+        from datetime import timedelta
+
+        from accelerate import Accelerator, PartialState
+        from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
+
+        # Every rank reads the checkpoint itself: how its head works is tried out on the real weights.
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+        limit = InitProcessGroupKwargs(timeout=timedelta(minutes=10))
+        self.accelerator: Accelerator = Accelerator(cpu=cpu, kwargs_handlers=[limit])
+        if cpu and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+            self.accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+            PartialState().distributed_type = self.accelerator.state.distributed_type = DistributedType.FSDP
+        self.index, self.count = self.accelerator.process_index, self.accelerator.num_processes
+        self.module: torch.nn.Module | None = None
+
+    def prepare(self, policy: Any, rule: torch.optim.Optimizer) -> None:
+        policy.scorer.rows.decide()  # now: a trial in a later pass would meet no other process
+        policy.scorer, _ = self.accelerator.prepare(policy.scorer, rule)
+        self.module = policy.scorer
+
+    def passing(self, last: bool) -> AbstractContextManager[Any]:
+        # FSDP2 would keep whole gradients instead of its share.
+        return nullcontext() if last or self.accelerator.is_fsdp2 else self.accelerator.no_sync(self.module)
+
+    def sum(self, values: Tensor) -> Tensor:
+        return self.accelerator.reduce(values, "sum")
+
+    def agree(self, due: bool) -> bool:
+        said = torch.tensor(float(due and self.index == 0), device=self.accelerator.device)
+        return bool(self.sum(said) > 0)
+
+    def weights(self, policy: Any) -> dict[str, Tensor] | None:
+        if not self.accelerator.is_fsdp2:
+            return None
+        state, held = dict(policy.state()), dict[int, Tensor]()
+        for name, weight in policy.model.named_parameters(remove_duplicate=False):
+            if id(weight) not in held:  # a tied weight stays one tensor, as it is in the file
+                full = whole(weight.detach())
+                held[id(weight)] = full.cpu() if self.index == 0 else full.new_empty(0)
+            state[name] = held[id(weight)]
+        return state
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor of its own with all values, of which FSDP2 holds a share in each process. Every process must call it."""
+    full = getattr(value, "full_tensor", None)
+    return (value if full is None else full()).clone()
+
+
+def share(value: Tensor, like: Tensor) -> Tensor:
+    """What this process holds of a whole tensor that belongs to a weight."""
+    mesh = getattr(like, "device_mesh", None)
+    if mesh is None or value.shape != like.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value.to(like.device), mesh, like.placements)  # type: ignore[attr-defined]

@@ -1,0 +1,204 @@
+"""The stream schedule: fresh samples, comparisons and one gradient step, again and again.
+
+No algorithm is named here. One call is one iteration (a stage); optimiser, learning-rate schedule and generators
+travel in `StreamState` to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainers.algorithm import Algorithm, Phase, Player
+from trainers.fitting.fit import Report
+from trainers.fitting.optimise import Figures, Optimiser
+from trainers.fitting.pairs import Pairs, score
+from trainers.options import Sampling, Training
+from trainers.policies.policy import Policy, Response, Tokens
+
+Compare = Callable[[Sequence[int], Sequence[str], Sequence[str]], NDArray[np.float64]]
+"""(prompt numbers, first texts, second texts) -> P(first beats second), NaN where the judge failed."""
+
+
+@dataclass
+class StreamState:
+    """What a stream carries from one iteration to the next, besides the weights."""
+
+    optimiser: dict[str, Tensor] = field(default_factory=dict)
+    sampler: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class StreamResult:
+    """Figures of each step, what was asked of the judge, and the state to go on from."""
+
+    dynamics: list[Figures]
+    samples: int
+    failed: int
+    truncated: int
+    state: StreamState
+
+
+def stream(
+    policy: Policy,
+    frozen: Mapping[str, Policy],
+    prompts: Sequence[Tokens],
+    compare: Compare,
+    algorithm: Algorithm,
+    training: Training,
+    sampling: Sampling,
+    *,
+    label: str,
+    steps: int,
+    total_steps: int,
+    seed: int,
+    state: StreamState | None = None,
+    report: Report | None = None,
+) -> StreamResult:
+    """Train `policy` in place for `steps` optimiser steps on pairs it has just sampled.
+
+    A step draws `training.batch_size` prompts (passes over all of them, shuffled) and goes through the algorithm's
+    phases: two responses each from the player, one preference a pair, fresh responses of the opponents where rewards
+    are earned against some, the frozen policies' scores, one optimiser step. A failed comparison drops its pair from
+    the step and is counted.
+
+    Args:
+        frozen: the policies the loss is measured against, `reference` among them where the player is a mixture.
+        label: what a preference becomes: `soft` (kept), `sampled` (Bernoulli) or `argmax`; `none` asks for none.
+        total_steps: steps of all iterations together, for the learning-rate schedule.
+
+    Raises:
+        ValueError: every comparison of a step failed.
+        FloatingPointError: the loss is not finite.
+    """
+    optimiser = Optimiser(policy, training, total_steps, None if state is None else state.optimiser)
+    sampler = torch.Generator(device=next(iter(policy.parameters())).device).manual_seed(seed)
+    if state is not None:
+        assert state.sampler is not None
+        sampler.set_state(state.sampler)
+    table = _Table(
+        {**frozen, "policy": policy}, compare, algorithm, sampling, label, sampler, np.random.default_rng([seed, 1])
+    )
+    order = _passes(len(prompts), steps * training.batch_size, seed)
+    dynamics: list[Figures] = []
+    truncated = 0
+    for step in range(steps):
+        rows = order[step * training.batch_size : (step + 1) * training.batch_size]
+        for phase in algorithm.phases:
+            pairs, cut = table.pairs(phase, rows, [prompts[i] for i in rows]).truncated(training.max_length)
+            scores = {
+                name: score(frozen[name], pairs, training.micro_batch_size or training.batch_size)
+                for name in phase.frozen
+            }
+            learner, with_optimiser = policy, optimiser
+            if phase.writes != "policy":  # a look-ahead: a step of a copy, which later phases may play against
+                learner = policy.copy()
+                with_optimiser = Optimiser(learner, training, total_steps, optimiser.state())
+            figures = with_optimiser.step(learner, algorithm, pairs, scores)
+            table.slots[phase.writes] = learner
+            truncated += cut
+        dynamics.append(figures | table.described)
+        if report is not None:
+            report(step + 1, steps)
+    ahead = StreamState(optimiser.state(), sampler.get_state())
+    return StreamResult(dynamics, table.samples, table.failed, truncated, ahead)
+
+
+@dataclass
+class _Table:
+    """Where policies meet: samples of a step's players and opponents, compared, labelled and counted."""
+
+    slots: dict[str, Policy]
+    compare: Compare
+    algorithm: Algorithm
+    sampling: Sampling
+    label: str
+    sampler: torch.Generator
+    labeller: np.random.Generator
+    samples: int = 0
+    failed: int = 0
+    described: Figures = field(default_factory=dict)
+
+    def pairs(self, phase: Phase, rows: Sequence[int], prompts: Sequence[Tokens]) -> Pairs:
+        """A pair of the player's responses to each prompt, with its label and its rewards against each opponent.
+
+        Raises:
+            ValueError: a comparison failed for every prompt.
+        """
+        temperature = self.algorithm.temperature or self.sampling.temperature
+        drawn = self._sample(self.algorithm.player.value, prompts, temperature)
+        self.described = _describe(drawn)
+        first, second = [r[0] for r in drawn], [r[1] for r in drawn]
+        preference = np.ones(len(rows))
+        if self.label != "none":
+            preference = _label(self.compare(rows, _texts(first), _texts(second)), self.label, self.labeller)
+        rewards = {name: self._rewards(name, rows, prompts, first, second) for name in phase.opponents}
+        pairs = Pairs(list(prompts), [r.tokens for r in first], [r.tokens for r in second], preference, rewards)
+        answered = np.logical_and.reduce([~np.isnan(preference), *(~np.isnan(r).any(1) for r in rewards.values())])
+        if not answered.any():
+            raise ValueError(f"all {len(rows)} comparisons of a step failed; look at the judge's failures")
+        self.failed += int((~answered).sum())
+        return pairs.select(np.flatnonzero(answered).tolist())
+
+    def _rewards(
+        self,
+        opponent: str,
+        rows: Sequence[int],
+        prompts: Sequence[Tokens],
+        first: Sequence[Response],
+        second: Sequence[Response],
+    ) -> NDArray[np.float64]:
+        """What each response of a pair earns against a fresh response of the opponent, [pairs, 2]."""
+        met = self._sample(opponent, prompts, self.sampling.temperature)
+        won = [
+            self.compare(rows, _texts(own), _texts([r[side] for r in met])) for side, own in enumerate((first, second))
+        ]
+        rewards = self.algorithm.reward(torch.from_numpy(np.stack(won, -1))).numpy()
+        if np.isinf(rewards).any():
+            raise ValueError(
+                f"{self.algorithm.name}: the judge is certain (0 or 1) of a comparison, which has no finite reward; "
+                "set the trainer's reward_limit, or take a judge whose preferences lie inside (0, 1)"
+            )
+        return rewards
+
+    def _sample(self, law: str, prompts: Sequence[Tokens], temperature: float) -> list[list[Response]]:
+        """Two responses a prompt from a slot, or from the mixture of policy and reference."""
+        options = self.sampling.model_copy(update={"temperature": temperature})
+        self.samples += 2 * len(prompts)
+        if law != Player.MIXTURE:
+            return self.slots[law].sample(prompts, 2, options, self.sampler)
+        mix = (self.slots["reference"], self.algorithm.mixture)  # type: ignore[attr-defined]
+        return self.slots["policy"].sample(prompts, 2, options, self.sampler, mix=mix)
+
+
+def _label(preference: NDArray[np.float64], label: str, generator: np.random.Generator) -> NDArray[np.float64]:
+    """P(first beats second) as the label asks; a hard label is 1 or 0."""
+    if label == "soft":
+        return preference
+    threshold = generator.random(len(preference)) if label == "sampled" else np.full(len(preference), 0.5)
+    return np.where(np.isnan(preference), np.nan, preference >= threshold)
+
+
+def _texts(responses: Sequence[Response]) -> list[str]:
+    return [response.text for response in responses]
+
+
+def _passes(count: int, draws: int, seed: int) -> list[int]:
+    """Row numbers 0..count-1 in shuffled passes, as many as `draws`."""
+    generator = np.random.default_rng([seed, 2])
+    passes = [generator.permutation(count) for _ in range(-(-draws // count))]
+    return [int(i) for i in np.concatenate(passes)[:draws]]
+
+
+def _describe(responses: Sequence[Sequence[Response]]) -> Figures:
+    """Mean response length (tokens) and share that ended by themselves."""
+    flat = [r for row in responses for r in row]
+    return {
+        "response_length": float(np.mean([len(r.tokens) for r in flat])),
+        "finished": float(np.mean([r.finished for r in flat])),
+    }
