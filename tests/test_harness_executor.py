@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 from conftest import Ended, InlineExecutor, Workspace, install
-from harness.executors import local
 
 from harness import registry
+from harness.run import local
 from harness.run.local import LocalExecutor, _Worker, default_jobs
 from harness.stage import Stage, machine
 from harness.store.artifacts import Store
