@@ -1,83 +1,207 @@
-"""A stage: one distinct computation, named by the hash of everything that determines its result."""
+"""A stage: one distinct computation, named by the hash of everything that determines its result.
+
+A kind of stage is a frozen dataclass of its options and inputs with the function that computes it; each lives in a file
+of its own below `harness.stages`. The key and the seed are made from the fields:
+
+- a stage, or what holds one, is an input and enters by its key;
+- a component (an algorithm, a judge, a board) enters by name, options, contents of files and code;
+- any other field is an option, left out where it is at its first default, so that a later release with a new option
+  computes nothing anew;
+- a field made with `fact` enters nothing.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-import os
-import shutil
-import subprocess
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-VERSIONS = {
-    "pocket": 2,
-    "votes": 3,
-    "judge": 4,
-    "sets": 2,
-    "prompts": 1,
-    "questions": 1,
-    "sample": 3,
-    "pair": 2,
-    "score": 2,
-    "fit": 3,
-    "stream": 4,
-    "answer": 4,
-    "grade": 5,
-    "benchmark": 1,
-    "compare": 2,
-    "play": 1,
-    "gap": 3,
-}
-"""Raised when a stage's code changes what it computes, so that old artifacts are not taken for new ones."""
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from harness.stages.context import Context
+
+Facts = dict[str, Any]
+"""What a stage tells of its run, for the manifest; under `work` (samples, queries, steps) what a score cost."""
+
+
+def fact(default: Any = dataclasses.MISSING) -> Any:
+    """A field that a computation needs and that does not determine its result."""
+    return field(default=default, metadata={"in_key": False})
+
+
+def not_in_seed(default: Any = dataclasses.MISSING) -> Any:
+    """A field of the key that leaves the draws as they are: which part of the questions, where a file's content is."""
+    return field(default=default, metadata={"in_seed": False})
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What to compute, from which artifacts, with which options.
+class Resources:
+    """What a stage holds while it runs.
 
     Attributes:
-        kind: a key of `VERSIONS`.
-        options: everything that determines the result besides the inputs; plain JSON.
-        inputs: name -> stage whose artifact is read.
-        where: facts the computation needs that do not determine its result (paths of files whose content is in
-            `options` as a fingerprint).
+        gpus: devices; 0 where it computes on the processor alone.
+        memory: bytes, 0 where nobody knows.
+    """
+
+    gpus: int = 0
+    memory: int = 0
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A stage's result by name alone, as another process reads it."""
+
+    kind: str
+    key: str
+    seed_identity: str = ""
+
+    def alone(self) -> Artifact:
+        """Itself."""
+        return self
+
+
+class Part(ABC):
+    """A field's value that is more than plain data: it knows how it enters a key and which stages it rests on."""
+
+    @abstractmethod
+    def described(self, *, code: bool) -> Any:
+        """What determines the result, as JSON; without `code` what determines the draws. None leaves it out."""
+
+    @abstractmethod
+    def sources(self) -> Mapping[str, Stage | Artifact]:
+        """The stages whose artifacts it needs, by the end of the input's name ("" for the field's own name)."""
+
+    @abstractmethod
+    def alone(self) -> Self:
+        """The same with stages by name alone, to send to another process."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stage(ABC):
+    """One computation of a sweep.
+
+    Attributes:
         title: what a person reads while it runs.
     """
 
-    kind: str
-    options: Mapping[str, Any]
-    inputs: Mapping[str, Stage] = field(default_factory=dict)
-    where: Mapping[str, Any] = field(default_factory=dict)
-    title: str = ""
+    title: str = fact("")
+
+    kind: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Raised when shared machinery (loops, sampler, statistics) changes what the stage computes."""
+    memory_advice: ClassVar[str] = "lower the batch_size of the judge or of what else it opens, or --jobs"
+    """What a user can do where it needs more memory than there is."""
+    resources: ClassVar[Resources] = Resources()
+
+    def __post_init__(self) -> None:
+        _ = self.key, self.seed_identity  # now, from the inputs' own: a chain of iterations is too deep to recurse into
+
+    @abstractmethod
+    def run(self, context: Context) -> Facts:
+        """Compute the artifact into `context.out`.
+
+        Raises:
+            ValueError: the inputs cannot be computed with; the message says why and what to change.
+        """
+
+    @cached_property
+    def inputs(self) -> Mapping[str, Stage | Artifact]:
+        """The stages whose artifacts it reads, by name."""
+        return {
+            f"{name}.{end}" if end else name: source
+            for name, value in self._values()
+            for end, source in _sources(value).items()
+        }
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What the key is the hash of: kind, version, options, and the inputs' keys."""
+        return {
+            "kind": self.kind,
+            "version": self.version,
+            "options": self._options(code=True),
+            "inputs": {name: source.key for name, source in self.inputs.items()},
+        }
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 (hex, 40 digits) of kind, version, options, inputs' keys and the machine."""
-        described = {
-            "kind": self.kind,
-            "version": VERSIONS[self.kind],
-            "options": self.options,
-            "inputs": {name: stage.key for name, stage in self.inputs.items()},
-            "machine": machine(),
-        }
-        return hashlib.sha256(canonical(described).encode()).hexdigest()[:40]
+        """SHA-256 (hex, 40 digits) of the identity."""
+        return digest(self.identity)[:40]
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickled with its key, and its inputs by theirs alone: whole chains of iterations are too deep to pickle."""
-        return {**self.__dict__, "key": self.key, "inputs": {name: s._alone() for name, s in self.inputs.items()}}
-
-    def _alone(self) -> Stage:
-        named = Stage(self.kind, {})
-        named.__dict__["key"] = self.key
-        return named
+    @cached_property
+    def seed_identity(self) -> str:
+        """SHA-256 (hex) of kind, options and the inputs' seed identities: no code and no version, so that a mended
+        loss is compared with the old one on the same draws.
+        """
+        sources = {name: source.seed_identity for name, source in self.inputs.items()}
+        return digest([self.kind, self._options(code=False), sources])
 
     @property
     def seed(self) -> int:
-        """The seed of the stage's own generators, from its key."""
-        return int(self.key[:15], 16)
+        """The seed of the stage's own generators."""
+        return int(self.seed_identity[:15], 16)
+
+    def alone(self) -> Artifact:
+        """Its artifact by name."""
+        return Artifact(self.kind, self.key, self.seed_identity)
+
+    def parts(self) -> list[Part]:
+        """The policies and components that it uses."""
+        return [value for _, value in self._values() if isinstance(value, Part)]
+
+    def _values(self) -> Iterator[tuple[str, Any]]:
+        for f in dataclasses.fields(self):
+            if f.metadata.get("in_key", True):
+                yield f.name, getattr(self, f.name)
+
+    def _options(self, *, code: bool) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            counts = f.metadata.get("in_key", True) and (code or f.metadata.get("in_seed", True))
+            if counts and not _is_first_default(f, value) and (described := _described(value, code=code)) is not None:
+                found[f.name] = described
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled with its identities, and what it reads by name alone: chains of iterations are too deep to pickle."""
+        named = {f.name: _alone(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        known = {"key": self.key, "seed_identity": self.seed_identity, "identity": self.identity}
+        return named | known | {"inputs": {name: source.alone() for name, source in self.inputs.items()}}
+
+
+def changed_options(options: Any) -> dict[str, Any]:
+    """The fields of a group of options (pydantic's or a dataclass's) that differ from their first defaults, as JSON.
+
+    A field whose default changed in a later release keeps the first one as `first_default` in its metadata; one that
+    changes no law is marked with `in_key: False` there.
+    """
+    return {
+        name: _described(value, code=True)
+        for name, first_default, metadata in _option_fields(type(options))  # type: ignore[arg-type]
+        if metadata.get("in_key", True) and (value := getattr(options, name)) != first_default
+    }
+
+
+@cache
+def _option_fields(kind: Hashable) -> list[tuple[str, Any, Mapping[str, Any]]]:
+    """Name, first default and metadata of each field."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        known: Any = [(n, f.default, f.json_schema_extra or {}) for n, f in kind.model_fields.items()]
+    else:
+        known = [(f.name, f.default, f.metadata) for f in dataclasses.fields(kind) if f.init]  # type: ignore[arg-type]
+    return [(name, metadata.get("first_default", default), metadata) for name, default, metadata in known]
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of a value's canonical JSON."""
+    return hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def canonical(value: Any) -> str:
@@ -85,29 +209,57 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-@cache
-def machine() -> dict[str, Any]:
-    """Kind of device and threads a stage: the same inputs give the same bytes only where these are the same.
-
-    On a CPU an operation has one thread, or what `OMP_NUM_THREADS` says; other stages use the other cores, so that a
-    stage's own arithmetic does not depend on how many run at once. A model judge's verdicts can, in their last bits:
-    it is asked in batches for what the store does not hold yet, padding follows the batch, and stages that share a
-    judge ask in an order that time decides. A verdict once stored is every later stage's.
-    """
-    device = _device()
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return {"device": device, "threads": int(given) if given.isdecimal() else 1 if device == "cpu" else cores()}
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+def in_order(stages: Iterable[Stage]) -> list[Stage]:
+    """These stages and all they read, once each, every stage after what it reads."""
+    ordered: dict[str, Stage] = {}
+    for stage in stages:
+        pending = [stage]
+        while pending:
+            top = pending[-1]
+            missing = [s for s in top.inputs.values() if isinstance(s, Stage) and s.key not in ordered]
+            if top.key in ordered or not missing:
+                ordered.setdefault(top.key, top)
+                pending.pop()
+            else:
+                pending.extend(reversed(missing))
+    return list(ordered.values())
 
 
-def _device() -> str:
-    """The first visible GPU's name, or `cpu`; asked of the driver, so that planning does not load torch."""
-    if shutil.which("nvidia-smi") is None or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-        return "cpu"
-    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    found = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip().splitlines()
-    return found[0] if found else "cpu"
+def _is_first_default(f: dataclasses.Field[Any], value: Any) -> bool:
+    return bool(f.default is not dataclasses.MISSING and value == f.metadata.get("first_default", f.default))
+
+
+def _described(value: Any, *, code: bool) -> Any:
+    if isinstance(value, Part):
+        return value.described(code=code)
+    if isinstance(value, Stage | Artifact):
+        return None
+    if isinstance(value, BaseModel) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        return changed_options(value)
+    if isinstance(value, Mapping):
+        return {str(k): d for k, v in value.items() if (d := _described(v, code=code)) is not None} or None
+    if isinstance(value, list | tuple):
+        return [_described(item, code=code) for item in value]
+    return value
+
+
+def _sources(value: Any) -> Mapping[str, Stage | Artifact]:
+    if isinstance(value, Stage | Artifact):
+        return {"": value}
+    if isinstance(value, Part):
+        return value.sources()
+    if isinstance(value, Mapping):
+        return {
+            f"{name}.{end}" if end else str(name): source
+            for name, item in value.items()
+            for end, source in _sources(item).items()
+        }
+    return {}
+
+
+def _alone(value: Any) -> Any:
+    if isinstance(value, Stage | Artifact | Part):
+        return value.alone()
+    if isinstance(value, Mapping):
+        return {name: _alone(item) for name, item in value.items()}
+    return value

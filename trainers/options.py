@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from trainers.engines.engine import EngineName
 
 Positive = Annotated[int, Field(ge=1, strict=True)]
+NO_RESULT = Field(json_schema_extra={"in_key": False})
+"""Marks an option that changes speed, memory or rounding and no law: it is no part of what names a result."""
 
 
 class Options(BaseModel):
@@ -37,7 +39,7 @@ class Sampling(Options):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_tokens: Positive = 64
     engine: EngineName = "transformers"
-    batch_size: Positive = 1024
+    batch_size: Annotated[Positive, NO_RESULT] = 1024
 
 
 def is_openai(url: str) -> bool:
@@ -135,11 +137,11 @@ class Training(Options):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
     epochs: Positive = 1
     batch_size: Positive = 128
-    micro_batch_size: Positive | None = None
+    micro_batch_size: Annotated[Positive | None, NO_RESULT] = None
     max_length: Annotated[int, Field(ge=2, strict=True)] = 2048
     precision: Literal["bf16", "fp32"] = "bf16"
     steps_per_iteration: Positive | None = None
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, NO_RESULT] = False
     lora: LoRA | None = None
-    accelerate: str | None = None
+    accelerate: Annotated[str | None, NO_RESULT] = None

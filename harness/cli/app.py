@@ -157,10 +157,11 @@ def plan(config: ConfigPath, set: Overrides = None, store: StoreOption = None, j
 def _notes(planned: Plan) -> list[str]:
     """What a user may not expect: a file of prompts from which a cell draws more than there are."""
     from harness.prompts import read_prompts
+    from harness.stages.sample import Sample
 
     config = planned.config
     drawn = config.iterations * config.prompts_per_iteration
-    draws = any(stage.kind == "sample" for stage in planned.stages)
+    draws = any(isinstance(stage, Sample) for stage in planned.stages)
     if config.prompts in (None, "pocket") or not draws:
         return []
     there = sum(record.split == "train" for record in read_prompts(config.prompts, seed=0))

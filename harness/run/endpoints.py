@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from harness.stage import Stage
+from harness.specs import Checkpoint, ComponentSpec
+from harness.stage import Part, Stage
 from trainers.options import is_openai
 
 OPENAI = "https://api.openai.com/v1"
@@ -33,8 +34,17 @@ def check_endpoints(stages: Iterable[Stage], warn: Callable[[str], None]) -> Non
     Raises:
         ValueError: the key is refused, or there is no such model or no chat at the URL.
     """
-    for asked in dict.fromkeys(each for stage in stages for each in _endpoints(stage.where)):
+    for asked in dict.fromkeys(
+        each for stage in stages for part in stage.parts() for each in _endpoints(_config(part))
+    ):
         _ask(asked, warn)
+
+
+def _config(part: Part) -> Any:
+    """A policy or component as a config writes it."""
+    if isinstance(part, Checkpoint):
+        return part.location
+    return {"name": part.name, "options": dict(part.options)} if isinstance(part, ComponentSpec) else None
 
 
 def _endpoints(value: Any) -> Iterator[_Asked]:

@@ -19,7 +19,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.stage import Stage, cores, machine
+from harness.run.devices import cores, machine
+from harness.stage import Stage
 from harness.store.artifacts import Store
 
 
@@ -176,7 +177,8 @@ def _serve(pipe: Connection, store_root: str) -> None:
     os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     import torch
 
-    from harness.stages import ModelCache, run_stage
+    from harness.stages.context import ModelCache
+    from harness.stages.running import run_stage
 
     torch.set_num_threads(machine()["threads"])
     store, models = Store(Path(store_root)), ModelCache()

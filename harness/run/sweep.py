@@ -15,10 +15,12 @@ from rich.console import Console
 
 from harness.config.schema import Config
 from harness.planning.plan import Plan, make_plan
+from harness.run.devices import machine
 from harness.run.endpoints import check_endpoints
 from harness.run.local import LocalExecutor
 from harness.run.progress import ProgressListener
-from harness.stage import Stage, machine
+from harness.stage import Stage
+from harness.stages.prompts import Prompts
 from harness.store.artifacts import Store
 from harness.tables.comparisons import comparison_stages
 from harness.tables.tables import cell_states, trained_losses, write_tables
@@ -103,7 +105,7 @@ def _finish(plan: Plan, store: Store, out: Path, command: str) -> Path:
 
 
 def _prompt_facts(checks: list[Stage], store: Store) -> dict[str, Any]:
-    manifests = [store.manifest(stage) for stage in checks if stage.kind == "prompts"]
+    manifests = [store.manifest(stage) for stage in checks if isinstance(stage, Prompts)]
     return {
         "prompts_sample": [m["first"] for m in manifests],
         "warnings": [w for m in manifests for w in m["warnings"]],

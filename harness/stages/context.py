@@ -1,23 +1,21 @@
-"""What a stage function is given: its stage, the store, and the things its config names."""
+"""What a stage is given when it runs: the store, its folder, and the things its fields name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.registry import make
-from harness.stage import Stage
+from harness.specs import Checkpoint, ComponentSpec
+from harness.stage import Artifact, Stage
 from harness.store.artifacts import Store
 from harness.store.cached_judge import RememberingJudge
 
 if TYPE_CHECKING:
-    from trainers.algorithm import Algorithm
-    from trainers.options import Endpoint
     from trainers.policies.causal_lm import CausalLM
 
-Facts = dict[str, Any]
 Report = Callable[[int, int], None]
 
 
@@ -28,7 +26,7 @@ class ModelCache:
     models: dict[str, CausalLM] = field(default_factory=dict)
 
     def get(self, path: str, precision: str) -> CausalLM:
-        """A policy, loaded unless it is in memory; of three the one not used for longest is dropped."""
+        """A policy, loaded unless it is in memory; evicts the least recently used of two."""
         from trainers.policies.causal_lm import CausalLM
 
         key = f"{path} {precision}"
@@ -41,7 +39,12 @@ class ModelCache:
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage function is given."""
+    """What a stage is given besides its fields.
+
+    Attributes:
+        out: the folder to fill.
+        report: called with (done, in all) while it goes on.
+    """
 
     stage: Stage
     store: Store
@@ -50,51 +53,36 @@ class Context:
     models: ModelCache
 
     @property
-    def options(self) -> Mapping[str, Any]:
-        """What the stage computes from besides its inputs; part of its key."""
-        return self.stage.options
-
-    @property
     def unfinished(self) -> Path:
         """A folder for what a later run of the stage goes on from; it goes once the artifact is in the store."""
         return self.store.unfinished(self.stage)
 
-    def input(self, name: str) -> Path:
-        """The folder of an input artifact."""
-        return self.store.path(self.stage.inputs[name])
+    def read(self, source: Stage | Artifact) -> Path:
+        """The folder of an input's artifact."""
+        return self.store.path(source)
 
-    def policy_path(self, name: str) -> str:
-        """A checkpoint: an input artifact's, or a path or hub id given from outside."""
-        return str(self.input(name) / "model") if name in self.stage.inputs else str(self.stage.where[name])
+    def policy_path(self, policy: Checkpoint) -> str:
+        """A checkpoint's folder, or the hub id that was given."""
+        return str(policy.location) if policy.stage is None else str(self.read(policy.stage) / "model")
 
-    def policy(self, name: str) -> CausalLM:
-        """A frozen policy in the precision of the stage; see `policy_path`."""
-        return self.models.get(self.policy_path(name), self.options["precision"])
+    def policy(self, policy: Checkpoint, precision: str) -> CausalLM:
+        """A frozen policy, ready to sample and score."""
+        return self.models.get(self.policy_path(policy), precision)
 
-    def endpoint(self, name: str) -> Endpoint | None:
-        """The policy where it is one behind an endpoint."""
-        from trainers.options import Endpoint
+    def judge(self, spec: ComponentSpec) -> RememberingJudge:
+        """The judge, with the verdicts that the store holds; one that a world trains has its model in an artifact."""
+        options = dict(spec.options)
+        if spec.source is not None:
+            options["model"] = str(self.read(spec.source) / "model")
+        return RememberingJudge(make("judges", spec.name, options), self.store.verdicts)
 
-        given = self.stage.where.get(name)
-        return Endpoint.model_validate(given) if isinstance(given, dict) else None
+    def board(self, spec: ComponentSpec) -> Any:
+        """The leaderboard; one that a world brings questions for has them in an artifact."""
+        options = dict(spec.options)
+        if spec.source is not None:
+            options["data"] = str(self.read(spec.source) / spec.name)
+        return make("leaderboards", spec.name, options)
 
-    def judge(self) -> RememberingJudge:
-        """The stage's judge; one that a world trains has its model in an input artifact."""
-        chosen = self.stage.where["judge"]
-        options = dict(chosen["options"])
-        if "judge" in self.stage.inputs:
-            options["model"] = str(self.input("judge") / "model")
-        return RememberingJudge(make("judges", chosen["name"], options), self.store.verdicts)
-
-    def board(self) -> Any:
-        """The stage's leaderboard; one that a world brings questions for has them in an input artifact."""
-        chosen = self.stage.where["leaderboard"]
-        options = dict(chosen["options"])
-        if "sets" in self.stage.inputs:
-            options["data"] = str(self.input("sets") / chosen["name"])
-        return make("leaderboards", chosen["name"], options)
-
-    def algorithm(self) -> Algorithm:
-        """The stage's algorithm with its options."""
-        chosen = self.options["algorithm"]
-        return make("trainers", chosen["name"], chosen["options"])
+    def algorithm(self, spec: ComponentSpec) -> Any:
+        """The algorithm with its options."""
+        return make("trainers", spec.name, spec.options)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.stage import Stage, canonical
+from harness.stage import Artifact, Stage, canonical
 from judges.judge import Question
 from judges.verdicts import Answer
 
@@ -64,7 +64,7 @@ class Store:
         """Where artifacts are written that are not whole yet."""
         return self.root / "tmp"
 
-    def path(self, stage: Stage) -> Path:
+    def path(self, stage: Stage | Artifact) -> Path:
         """Where the stage's artifact is or will be."""
         return self.root / stage.kind / stage.key[:2] / stage.key
 
@@ -100,8 +100,7 @@ class Store:
             manifest = {
                 "kind": stage.kind,
                 "key": stage.key,
-                "options": stage.options,
-                "inputs": {name: source.key for name, source in stage.inputs.items()},
+                "identity": stage.identity,
                 **facts,
                 "files": {str(f.relative_to(folder)): file_hash(f) for f in sorted(folder.rglob("*")) if f.is_file()},
             }

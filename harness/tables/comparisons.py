@@ -12,14 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.matrix import CONTROL
-from harness.planning.plan import CellPlan, Grade, Plan
+from harness.planning.plan import Plan
+from harness.planning.records import CellPlan, Graded
 from harness.stage import Stage
+from harness.stages.benchmark import Benchmark
+from harness.stages.compare import Compare, ComparedCell
+from harness.stages.grade import Grade
 
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Graded:
+class PolicyValues:
     """One policy's value on every prompt (NaN where it failed), and where it came from."""
 
     cell: str
@@ -34,32 +38,30 @@ class Graded:
         return self.cell if self.seed is None else self.cell.rpartition("~")[0]
 
 
-def comparison_stages(plan: Plan, has: Callable[[Stage], bool]) -> list[Stage]:
+def comparison_stages(plan: Plan, has: Callable[[Stage], bool]) -> list[Compare]:
     """A stage for each leaderboard and grader over the last grades of the cells that have one."""
-    grades: dict[tuple[str, str], list[tuple[CellPlan, Grade]]] = defaultdict(list)
+    grades: dict[tuple[str, str], list[tuple[CellPlan, Graded]]] = defaultdict(list)
     for cell in plan.cells:
         last = max((g.iteration for g in cell.grades), default=0)
-        for grade in cell.grades:
-            if grade.iteration == last and grade.stage.kind in ("grade", "benchmark") and has(grade.stage):
-                grades[grade.leaderboard, grade.grader].append((cell, grade))
-    return [_stage(*key, found) for key, found in grades.items() if len(found) > 1]
+        for graded in cell.grades:
+            if graded.iteration == last and isinstance(graded.stage, Grade | Benchmark) and has(graded.stage):
+                grades[graded.leaderboard, graded.grader].append((cell, graded))
+    return [_stage(*key, rows) for key, rows in grades.items() if len(rows) > 1]
 
 
-def _stage(leaderboard: str, grader: str, grades: Sequence[tuple[CellPlan, Grade]]) -> Stage:
-    named = [cell.cell for cell, _ in grades]
-    cells = [
-        {"cell": c.id, "group": f"{c.policy_label}~{c.judge_label}", "trainer": c.trainer.name, "seed": c.seed}
-        for c in named
-    ]
+def _stage(leaderboard: str, grader: str, grades: Sequence[tuple[CellPlan, Graded]]) -> Compare:
+    cells = [cell.cell for cell, _ in grades]
     graded = grades[0][1].stage
-    options = {"leaderboard": graded.options["leaderboard"], "cells": cells}
-    inputs = {c.id: grade.stage for c, (_, grade) in zip(named, grades, strict=True)}
-    inputs |= {name: source for name, source in graded.inputs.items() if name == "sets"}
-    by = f" graded by {grader}" if grader else ""
-    return Stage("compare", options, inputs, graded.where, f"{leaderboard}: comparisons{by}")
+    assert isinstance(graded, Grade | Benchmark)
+    return Compare(
+        board=graded.board,
+        cells=tuple(ComparedCell(c.id, f"{c.policy_label}~{c.judge_label}", c.trainer.name, c.seed) for c in cells),
+        grades={c.id: row.stage for c, (_, row) in zip(cells, grades, strict=True)},
+        title=f"{leaderboard}: comparisons" + (f" graded by {grader}" if grader else ""),
+    )
 
 
-def compare_all(graded: Sequence[Graded], seed: int) -> list[dict[str, Any]]:
+def compare_all(graded: Sequence[PolicyValues], seed: int) -> list[dict[str, Any]]:
     """Every comparison of one metric under one grader, with Holm-adjusted p-values within each kind of claim.
 
     `checkpoint`: each policy against its control, and each two trained under the same judge with the same seed.
@@ -90,7 +92,7 @@ def compare_all(graded: Sequence[Graded], seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _rivals(graded: Sequence[Graded]) -> Iterator[tuple[Graded, Graded]]:
+def _rivals(graded: Sequence[PolicyValues]) -> Iterator[tuple[PolicyValues, PolicyValues]]:
     controls = [g for g in graded if g.trainer == CONTROL]
     trained = [g for g in graded if g.trainer != CONTROL]
     for control, policy in itertools.product(controls, trained):
@@ -101,7 +103,7 @@ def _rivals(graded: Sequence[Graded]) -> Iterator[tuple[Graded, Graded]]:
             yield a, b
 
 
-def _over_seeds(graded: Sequence[Graded]) -> Iterator[tuple[str, str, Values, Values]]:
+def _over_seeds(graded: Sequence[PolicyValues]) -> Iterator[tuple[str, str, Values, Values]]:
     """(a, b, [seeds, prompts] of a, the same or [prompts] of b) for every pair of algorithms with common seeds."""
     by_algorithm: dict[tuple[str, str], dict[int, Values]] = defaultdict(dict)
     for g in graded:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.planning.plan import Plan
+from harness.stages.judge import TrainJudge
 from harness.store.artifacts import Store
 from leaderboards.leaderboard import Metric
 from leaderboards.statistics.estimates import Estimate, compare_checkpoints, holm, prompt_bootstrap
@@ -41,8 +42,8 @@ def judge_rows(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
     adjusted (Holm) over the pairs of judges within a metric. A failed verdict is left out and lowers the coverage,
     which is of pairs.
     """
-    trained = [stage for stage in plan.stages if stage.kind == "judge" and store.has(stage)]
-    held = {str(stage.options["name"]): _read(store.path(stage) / "model" / "heldout.jsonl") for stage in trained}
+    trained = [stage for stage in plan.stages if isinstance(stage, TrainJudge) and store.has(stage)]
+    held = {stage.name: _read(store.path(stage) / "model" / "heldout.jsonl") for stage in trained}
     prompts = _prompts(held)
     for metric in METRICS:
         values = {name: _values(rows, metric) for name, rows in held.items()}

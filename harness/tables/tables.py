@@ -12,9 +12,16 @@ from typing import Any
 import pandas as pd
 
 from harness.matrix import CONTROL
-from harness.planning.plan import CellPlan, Grade, Plan
+from harness.planning.plan import Plan
+from harness.planning.records import CellPlan, Graded
 from harness.registry import load
 from harness.stage import Stage
+from harness.stages.benchmark import Benchmark
+from harness.stages.fit import Fit
+from harness.stages.grade import Grade
+from harness.stages.judge import TrainJudge
+from harness.stages.play import Play
+from harness.stages.stream import Stream
 from harness.store.artifacts import Store
 from harness.tables.alarms import alarms
 from harness.tables.comparisons import comparison_stages
@@ -115,7 +122,7 @@ def _work(cell: CellPlan, store: Store, iteration: int) -> dict[str, int]:
     total = dict.fromkeys(WORK, 0)
     for trained, stages in cell.training.items():
         for stage in stages:
-            if stage.kind == "play":
+            if isinstance(stage, Play):
                 total["steps"] += iteration
             elif trained <= iteration:
                 work = store.manifest(stage).get("work", {})
@@ -127,7 +134,7 @@ def _comparisons(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
     graders = {g.stage.key: (g.leaderboard, g.grader) for cell in plan.cells for g in cell.grades}
     for stage in comparison_stages(plan, store.has):
         if store.has(stage):
-            leaderboard, grader = graders[next(iter(stage.inputs.values())).key]
+            leaderboard, grader = graders[next(iter(stage.grades.values())).key]
             for row in json.loads((store.path(stage) / "comparisons.json").read_text(encoding="utf-8")):
                 yield {"leaderboard": leaderboard, "grader": grader, **row}
 
@@ -136,7 +143,7 @@ def _dynamics(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
     for cell in plan.cells:
         identity = _identity(plan, cell)
         for iteration, stages in cell.training.items():
-            fits = [stage for stage in stages if stage.kind in ("fit", "stream") and store.has(stage)]
+            fits = [stage for stage in stages if isinstance(stage, Fit | Stream) and store.has(stage)]
             for phase, stage in enumerate(fits, 1):
                 steps = pd.read_parquet(store.path(stage) / "dynamics.parquet")
                 for step, figures in enumerate(steps.to_dict("records"), 1):
@@ -178,7 +185,11 @@ def answer_figures(cell: CellPlan, store: Store) -> dict[int, dict[str, float]]:
     found: dict[int, dict[str, float]] = {}
     for (answered, iteration), stage in cell.answers.items():
         if answered == board and store.has(stage):
-            graded = [g.stage for g in cell.grades if g.stage.inputs.get("answers") is stage and store.has(g.stage)]
+            graded = [
+                g.stage
+                for g in cell.grades
+                if isinstance(g.stage, Grade) and g.stage.answers is stage and store.has(g.stage)
+            ]
             styles = [store.manifest(grade).get("figures", {}) for grade in graded]
             found[iteration] = dict(store.manifest(stage)["figures"]) | next((s for s in styles if s), {})
     return found
@@ -188,14 +199,14 @@ def _write_samples(plan: Plan, store: Store, folder: Path) -> None:
     """The last graded answers of every cell, with the untrained policy's and every grader's verdict."""
     folder.mkdir(exist_ok=True)
     for cell in plan.cells:
-        done = [g for g in cell.grades if g.stage.kind in ("grade", "benchmark") and store.has(g.stage)]
+        done = [g for g in cell.grades if isinstance(g.stage, Grade | Benchmark) and store.has(g.stage)]
         last = max((g.iteration for g in done), default=0)
         frames = [_graded(cell, g, store) for g in done if g.iteration == last]
         if frames:
             pd.concat(frames).to_parquet(folder / f"{cell.cell.id}.parquet", index=False)
 
 
-def _graded(cell: CellPlan, grade: Grade, store: Store) -> pd.DataFrame:
+def _graded(cell: CellPlan, grade: Graded, store: Store) -> pd.DataFrame:
     verdicts = pd.read_parquet(store.path(grade.stage) / "verdicts.parquet").rename(columns={"id": "prompt_id"})
     return verdicts.assign(
         cell=cell.cell.id, iteration=grade.iteration, grader=grade.grader, leaderboard=grade.leaderboard
@@ -205,7 +216,7 @@ def _graded(cell: CellPlan, grade: Grade, store: Store) -> pd.DataFrame:
 def _metrics(plan: Plan) -> dict[str, Any]:
     boards = [load("leaderboards", entry.name) for entry in plan.config.leaderboards]
     metrics = {board.name: board.metrics for board in boards}
-    if any(stage.kind == "judge" for stage in plan.stages):
+    if any(isinstance(stage, TrainJudge) for stage in plan.stages):
         metrics["judges"] = METRICS
     return {f"{of}/{name}": dataclasses.asdict(m) for of, known in metrics.items() for name, m in known.items()}
 

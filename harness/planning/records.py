@@ -1,0 +1,49 @@
+"""What a plan knows of a cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from harness.matrix import Cell
+from harness.stage import Stage, in_order
+from harness.stages.answer import Answer
+from harness.stages.benchmark import Benchmark
+from harness.stages.gap import Gap
+from harness.stages.grade import Grade
+from trainers.algorithm import Algorithm
+
+
+@dataclass(frozen=True)
+class Graded:
+    """One graded result of a cell: the stage whose `scores.json` it is."""
+
+    stage: Grade | Benchmark | Gap
+    leaderboard: str
+    grader: str
+    iteration: int
+
+
+@dataclass
+class CellPlan:
+    """A cell's stages in order. `training[t]` are those that iteration t adds; a score's cost is their work.
+
+    `answers` are by leaderboard and iteration.
+    """
+
+    cell: Cell
+    algorithm: Algorithm | None
+    training: dict[int, list[Stage]] = field(default_factory=dict)
+    answers: dict[tuple[str, int], Answer] = field(default_factory=dict)
+    grades: list[Graded] = field(default_factory=list)
+
+    @property
+    def wanted(self) -> list[Stage]:
+        """The stages that it names itself; what these read is not among them."""
+        training = [stage for stages in self.training.values() for stage in stages]
+        return [*training, *self.answers.values(), *(graded.stage for graded in self.grades)]
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """All stages, each after what it reads."""
+        return in_order(self.wanted)

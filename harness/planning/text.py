@@ -1,0 +1,332 @@
+"""Cells of a language model: train by either schedule, answer every leaderboard after every iteration, grade."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+from harness.components import algorithm_spec, base_policy, judge_spec, judge_specs
+from harness.config.schema import Config
+from harness.matrix import CONTROL, Cell, replies, variants
+from harness.planning.boards import checked_algorithm, checked_boards
+from harness.planning.inputs import accelerate_contents, check_stream, prompts_contents, prompts_source
+from harness.planning.records import CellPlan, Graded
+from harness.registry import load
+from harness.specs import Checkpoint, ComponentSpec
+from harness.stage import Stage
+from harness.stages.answer import Answer
+from harness.stages.benchmark import Benchmark
+from harness.stages.fit import Fit
+from harness.stages.grade import Grade
+from harness.stages.pair import Pair
+from harness.stages.prompts import IterationPrompts, Prompts
+from harness.stages.questions import Questions
+from harness.stages.sample import Sample
+from harness.stages.score import Score
+from harness.stages.stream import Stream
+from trainers.algorithm import Algorithm, Pairing, Player, Schedule
+from trainers.engines.selection import check_engine
+from trainers.options import Endpoint, Sampling, Training
+
+Roles = dict[str, Checkpoint]
+"""The policies of a cell by the name that phases give them: policy, auxiliary, reference, previous."""
+
+
+class TextPlanner:
+    """Plans the cells of one language model.
+
+    Args:
+        cells: those to be planned, whose judges are checked.
+
+    Raises:
+        ValueError: anything in the config that cannot work.
+    """
+
+    def __init__(self, config: Config, policy: str | Endpoint, cells: Sequence[Cell]) -> None:
+        self.config, self.policy = config, policy
+        self.base = base_policy(policy)
+        self.boards = checked_boards(config, policy)
+        judges = [v for entry in config.matrix.judge for v in variants(entry)]
+        graders = judges if config.graders is None else [v for entry in config.graders for v in variants(entry)]
+        trained_by = [cell.judge for cell in cells if cell.judge is not None]
+        self.judges = judge_specs([*judges, *graders, *trained_by], policy)
+        self.graders = [self.judges[v.label] for v in graders]
+        behind_endpoint = isinstance(policy, Endpoint)
+        self.precision = None if behind_endpoint else config.training.precision
+        # The engine makes no difference to a policy behind an endpoint, and names none of its artifacts.
+        self.sampling = config.sampling.model_copy(update={"engine": "transformers"} if behind_endpoint else {})
+        self.accelerate = accelerate_contents(config)
+        self.prompts = self._prompts()
+
+    def _prompts(self) -> Prompts:
+        source = prompts_source(self.config, self.policy)
+        return Prompts(
+            policy=self.base,
+            contents=prompts_contents(source),
+            max_tokens=self.sampling.max_tokens,
+            precision=self.precision,
+            source=source,
+            title="prompts",
+        )
+
+    @property
+    def controls(self) -> Sequence[Cell]:
+        """The controls besides the untrained policy, where there is a pairwise leaderboard to grade them on."""
+        return replies(self.policy) if any(_is_pairwise(board) for board in self.boards) else ()
+
+    @property
+    def questions(self) -> list[Questions]:
+        """A look at the questions of each leaderboard that has them in the user's files."""
+        kinds = [(board, load("leaderboards", board.name)) for board in self.boards]
+        return [
+            Questions(
+                board=board,
+                policy=self.base,
+                prompts=self.prompts,
+                max_tokens=self.sampling.max_tokens,
+                temperature=self.sampling.temperature,
+                precision=self.precision,
+                title=f"{board.name}: questions",
+            )
+            for board, kind in kinds
+            if kind.paths and board.source is None and not kind.opens_checkpoint
+        ]
+
+    def cell(self, cell: Cell) -> CellPlan:
+        """The cell's stages.
+
+        Raises:
+            ValueError: a trainer that plays no language model, or what its sampling or pairing cannot do.
+        """
+        adapter = self.config.training.lora is not None
+        if cell.is_control:
+            if not isinstance(self.policy, Endpoint):
+                check_engine(self.config.sampling.engine, adapter=adapter)
+            plan = CellPlan(cell, None)
+            self._evaluate(plan, 0, self.base)
+            return plan
+        algorithm = checked_algorithm(cell, "text")
+        check_engine(self.config.sampling.engine, cell.trainer.name if _mixes(algorithm) else None, adapter=adapter)
+        plan = CellPlan(cell, algorithm)
+        training = {Schedule.REFIT: _Refit, Schedule.STREAM: _Stream}[algorithm.schedule](self, cell, algorithm)
+        roles = dict.fromkeys(("policy", "auxiliary", "reference", "previous"), self.base)
+        for iteration in range(1, self.config.iterations + 1):
+            roles["previous"] = roles["policy"]
+            plan.training[iteration] = training.stages(iteration, roles)
+            self._evaluate(plan, iteration, roles["policy"])
+        return plan
+
+    def judge(self, cell: Cell) -> ComponentSpec:
+        """The judge that a cell is trained by."""
+        assert cell.judge is not None
+        return self.judges[cell.judge.label] if cell.judge.label in self.judges else judge_spec(cell.judge, self.policy)
+
+    def _evaluate(self, plan: CellPlan, iteration: int, policy: Checkpoint) -> None:
+        """Every leaderboard's grades; before the last iteration only of those that have a curve."""
+        final = iteration in (0, self.config.iterations)
+        for board in self.boards:
+            title = f"{plan.cell.id}: iteration {iteration}, {board.name}"
+            kind = load("leaderboards", board.name)
+            if plan.cell.is_control and plan.cell.trainer.name != CONTROL and not _is_pairwise(board):
+                continue
+            if not final and (kind.opens_checkpoint or board.options.get("curve_limit") == 0):
+                continue
+            if kind.opens_checkpoint:
+                benchmark = Benchmark(board=board, policy=policy, title=title)
+                plan.grades.append(Graded(benchmark, board.name, "", iteration))
+            else:
+                self._grade(plan, iteration, policy, board, final, title)
+
+    def _grade(
+        self, plan: CellPlan, iteration: int, policy: Checkpoint, board: ComponentSpec, final: bool, title: str
+    ) -> None:
+        """Answers to a leaderboard, and the grades of every grader."""
+        draw = "control" if plan.algorithm is None else f"seed {plan.cell.seed}"
+        control = plan.cell.trainer.name if plan.cell.is_control and plan.cell.trainer.name != CONTROL else None
+        answers = self._answers(board, policy, draw, final, f"{title}, answer", control)
+        plan.answers[board.label, iteration] = answers
+        baseline = None
+        if load("leaderboards", board.name).baseline == "start":
+            of_start = f"{board.name}: the untrained policy's answers"
+            baseline = self._answers(board, self.base, "baseline", True, of_start)
+        for grader in self.graders:
+            grade = Grade(
+                board=board,
+                judge=grader,
+                answers=answers,
+                prompts=self.prompts,
+                temperature=self.sampling.temperature,
+                final=final,
+                baseline=baseline,
+                title=f"{title}, grade by {grader.label}",
+            )
+            plan.grades.append(Graded(grade, board.name, grader.label, iteration))
+
+    def _answers(
+        self, board: ComponentSpec, policy: Checkpoint, draw: str, final: bool, title: str, control: str | None = None
+    ) -> Answer:
+        return Answer(
+            board=board,
+            policy=policy,
+            reference=self.base,
+            prompts=self.prompts,
+            sampling=self.sampling if control == "longest" else _without_k(self.sampling),
+            draw=draw,
+            final=final,
+            precision=self.precision,
+            control=control,
+            title=title,
+        )
+
+
+class _Training(ABC):
+    """What both schedules share: the planner's options, and one cell's algorithm and judge."""
+
+    def __init__(self, planner: TextPlanner, cell: Cell, algorithm: Algorithm) -> None:
+        self.planner, self.cell, self.algorithm = planner, cell, algorithm
+        self.config = planner.config
+        self.judge = planner.judge(cell)
+        self.spec = algorithm_spec(algorithm, cell.trainer)
+
+    def chosen(self, iteration: int) -> IterationPrompts:
+        """Which prompts an iteration draws."""
+        assert self.cell.seed is not None
+        return IterationPrompts(iteration, self.config.prompts_per_iteration, self.cell.seed)
+
+    @abstractmethod
+    def stages(self, iteration: int, roles: Roles) -> list[Stage]:
+        """An iteration's stages; `roles` moves on."""
+
+    @cached_property
+    def pairing(self) -> Pairing:
+        """The algorithm's own way of pairing, with what the config overrides."""
+        return self.config.pairs.over(self.algorithm.pairing)
+
+
+class _Refit(_Training):
+    """Sample, pair, then for each phase score its frozen policies and fit."""
+
+    def stages(self, iteration: int, roles: Roles) -> list[Stage]:
+        _check_pairing(self.config, self.algorithm, self.pairing)
+        assert self.cell.seed is not None
+        title = f"{self.cell.id}: iteration {iteration}"
+        sample = self._sample(iteration, roles, title)
+        pair = Pair(
+            responses=sample,
+            prompts=self.planner.prompts,
+            judge=self.judge,
+            pairing=self.pairing,
+            cell_seed=self.cell.seed,
+            title=f"{title}, compare",
+        )
+        stages: list[Stage] = [sample, pair]
+        count = len(self.algorithm.phases)
+        for number, phase in enumerate(self.algorithm.phases, 1):
+            scores = {name: self._score(roles[name], pair, f"{title}, score {name}") for name in phase.frozen}
+            fit = Fit(
+                algorithm=self.spec,
+                start=roles[phase.start],
+                pairs=pair,
+                frozen=scores,
+                training=_without(self.config.training, "steps_per_iteration"),
+                max_length=self.config.training.max_length,
+                cell_seed=self.cell.seed,
+                opponents=phase.opponents,
+                **self.planner.accelerate,
+                title=title + (f", fit {number} of {count}" if count > 1 else ", fit"),
+            )
+            roles[phase.writes] = Checkpoint(stage=fit)
+            stages += [*scores.values(), fit]
+        return stages
+
+    def _sample(self, iteration: int, roles: Mapping[str, Checkpoint], title: str) -> Sample:
+        """Responses of the algorithm's player; no trainer is named, so that trainers share what they can."""
+        algorithm, planner = self.algorithm, self.planner
+        player = roles["reference"] if algorithm.player is Player.REFERENCE else roles["policy"]
+        share = algorithm.mixture if algorithm.player is Player.MIXTURE else 0.0  # type: ignore[attr-defined]
+        assert planner.precision is not None
+        return Sample(
+            policy=player,
+            prompts=planner.prompts,
+            chosen=self.chosen(iteration),
+            sampling=planner.sampling,
+            precision=planner.precision,
+            mixture=share,
+            reference=roles["reference"] if share else None,
+            title=f"{title}, sample",
+        )
+
+    def _score(self, frozen: Checkpoint, pair: Pair, title: str) -> Score:
+        training = self.config.training
+        return Score(
+            policy=frozen,
+            pairs=pair,
+            max_length=training.max_length,
+            precision=training.precision,
+            batch_size=training.micro_batch_size or training.batch_size,
+            title=title,
+        )
+
+
+class _Stream(_Training):
+    """One stage that samples, compares and steps."""
+
+    def stages(self, iteration: int, roles: Roles) -> list[Stage]:
+        config, training = self.config, self.config.training
+        check_stream(training, self.algorithm.name)
+        steps = training.steps_per_iteration or math.ceil(config.prompts_per_iteration / training.batch_size)
+        stage = Stream(
+            algorithm=self.spec,
+            judge=self.judge,
+            start=roles["policy"],
+            prompts=self.planner.prompts,
+            frozen={name: roles[name] for name in _held(self.algorithm)},
+            training=_without(training, "epochs", "steps_per_iteration"),
+            pairing=self.pairing,
+            sampling=_without_k(self.planner.sampling),
+            chosen=self.chosen(iteration),
+            steps=steps,
+            total_steps=steps * config.iterations,
+            title=f"{self.cell.id}: iteration {iteration}, stream",
+        )
+        roles["policy"] = Checkpoint(stage=stage)
+        return [stage]
+
+
+def _check_pairing(config: Config, algorithm: Algorithm, pairing: Pairing) -> None:
+    k = config.sampling.k
+    if pairing.protocol == "tournament" and k & (k - 1):
+        raise ValueError(f"sampling.k is {k}; a tournament needs a power of two (2, 4, 8, 16), or pairs.protocol: iid")
+    if any(phase.opponents for phase in algorithm.phases) and pairing.protocol != "best-worst":
+        raise ValueError(f"pairs.protocol is {pairing.protocol}; {algorithm.name} needs best-worst, for its win rates")
+
+
+def _without(training: Training, *names: str) -> Training:
+    """The training with these options, which a schedule does not read, at their defaults."""
+    return training.model_copy(update={name: Training.model_fields[name].default for name in names})
+
+
+def _without_k(sampling: Sampling) -> Sampling:
+    """The sampling of stages that draw another number of responses than `k`."""
+    return sampling.model_copy(update={"k": Sampling.model_fields["k"].default})
+
+
+def _is_pairwise(board: ComponentSpec) -> bool:
+    return bool(getattr(load("leaderboards", board.name), "pairwise", False))
+
+
+def _held(algorithm: Algorithm) -> list[str]:
+    """The frozen policies a stream must hold: those that losses, players and opponents name and no phase writes."""
+    named = {name for phase in algorithm.phases for name in (*phase.frozen, *phase.opponents)} | {
+        algorithm.player.value
+    }
+    if Player.MIXTURE in named:
+        named.add(Player.REFERENCE.value)
+    return sorted(named - {Player.MIXTURE, Player.POLICY, *(phase.writes for phase in algorithm.phases)})
+
+
+def _mixes(algorithm: Algorithm) -> bool:
+    """Whether it samples from a mixture of the policy and the reference."""
+    return algorithm.player is Player.MIXTURE and algorithm.mixture != 0  # type: ignore[attr-defined]

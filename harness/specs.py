@@ -1,0 +1,71 @@
+"""What a stage knows of the policies, algorithms, judges and leaderboards that it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from harness.registry import Kind
+from harness.stage import Artifact, Part, Stage
+from trainers.options import Endpoint
+
+
+@dataclass(frozen=True)
+class Checkpoint(Part):
+    """A policy: a stage's artifact, or from outside.
+
+    Attributes:
+        stage: what trains it, where a sweep does.
+        location: a folder, a hub id, or an endpoint's options, where it comes from outside.
+        fingerprint: changes with the contents of what comes from outside.
+    """
+
+    stage: Stage | Artifact | None = None
+    location: str | Mapping[str, Any] = ""
+    fingerprint: str = ""
+
+    def described(self, *, code: bool) -> str | None:
+        return self.fingerprint or None
+
+    def sources(self) -> Mapping[str, Stage | Artifact]:
+        return {} if self.stage is None else {"": self.stage}
+
+    def alone(self) -> Self:
+        return replace(self, stage=self.stage and self.stage.alone())
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """The policy where it is one behind an endpoint."""
+        return Endpoint.model_validate(self.location) if isinstance(self.location, Mapping) else None
+
+
+@dataclass(frozen=True)
+class ComponentSpec(Part):
+    """An algorithm, a judge or a leaderboard by name and options.
+
+    Attributes:
+        options: what it is made with; may hold paths.
+        label: its name in tables.
+        determines: what of options and files determines what it computes, as JSON.
+        code: hash of the code that does.
+        source: the stage whose artifact holds its model or its questions, where a world makes them.
+    """
+
+    kind: Kind
+    name: str
+    options: Mapping[str, Any]
+    label: str
+    determines: Any
+    code: str = ""
+    source: Stage | Artifact | None = None
+
+    def described(self, *, code: bool) -> dict[str, Any]:
+        described = {"name": self.name, "is": self.determines}
+        return described | {"code": self.code} if code and self.code else described
+
+    def sources(self) -> Mapping[str, Stage | Artifact]:
+        return {} if self.source is None else {"source": self.source}
+
+    def alone(self) -> Self:
+        return replace(self, source=self.source and self.source.alone())

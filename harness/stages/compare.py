@@ -1,0 +1,54 @@
+"""Paired comparisons between policies on the prompts they share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.specs import ComponentSpec
+from harness.stage import Facts, Stage
+from harness.stages.context import Context
+from harness.stages.grade import read_verdicts
+
+
+@dataclass(frozen=True)
+class ComparedCell:
+    """What a comparison knows of a cell: its id, what it is compared within, its trainer and its seed."""
+
+    cell: str
+    group: str
+    trainer: str
+    seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Compare(Stage):
+    """`comparisons.json`: one row a comparison of one metric.
+
+    Attributes:
+        grades: by cell, the stages whose verdicts are compared.
+    """
+
+    kind = "compare"
+    version = 3
+
+    board: ComponentSpec
+    cells: tuple[ComparedCell, ...]
+    grades: Mapping[str, Stage]
+
+    def run(self, context: Context) -> Facts:
+        from harness.tables.comparisons import PolicyValues, aligned, compare_all
+
+        board = context.board(self.board)
+        by_metric: dict[str, dict[str, dict[str, float | None]]] = {}
+        for known in self.cells:
+            for metric, values in board.by_prompt(read_verdicts(context.read(self.grades[known.cell]))).items():
+                by_metric.setdefault(metric, {})[known.cell] = values
+        rows = []
+        for metric, cells in by_metric.items():
+            values = aligned(cells)
+            graded = [PolicyValues(**vars(known), values=values[known.cell]) for known in self.cells]
+            rows += [{"metric": metric, **row} for row in compare_all(graded, self.seed)]
+        (context.out / "comparisons.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        return {}

@@ -1,0 +1,102 @@
+"""The prompts of a sweep: rendered to tokens, split, checked against the context length."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.prompts import PromptRecord, iteration_rows, read_prompts
+from harness.specs import Checkpoint
+from harness.stage import Artifact, Facts, Stage, fact
+from harness.stages.context import Context
+from judges.judge import Prompt
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prompts(Stage):
+    """`prompts.parquet`: id, prompt (JSON), split and tokens of every prompt.
+
+    Attributes:
+        policy: whose template and tokenizer render them.
+        contents: changes with the prompts.
+        source: a file, or the name of a world.
+        max_tokens: the longest response for which a prompt must leave room.
+        precision: in which the policy is opened; None behind an endpoint.
+    """
+
+    kind = "prompts"
+    version = 2
+
+    policy: Checkpoint
+    contents: str
+    max_tokens: int
+    precision: str | None
+    seed_option: int = 0
+    source: str = fact()
+
+    def run(self, context: Context) -> Facts:
+        import pandas as pd
+
+        records = read_prompts(self.source, self.seed_option)
+        tokens, facts = self._tokens(context, records)
+        rows = [{"id": r.id, "prompt": json.dumps(r.prompt), "split": r.split} for r in records]
+        pd.DataFrame(rows).assign(tokens=pd.Series(tokens)).to_parquet(context.out / "prompts.parquet")
+        return {"prompts": len(records), "heldout": sum(r.split == "heldout" for r in records), **facts}
+
+    def _tokens(self, context: Context, records: Sequence[PromptRecord]) -> tuple[list[list[int]], Facts]:
+        """The prompts' tokens, checked against the context length, and what a reader should know of them."""
+        if endpoint := self.policy.endpoint:
+            lacks = "no entropy or likelihood of its answers, no lengths checked against its context"
+            warning = f"{endpoint} is behind an endpoint, which gives texts alone: {lacks}"
+            return [[] for _ in records], {"first": {"text": json.dumps(records[0].prompt)}, "warnings": [warning]}
+        policy = context.policy(self.policy, str(self.precision))
+        tokens = [policy.encode(record.prompt) for record in records]
+        longest, room = max(map(len, tokens)), policy.context_length
+        if room is not None and longest + self.max_tokens > room:
+            worst = records[max(range(len(tokens)), key=lambda i: len(tokens[i]))].id
+            raise ValueError(
+                f"prompt {worst!r} has {longest} tokens and sampling.max_tokens is {self.max_tokens}; the "
+                f"policy's context holds {room}. Shorten the prompt or lower sampling.max_tokens"
+            )
+        continued = policy.tokenizer.chat_template is None
+        return tokens, {
+            "first": {"tokens": tokens[0], "text": policy.tokenizer.decode(tokens[0])},
+            "warnings": ["the tokenizer has no chat template: prompts are continued as text after one BOS"] * continued,
+        }
+
+
+@dataclass(frozen=True)
+class IterationPrompts:
+    """Which of the training prompts an iteration draws: `count` of shuffled passes over all, from iteration 1 on."""
+
+    iteration: int
+    count: int
+    seed: int
+
+
+def training_prompts(context: Context, prompts: Stage | Artifact, chosen: IterationPrompts) -> pd.DataFrame:
+    """The prompts of an iteration: id, prompt (JSON), tokens (lists), by their row in the table of all prompts."""
+    frame = _read(context.read(prompts))
+    frame["tokens"] = [list(map(int, tokens)) for tokens in frame["tokens"]]
+    train = frame[frame["split"] == "train"]
+    return train.iloc[iteration_rows(len(train), chosen.count, chosen.iteration, chosen.seed)]
+
+
+def heldout_prompts(context: Context, prompts: Stage | Artifact) -> Iterator[tuple[str, Prompt]]:
+    """Id and prompt of every held-out prompt."""
+    frame = _read(context.read(prompts))
+    held = frame[frame["split"] == "heldout"]
+    for id, text in zip(held["id"], held["prompt"], strict=True):
+        yield str(id), json.loads(text)
+
+
+def _read(folder: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_parquet(folder / "prompts.parquet")

@@ -1,0 +1,56 @@
+"""Responses to the prompts of an iteration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.specs import Checkpoint
+from harness.stage import Facts, Stage
+from harness.stages.context import Context
+from harness.stages.policies import beside
+from harness.stages.prompts import IterationPrompts, Prompts, training_prompts
+from trainers.options import Sampling
+
+SAMPLING_ADVICE = "lower sampling.batch_size or sampling.max_tokens"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sample(Stage):
+    """`responses.parquet`: k responses a prompt, from the policy or its mixture with the reference.
+
+    No trainer is named: trainers that sample from one policy share its samples.
+
+    Attributes:
+        mixture: the reference's share; 0 where the policy plays alone, and then there is no reference.
+    """
+
+    kind = "sample"
+    version = 4
+    memory_advice = SAMPLING_ADVICE
+
+    policy: Checkpoint
+    prompts: Prompts
+    chosen: IterationPrompts
+    sampling: Sampling
+    precision: str
+    mixture: float = 0.0
+    reference: Checkpoint | None = None
+
+    def run(self, context: Context) -> Facts:
+        import pandas as pd
+        import torch
+
+        frame = training_prompts(context, self.prompts, self.chosen)
+        policy = context.policy(self.policy, self.precision)
+        mix = (
+            None if self.reference is None else (beside(policy, context, self.reference, self.precision), self.mixture)
+        )
+        generator = torch.Generator(device=policy.model.device).manual_seed(self.seed)
+        drawn = policy.sample(frame["tokens"].tolist(), self.sampling.k, self.sampling, generator, mix)
+        rows = [
+            {"draw": draw, "prompt": int(row), "tokens": r.tokens, "text": r.text, "finished": r.finished}
+            for draw, (row, responses) in enumerate(zip(frame.index, drawn, strict=True))
+            for r in responses
+        ]
+        pd.DataFrame(rows).to_parquet(context.out / "responses.parquet")
+        return {"work": {"samples": len(rows)}}

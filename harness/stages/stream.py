@@ -1,0 +1,129 @@
+"""One iteration of a stream: fresh samples and comparisons for every gradient step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.specs import Checkpoint, ComponentSpec
+from harness.stage import Facts, Stage
+from harness.stages.context import Context
+from harness.stages.policies import beside
+from harness.stages.prompts import IterationPrompts, Prompts, training_prompts
+from harness.stages.sample import SAMPLING_ADVICE
+from harness.stages.score import UPDATE_ADVICE
+from harness.store.cached_judge import compare_with
+from trainers.algorithm import Pairing
+from trainers.options import Sampling, Training
+
+if TYPE_CHECKING:
+    from trainers.fitting.stream import StreamState
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stream(Stage):
+    """`model`, `dynamics.parquet`, and `state.safetensors` for the iteration to come.
+
+    Attributes:
+        training: without what only refits read.
+        frozen: the policies that losses, players and opponents name and no phase writes, by slot.
+        total_steps: of all iterations, for the learning-rate schedule.
+    """
+
+    kind = "stream"
+    version = 5
+    memory_advice = f"{UPDATE_ADVICE}, set training.gradient_checkpointing: true, or {SAMPLING_ADVICE}"
+
+    algorithm: ComponentSpec
+    judge: ComponentSpec
+    start: Checkpoint
+    prompts: Prompts
+    frozen: Mapping[str, Checkpoint]
+    training: Training
+    pairing: Pairing
+    sampling: Sampling
+    chosen: IterationPrompts
+    steps: int
+    total_steps: int
+
+    def run(self, context: Context) -> Facts:
+        import pandas as pd
+
+        from trainers.fitting.stream import stream
+        from trainers.policies.causal_lm import CausalLM
+
+        frame = training_prompts(context, self.prompts, self.chosen)
+        compare = _StreamCompare(self, context, [json.loads(p) for p in frame["prompt"]])
+        policy = CausalLM.to_train(context.policy_path(self.start), self.training, self.seed)
+        frozen = {name: beside(policy, context, p, self.training.precision) for name, p in self.frozen.items()}
+        result = stream(
+            policy,
+            frozen,
+            frame["tokens"].tolist(),
+            compare,
+            context.algorithm(self.algorithm),
+            self.training,
+            self.sampling,
+            label=self.pairing.label,
+            steps=self.steps,
+            total_steps=self.total_steps,
+            seed=self.seed,
+            state=self._state(context),
+            report=context.report,
+        )
+        policy.save(context.out / "model")
+        pd.DataFrame(result.dynamics).to_parquet(context.out / "dynamics.parquet")
+        _write_state(context.out, result.state)
+        work = {"samples": result.samples, "steps": self.steps, "queries": compare.queries}
+        lost = {"failed": result.failed, "failures": dict(compare.judge.failures)}
+        return {"work": work, **lost, "truncated": result.truncated}
+
+    def _state(self, context: Context) -> StreamState | None:
+        """What the iteration before left; None for the first."""
+        from safetensors.torch import load_file
+
+        from trainers.fitting.stream import StreamState
+
+        if self.chosen.iteration == 1:
+            return None
+        assert self.start.stage is not None
+        tensors = load_file(context.read(self.start.stage) / "state.safetensors")
+        return StreamState(sampler=tensors.pop("sampler"), optimiser=tensors)
+
+
+class _StreamCompare:
+    """The stream's comparisons: one pair a prompt, in the order drawn (or both), equal texts without a query."""
+
+    def __init__(self, stage: Stream, context: Context, prompts: Sequence[Any]) -> None:
+        self.judge = context.judge(stage.judge)
+        self.compare = compare_with(self.judge, prompts)
+        self.orders = stage.pairing.orders
+        self.planned = stage.steps * stage.training.batch_size * (1 + (self.orders == "both"))
+        self.generator = np.random.default_rng(stage.seed)
+        self.queries = 0
+
+    def __call__(self, rows: Sequence[int], first: Sequence[str], second: Sequence[str]) -> np.ndarray:
+        from judges.tournament import iid
+
+        def compare(positions: Any, a: Sequence[str], b: Sequence[str]) -> np.ndarray:
+            return self.compare([rows[int(i)] for i in positions], a, b)
+
+        responses = [list(two) for two in zip(first, second, strict=True)]
+        compared = iid(compare, responses, self.generator, label="soft", orders=self.orders)  # type: ignore[arg-type]
+        self.queries += compared.queries
+        self.judge.check_losses(self.planned)  # at once: what comes after a lost pair is not what a rerun asks
+        preference = np.full(len(rows), np.nan)
+        preference[compared.prompt] = compared.preference
+        return preference
+
+
+def _write_state(folder: Path, state: StreamState) -> None:
+    from safetensors.torch import save_file
+
+    assert state.sampler is not None
+    save_file({**state.optimiser, "sampler": state.sampler}, folder / "state.safetensors")
