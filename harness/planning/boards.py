@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 from harness.components import board_spec, built, in_place
 from harness.config.schema import Config, Game
 from harness.matrix import Cell, variants
 from harness.registry import load
 from harness.specs import ComponentSpec
+from judges.code_identity import code_identity
+from leaderboards.leaderboard import Leaderboard, QuestionPart
 from trainers.algorithm import Algorithm
 from trainers.options import Endpoint
+
+BoardEntry = Literal["requests", "grade", "evaluate", "rate", "by_prompt"]
+LIMITS = ("limit", "curve_limit")
 
 
 def checked_boards(config: Config, policy: str | Game | Endpoint) -> list[ComponentSpec]:
@@ -45,3 +53,34 @@ def checked_algorithm(cell: Cell, plays: str) -> Algorithm:
         wanted = "an exact game" if algorithm.needs == "game" else "a language model"
         raise ValueError(f"trainer {cell.trainer.name!r} plays only {wanted}; this policy is none")
     return algorithm
+
+
+def question_parts(board: ComponentSpec, *, final: bool) -> list[QuestionPart]:
+    """The parts of a board's questions that are asked: those of the curve, and at the last iteration the rest."""
+    curve = [] if _limits(board)[0] == 0 else ["curve"]
+    return [*curve, *(["rest"] if final else [])]
+
+
+def question_range(board: ComponentSpec, part: QuestionPart) -> tuple[int, int | None]:
+    """The first and the end of the questions of a part; the end is None where all that follow are asked."""
+    curve, limit = _limits(board)
+    return (0, curve) if part == "curve" else (curve, limit)
+
+
+def _limits(board: ComponentSpec) -> tuple[int, int | None]:
+    """How many questions the curve has, and how many there are at most."""
+    kind = load("leaderboards", board.name)
+    given = {name: board.options.get(name, getattr(kind, name)) for name in ("curve_limit", "limit")}
+    limit = given["limit"]
+    return (given["curve_limit"] if limit is None else min(given["curve_limit"], limit)), limit
+
+
+def board_reading(board: ComponentSpec, entry: BoardEntry) -> ComponentSpec:
+    """The board as one kind of stage reads it: with the code that a method reaches, and without options that it does
+    not read. The limits are left out everywhere: which questions there are is the answers' to say.
+    """
+    kind = load("leaderboards", board.name)
+    unread = LIMITS + (kind.grading_options if entry == "requests" else ())
+    options = {k: v for k, v in board.determines["options"].items() if k not in unread}
+    code = code_identity(kind, Leaderboard, (entry,))
+    return replace(board, determines={**board.determines, "options": options}, code=code)

@@ -8,7 +8,7 @@ from harness.components import algorithm_spec
 from harness.config.schema import Config, Game
 from harness.matrix import CONTROL, Cell
 from harness.planning.boards import checked_algorithm, checked_boards
-from harness.planning.records import CellPlan, Graded
+from harness.planning.records import CellPlan, Rated
 from harness.stages.gap import Gap
 from harness.stages.play import Play
 from harness.stages.questions import Questions
@@ -52,7 +52,7 @@ class GamePlanner:
         tau = _regularisation(plan.algorithm)
         for board in self.boards:
             gap = Gap(board=board, preference=self.preference, tau=tau, game=game, title=f"{cell.id}: {board.name}")
-            plan.grades.append(Graded(gap, board.name, "", iterations))
+            plan.rated.append(Rated(gap, {}, board.name, "", iterations))
         return plan
 
     def _check_step(self, algorithm: Algorithm) -> None:

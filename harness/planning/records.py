@@ -11,14 +11,21 @@ from harness.stages.answer import Answer
 from harness.stages.benchmark import Benchmark
 from harness.stages.gap import Gap
 from harness.stages.grade import Grade
+from harness.stages.rate import Rate
 from trainers.algorithm import Algorithm
 
 
 @dataclass(frozen=True)
-class Graded:
-    """One graded result of a cell: the stage whose `scores.json` it is."""
+class Rated:
+    """One rated result of a cell.
 
-    stage: Grade | Benchmark | Gap
+    Attributes:
+        stage: whose `scores.json` it is.
+        verdicts: by part of the questions, the stages whose verdicts are rated; none for a game.
+    """
+
+    stage: Rate | Gap
+    verdicts: dict[str, Grade | Benchmark]
     leaderboard: str
     grader: str
     iteration: int
@@ -28,20 +35,20 @@ class Graded:
 class CellPlan:
     """A cell's stages in order. `training[t]` are those that iteration t adds; a score's cost is their work.
 
-    `answers` are by leaderboard and iteration.
+    `answers` are by leaderboard, iteration and part of the questions.
     """
 
     cell: Cell
     algorithm: Algorithm | None
     training: dict[int, list[Stage]] = field(default_factory=dict)
-    answers: dict[tuple[str, int], Answer] = field(default_factory=dict)
-    grades: list[Graded] = field(default_factory=list)
+    answers: dict[tuple[str, int, str], Answer] = field(default_factory=dict)
+    rated: list[Rated] = field(default_factory=list)
 
     @property
     def wanted(self) -> list[Stage]:
         """The stages that it names itself; what these read is not among them."""
         training = [stage for stages in self.training.values() for stage in stages]
-        return [*training, *self.answers.values(), *(graded.stage for graded in self.grades)]
+        return [*training, *self.answers.values(), *(rated.stage for rated in self.rated)]
 
     @cached_property
     def stages(self) -> list[Stage]:

@@ -10,9 +10,9 @@ from functools import cached_property
 from harness.components import algorithm_spec, base_policy, judge_spec, judge_specs
 from harness.config.schema import Config
 from harness.matrix import CONTROL, Cell, replies, variants
-from harness.planning.boards import checked_algorithm, checked_boards
+from harness.planning.boards import board_reading, checked_algorithm, checked_boards, question_parts, question_range
 from harness.planning.inputs import accelerate_contents, check_stream, prompts_contents, prompts_source
-from harness.planning.records import CellPlan, Graded
+from harness.planning.records import CellPlan, Rated
 from harness.registry import load
 from harness.specs import Checkpoint, ComponentSpec
 from harness.stage import Stage
@@ -23,6 +23,7 @@ from harness.stages.grade import Grade
 from harness.stages.pair import Pair
 from harness.stages.prompts import IterationPrompts, Prompts
 from harness.stages.questions import Questions
+from harness.stages.rate import Rate
 from harness.stages.sample import Sample
 from harness.stages.score import Score
 from harness.stages.stream import Stream
@@ -124,61 +125,87 @@ class TextPlanner:
         return self.judges[cell.judge.label] if cell.judge.label in self.judges else judge_spec(cell.judge, self.policy)
 
     def _evaluate(self, plan: CellPlan, iteration: int, policy: Checkpoint) -> None:
-        """Every leaderboard's grades; before the last iteration only of those that have a curve."""
+        """Every leaderboard's scores; before the last iteration only of those that have a curve."""
         final = iteration in (0, self.config.iterations)
         for board in self.boards:
-            title = f"{plan.cell.id}: iteration {iteration}, {board.name}"
-            kind = load("leaderboards", board.name)
+            kind, title = load("leaderboards", board.name), f"{plan.cell.id}: iteration {iteration}, {board.name}"
             if plan.cell.is_control and plan.cell.trainer.name != CONTROL and not _is_pairwise(board):
                 continue
-            if not final and (kind.opens_checkpoint or board.options.get("curve_limit") == 0):
-                continue
             if kind.opens_checkpoint:
-                benchmark = Benchmark(board=board, policy=policy, title=title)
-                plan.grades.append(Graded(benchmark, board.name, "", iteration))
-            else:
-                self._grade(plan, iteration, policy, board, final, title)
-
-    def _grade(
-        self, plan: CellPlan, iteration: int, policy: Checkpoint, board: ComponentSpec, final: bool, title: str
-    ) -> None:
-        """Answers to a leaderboard, and the grades of every grader."""
-        draw = "control" if plan.algorithm is None else f"seed {plan.cell.seed}"
-        control = plan.cell.trainer.name if plan.cell.is_control and plan.cell.trainer.name != CONTROL else None
-        answers = self._answers(board, policy, draw, final, f"{title}, answer", control)
-        plan.answers[board.label, iteration] = answers
-        baseline = None
-        if load("leaderboards", board.name).baseline == "start":
-            of_start = f"{board.name}: the untrained policy's answers"
-            baseline = self._answers(board, self.base, "baseline", True, of_start)
-        for grader in self.graders:
-            grade = Grade(
-                board=board,
-                judge=grader,
-                answers=answers,
-                prompts=self.prompts,
-                temperature=self.sampling.temperature,
-                final=final,
-                baseline=baseline,
-                title=f"{title}, grade by {grader.label}",
-            )
-            plan.grades.append(Graded(grade, board.name, grader.label, iteration))
+                if final:
+                    benchmark = Benchmark(board=board_reading(board, "evaluate"), policy=policy, title=title)
+                    plan.rated.append(_rated(board, "", iteration, {"all": benchmark}, title))
+                continue
+            answers = self._answers(plan, iteration, policy, board, final, title)
+            for grader in self.graders if answers else ():
+                grades = {
+                    part: self._grade(board, grader, part, answers[part], title)
+                    for part in answers
+                }
+                plan.rated.append(_rated(board, grader.label, iteration, grades, f"{title}, rate by {grader.label}"))
 
     def _answers(
-        self, board: ComponentSpec, policy: Checkpoint, draw: str, final: bool, title: str, control: str | None = None
+        self, plan: CellPlan, iteration: int, policy: Checkpoint, board: ComponentSpec, final: bool, title: str
+    ) -> dict[str, Answer]:
+        """The policy's or the control's answers by part of the board's questions."""
+        draw = "control" if plan.algorithm is None else f"seed {plan.cell.seed}"
+        control = plan.cell.trainer.name if plan.cell.is_control and plan.cell.trainer.name != CONTROL else None
+        answers = {
+            part: self._answer(board, policy, draw, part, f"{title}, answer{_NAMED[part]}", control)
+            for part in question_parts(board, final=final)
+        }
+        plan.answers |= {(board.label, iteration, part): stage for part, stage in answers.items()}
+        return answers
+
+    def _grade(self, board: ComponentSpec, grader: ComponentSpec, part: QuestionPart, answers: Answer, title: str) -> Grade:
+        baseline = None
+        if load("leaderboards", board.name).baseline == "start":
+            of_start = f"{board.name}: the untrained policy's answers{_NAMED[part]}"
+            baseline = self._answer(board, self.base, "baseline", part, of_start)
+        return Grade(
+            board=board_reading(board, "grade"),
+            judge=grader,
+            answers=answers,
+            prompts=self.prompts,
+            temperature=self.sampling.temperature,
+            part=part,
+            baseline=baseline,
+            title=f"{title}, grade{_NAMED[part]} by {grader.label}",
+        )
+
+    def _answer(
+        self,
+        board: ComponentSpec,
+        policy: Checkpoint,
+        draw: str,
+        part: QuestionPart,
+        title: str,
+        control: str | None = None,
     ) -> Answer:
+        first, last = question_range(board, part)
         return Answer(
-            board=board,
+            board=board_reading(board, "requests"),
             policy=policy,
             reference=self.base,
             prompts=self.prompts,
             sampling=self.sampling if control == "longest" else _without_k(self.sampling),
             draw=draw,
-            final=final,
+            part=part,
+            first=first,
+            last=last,
             precision=self.precision,
             control=control,
             title=title,
         )
+
+
+_NAMED = {"curve": "", "rest": " the rest"}
+"""How a title tells the parts of a board's questions apart."""
+
+
+def _rated(board: ComponentSpec, grader: str, iteration: int, verdicts: dict[str, Any], title: str) -> Rated:
+    rate = Rate(board=board_reading(board, "rate"), verdicts=verdicts, title=title)
+    return Rated(rate, verdicts, board.name, grader, iteration)
 
 
 class _Training(ABC):

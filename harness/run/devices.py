@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 
@@ -21,6 +23,13 @@ def machine() -> dict[str, Any]:
     device = _device()
     given = os.environ.get("OMP_NUM_THREADS", "")
     return {"device": device, "threads": int(given) if given.isdecimal() else 1 if device == "cpu" else cores()}
+
+
+@cache
+def environment() -> dict[str, Any]:
+    """What a stage ran on: facts of its artifact, and no part of its key."""
+    versions = {name: version(name) for name in ("torch", "transformers", "numpy")}
+    return machine() | {"platform": platform.platform(), "python": platform.python_version(), **versions}
 
 
 def cores() -> int:

@@ -1,4 +1,4 @@
-"""A policy's answers to a leaderboard's questions, or a control's."""
+"""A policy's answers to one part of a leaderboard's questions, or a control's."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.specs import Checkpoint, ComponentSpec
-from harness.stage import Facts, Stage
+from harness.stage import Facts, Stage, not_in_seed
 from harness.stages.context import Context
 from harness.stages.prompts import Prompts
-from harness.stages.questions import board_requests
+from harness.stages.questions import PARTS, board_requests
 from harness.stages.sample import SAMPLING_ADVICE
 from harness.stages.text_metrics import text_figures
 from judges.judge import Prompt, messages_of
+from trainers.engines.randomness import response_seeds
 from trainers.options import Sampling
 
 if TYPE_CHECKING:
-    import torch
-
-    from leaderboards.leaderboard import Request
+    from leaderboards.leaderboard import BoardQuestion, QuestionPart
     from trainers.policies.policy import Response
 
 GREEDY = 1e-6  # a nucleus so small that only the likeliest token is left
 
-Answered = list[tuple["Request", list[int], list["Response"]]]
+Answered = list[tuple["BoardQuestion", list[int], list["Response"]]]
 """Each request, the tokens of the conversation it was asked in, and the answers."""
 
 
@@ -37,6 +36,8 @@ class Answer(Stage):
     Attributes:
         reference: the untrained policy, under which the answers' likelihood is measured.
         draw: tells the draws of one policy apart: a cell's seed, a control, the baseline.
+        part, first, last: which of the board's questions: from `first` on, up to `last` where there is one. An answer
+            is drawn by its question, so that it is the same in whichever part that stands.
         control: None for the policy's own answers; else a key of `CONTROLS`.
         precision: in which policies are opened; None behind an endpoint.
     """
@@ -51,45 +52,45 @@ class Answer(Stage):
     prompts: Prompts
     sampling: Sampling
     draw: str
-    final: bool
+    part: QuestionPart = not_in_seed()
+    first: int = not_in_seed()
+    last: int | None = not_in_seed(None)
     precision: str | None
     control: str | None = None
 
     def run(self, context: Context) -> Facts:
         import pandas as pd
-        import torch
 
-        requests = board_requests(context, self.board, self.prompts, self.sampling.temperature, final=self.final)
-        device = "cpu" if self.policy.endpoint else self._opened(context).model.device
-        generator = torch.Generator(device=device).manual_seed(self.seed)
-        answered = CONTROLS[self.control](self, context, requests, generator)
+        answered = CONTROLS[self.control](self, context, self.requests(context, self.part))
         rows = [
             {"id": request.id, "number": number, "text": r.text, "tokens": r.tokens, "finished": r.finished}
             for request, _, responses in answered
             for number, r in enumerate(responses)
         ]
-        pd.DataFrame(rows).to_parquet(context.out / "answers.parquet")
-        return {"figures": self._figures(context, answered)}
+        columns = ["id", "number", "text", "tokens", "finished"]
+        pd.DataFrame(rows, columns=columns).to_parquet(context.out / "answers.parquet")
+        return {"figures": self._figures(context, answered) if answered else {}}
+
+    def requests(self, context: Context, part: QuestionPart) -> list[BoardQuestion]:
+        """What the board asks in a part."""
+        return board_requests(context, self.board, self.prompts, self.sampling.temperature, part)
 
     def _opened(self, context: Context) -> Any:
         return context.policy(self.policy, str(self.precision))
 
     def _figures(self, context: Context, answered: Answered) -> dict[str, float]:
-        """Signs of collapse, over the requests that every iteration has, so that iterations compare.
+        """Signs of collapse; those of the curve's questions, which every iteration has, compare over iterations.
 
         `entropy` is of sampled answers alone, and is missing where all are greedy: these say nothing of it. Behind an
         endpoint there are no log-probabilities, so it and `start_nll` are missing.
         """
-        temperature = self.sampling.temperature
-        curve = {r.id for r in board_requests(context, self.board, self.prompts, temperature, final=False)}
-        common = [row for row in answered if row[0].id in curve] or answered
-        figures = text_figures([r.text for _, _, responses in common for r in responses])
+        figures = text_figures([r.text for _, _, responses in answered for r in responses])
         if self.control is not None or self.policy.endpoint:
             return figures
-        sampled = [row for row in common if row[0].temperature > 0]
+        sampled = [row for row in answered if row[0].temperature > 0]
         if sampled:
             figures["entropy"] = self._nll(context, self.policy, sampled)
-        return figures | {"start_nll": self._nll(context, self.reference, common)}
+        return figures | {"start_nll": self._nll(context, self.reference, answered)}
 
     def _nll(self, context: Context, policy: Checkpoint, answered: Answered) -> float:
         """Mean negative log-likelihood of the answers under a policy, nats a token.
@@ -110,12 +111,17 @@ class Answer(Stage):
     def draw_answers(
         self,
         context: Context,
+        ids: Sequence[str],
         prompts: Sequence[Prompt],
         k: int,
         temperature: float,
-        generator: torch.Generator,
     ) -> list[tuple[list[int], list[Response]]]:
-        """k answers to each prompt and the prompt's tokens, of which there are none behind an endpoint."""
+        """k answers to each prompt and the prompt's tokens, of which there are none behind an endpoint.
+
+        Args:
+            ids: of the questions, by which the answers are drawn.
+        """
+        seeds = response_seeds(self.seed, ids)
         if endpoint := self.policy.endpoint:
             from trainers.engines.engine import Decoding
             from trainers.engines.openai import sample_texts
@@ -123,12 +129,12 @@ class Answer(Stage):
             limit, top_p = self.sampling.max_tokens, self.sampling.top_p
             decoding = Decoding(max_tokens=limit, temperature=temperature, top_p=top_p)
             conversations = [messages_of(prompt) for prompt in prompts]
-            texts = sample_texts(endpoint, conversations, k, decoding, generator, context.unfinished, context.report)
+            texts = sample_texts(endpoint, conversations, k, decoding, seeds, context.unfinished, context.report)
             return [([], responses) for responses in texts]
         policy = self._opened(context)
         encoded = [policy.encode(prompt) for prompt in prompts]
         sampling = _at_temperature(self.sampling, temperature)
-        return list(zip(encoded, policy.sample(encoded, k, sampling, generator), strict=True))
+        return list(zip(encoded, policy.sample(encoded, k, sampling, seeds), strict=True))
 
 
 def _at_temperature(sampling: Sampling, temperature: float) -> Sampling:
@@ -137,42 +143,43 @@ def _at_temperature(sampling: Sampling, temperature: float) -> Sampling:
     return sampling.model_copy(update=changes)
 
 
-def _by_policy(stage: Answer, context: Context, requests: Sequence[Request], generator: torch.Generator) -> Answered:
+def _by_policy(stage: Answer, context: Context, requests: Sequence[BoardQuestion]) -> Answered:
     """The policy's own answers; a later turn is asked after the policy's answer to the earlier one."""
     from leaderboards.leaderboard import conversation
 
     by_id = {request.id: request for request in requests}
     texts = dict[str, list[str]]()
-    answered: dict[str, tuple[Request, list[int], list[Response]]] = {}
+    answered: dict[str, tuple[BoardQuestion, list[int], list[Response]]] = {}
     alike = sorted(requests, key=_together)
     for (_, temperature, k), group in groupby(alike, key=_together):
         batch = list(group)
         prompts = [r.prompt if r.follows is None else conversation(r, by_id, texts) for r in batch]
-        drawn = stage.draw_answers(context, prompts, k, temperature, generator)
+        drawn = stage.draw_answers(context, [r.id for r in batch], prompts, k, temperature)
         for request, (tokens, responses) in zip(batch, drawn, strict=True):
             answered[request.id] = (request, tokens, responses)
             texts[request.id] = [r.text for r in responses]
     return [answered[request.id] for request in requests]
 
 
-def _together(request: Request) -> tuple[int, float, int]:
+def _together(request: BoardQuestion) -> tuple[int, float, int]:
     """What requests have in common that are answered in one batch; turns in order."""
     return request.turn, request.temperature, request.answers
 
 
-def _constant(stage: Answer, context: Context, requests: Sequence[Request], generator: torch.Generator) -> Answered:
+def _constant(stage: Answer, context: Context, requests: Sequence[BoardQuestion]) -> Answered:
     """One fixed answer to everything: the untrained policy's to the first request that it does not leave empty."""
-    for request in requests:
-        _, tokens, responses = _by_policy(stage, context, [request], generator)[0]
+    for request in [each for part in PARTS for each in stage.requests(context, part)]:
+        _, tokens, responses = _by_policy(stage, context, [request])[0]
         if responses[0].text.strip():
             break
     return [(request, tokens, responses[:1]) for request in requests]
 
 
-def _longest(stage: Answer, context: Context, requests: Sequence[Request], generator: torch.Generator) -> Answered:
+def _longest(stage: Answer, context: Context, requests: Sequence[BoardQuestion]) -> Answered:
     """The longest of k answers of the untrained policy, in characters."""
     sampling = stage.sampling
-    drawn = stage.draw_answers(context, [r.prompt for r in requests], sampling.k, sampling.temperature, generator)
+    ids, prompts = [r.id for r in requests], [r.prompt for r in requests]
+    drawn = stage.draw_answers(context, ids, prompts, sampling.k, sampling.temperature)
     return [
         (request, tokens, [max(responses, key=lambda r: len(r.text))])
         for request, (tokens, responses) in zip(requests, drawn, strict=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.specs import ComponentSpec
 from harness.stage import Facts, Stage
 from harness.stages.context import Context
-from harness.stages.grade import read_verdicts
+from harness.stages.rate import read_all
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Compare(Stage):
     """`comparisons.json`: one row a comparison of one metric.
 
     Attributes:
-        grades: by cell, the stages whose verdicts are compared.
+        board: as far as its values by prompt go.
+        verdicts: by cell and part of the questions, the stages whose verdicts are compared.
     """
 
     kind = "compare"
@@ -35,7 +36,7 @@ class Compare(Stage):
 
     board: ComponentSpec
     cells: tuple[ComparedCell, ...]
-    grades: Mapping[str, Stage]
+    verdicts: Mapping[str, Mapping[str, Stage]]
 
     def run(self, context: Context) -> Facts:
         from harness.tables.comparisons import PolicyValues, aligned, compare_all
@@ -43,7 +44,7 @@ class Compare(Stage):
         board = context.board(self.board)
         by_metric: dict[str, dict[str, dict[str, float | None]]] = {}
         for known in self.cells:
-            for metric, values in board.by_prompt(read_verdicts(context.read(self.grades[known.cell]))).items():
+            for metric, values in board.by_prompt(read_all(context, self.verdicts[known.cell])).items():
                 by_metric.setdefault(metric, {})[known.cell] = values
         rows = []
         for metric, cells in by_metric.items():

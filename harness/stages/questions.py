@@ -11,7 +11,10 @@ from harness.stages.context import Context
 from harness.stages.prompts import Prompts, heldout_prompts
 
 if TYPE_CHECKING:
-    from leaderboards.leaderboard import Request
+    from leaderboards.leaderboard import BoardQuestion, QuestionPart
+
+PARTS: tuple[QuestionPart, ...] = ("curve", "rest")
+"""A board's questions: those of every iteration, and those of the last one alone."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,7 +36,11 @@ class Questions(Stage):
     def run(self, context: Context) -> Facts:
         from leaderboards.leaderboard import conversation
 
-        requests = board_requests(context, self.board, self.prompts, self.temperature, final=True)
+        requests = [
+            request
+            for part in PARTS
+            for request in board_requests(context, self.board, self.prompts, self.temperature, part)
+        ]
         if self.policy.endpoint:
             return {"questions": len(requests)}
         policy = context.policy(self.policy, str(self.precision))
@@ -51,8 +58,8 @@ class Questions(Stage):
 
 
 def board_requests(
-    context: Context, board: ComponentSpec, prompts: Stage | Artifact, temperature: float, *, final: bool
-) -> list[Request]:
-    """What a board asks of a policy."""
+    context: Context, board: ComponentSpec, prompts: Stage | Artifact, temperature: float, part: QuestionPart
+) -> list[BoardQuestion]:
+    """What a board asks of a policy in one part of its questions."""
     heldout = list(heldout_prompts(context, prompts))
-    return list(context.board(board).requests(heldout, temperature, last=final))
+    return list(context.board(board).requests(heldout, temperature, part))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 
+from harness.run.devices import environment
 from harness.stage import Stage
 from harness.stages.context import Context, ModelCache, Report
 from harness.store.artifacts import Store
@@ -27,6 +28,7 @@ def run_stage(stage: Stage, store: Store, models: ModelCache, report: Report) ->
                 raise
             models.models.clear()
             raise ValueError(f"out of memory; {stage.memory_advice}") from error
+        facts["environment"] = environment()
         facts["seconds"] = round(time.perf_counter() - started, 3)
     shutil.rmtree(context.unfinished, ignore_errors=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.specs import Checkpoint
@@ -9,6 +11,7 @@ from harness.stage import Facts, Stage
 from harness.stages.context import Context
 from harness.stages.policies import beside
 from harness.stages.prompts import IterationPrompts, Prompts, training_prompts
+from trainers.engines.randomness import response_seeds
 from trainers.options import Sampling
 
 SAMPLING_ADVICE = "lower sampling.batch_size or sampling.max_tokens"
@@ -38,15 +41,13 @@ class Sample(Stage):
 
     def run(self, context: Context) -> Facts:
         import pandas as pd
-        import torch
-
         frame = training_prompts(context, self.prompts, self.chosen)
         policy = context.policy(self.policy, self.precision)
         mix = (
             None if self.reference is None else (beside(policy, context, self.reference, self.precision), self.mixture)
         )
-        generator = torch.Generator(device=policy.model.device).manual_seed(self.seed)
-        drawn = policy.sample(frame["tokens"].tolist(), self.sampling.k, self.sampling, generator, mix)
+        seeds = response_seeds(self.seed, _numbered(frame["id"]))
+        drawn = policy.sample(frame["tokens"].tolist(), self.sampling.k, self.sampling, seeds, mix)
         rows = [
             {"draw": draw, "prompt": int(row), "tokens": r.tokens, "text": r.text, "finished": r.finished}
             for draw, (row, responses) in enumerate(zip(frame.index, drawn, strict=True))
@@ -54,3 +55,13 @@ class Sample(Stage):
         ]
         pd.DataFrame(rows).to_parquet(context.out / "responses.parquet")
         return {"work": {"samples": len(rows)}}
+
+
+def _numbered(ids: Iterable[str]) -> list[str]:
+    """Each id with the number of times it came before: an iteration may draw a prompt more than once."""
+    seen: Counter[str] = Counter()
+    numbered = []
+    for id in ids:
+        numbered.append(f"{id} {seen[id]}")
+        seen[id] += 1
+    return numbered
