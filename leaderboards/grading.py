@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from judges.judge import Judge, Prompt
 from leaderboards.leaderboard import Metric, Reply, Request, Verdict
-from leaderboards.statistics.estimates import Floats
+from leaderboards.statistics.intervals import Floats
 
 
 def win_rate(estimates: str, *, official: bool) -> Metric:

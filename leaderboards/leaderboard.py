@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from judges.judge import Judge, Prompt, messages_of
-from leaderboards.statistics.estimates import Estimate
+from leaderboards.statistics.intervals import Estimate
 from leaderboards.thinking import strip_thinking
 
 Item = TypeVar("Item")

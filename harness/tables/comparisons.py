@@ -65,7 +65,8 @@ def compare_all(graded: Sequence[Graded], seed: int) -> list[dict[str, Any]]:
     `checkpoint`: each policy against its control, and each two trained under the same judge with the same seed.
     `algorithm`: the same over all seeds, where there are at least two.
     """
-    from leaderboards.statistics.estimates import compare_algorithms, compare_checkpoints, holm
+    from leaderboards.statistics.corrections import holm
+    from leaderboards.statistics.paired import compare_algorithms, compare_checkpoints
 
     checkpoints = [(a.cell, b.cell, compare_checkpoints(a.values, b.values, seed=seed)) for a, b in _rivals(graded)]
     algorithms = [(a, b, compare_algorithms(x, y)) for a, b, x, y in _over_seeds(graded)]

@@ -20,7 +20,7 @@ from judges.judge import Judge, Prompt
 from leaderboards.grading import both_orders, lengths, play_games, preferences, verdict_row, win_rate
 from leaderboards.leaderboard import Answers, Metric, Request, Score, TextLeaderboard, Verdict, data_path
 from leaderboards.sources import Record, find_file, json_interval, json_number, numbers, read_records, texts
-from leaderboards.statistics.estimates import Estimate, prompt_bootstrap
+from leaderboards.statistics.intervals import Estimate, prompt_bootstrap
 from leaderboards.statistics.length_control import (
     CONTROL_FILES,
     LengthControl,

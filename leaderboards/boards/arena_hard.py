@@ -32,7 +32,7 @@ from leaderboards.sources import (
     read_records,
     texts,
 )
-from leaderboards.statistics.estimates import Estimate, prompt_bootstrap
+from leaderboards.statistics.intervals import Estimate, prompt_bootstrap
 
 WHAT = "a folder with question.jsonl and model_answer/*.jsonl, as in arena-hard-auto"
 DECISIVE, SLIGHT = 0.875, 0.625  # P(A beats B) from which on the verdict is A>>B, A>B: halfway between 1, 3/4 and 1/2

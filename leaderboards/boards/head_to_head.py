@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from judges.judge import Judge, Prompt
 from leaderboards.grading import both_orders, lengths, play_games, preferences, verdict_row
 from leaderboards.leaderboard import Answers, Metric, Request, Score, TextLeaderboard, Verdict
-from leaderboards.statistics.estimates import prompt_bootstrap
+from leaderboards.statistics.intervals import prompt_bootstrap
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from unittest.mock import patch
 import yaml
 
 from leaderboards.leaderboard import Leaderboard, Metric, Score, Verdict, data_path
-from leaderboards.statistics.estimates import prompt_bootstrap
+from leaderboards.statistics.intervals import prompt_bootstrap
 
 WHAT = "a folder with lm-eval task files (*.yaml) and the data they name, or name lm-eval's own tasks with tasks"
 MEANS = {

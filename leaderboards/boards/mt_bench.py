@@ -42,7 +42,7 @@ from leaderboards.sources import (
     read_records,
     texts,
 )
-from leaderboards.statistics.estimates import Estimate, prompt_bootstrap
+from leaderboards.statistics.intervals import Estimate, prompt_bootstrap
 
 WHAT = "a folder with question.jsonl and perhaps reference_answer/*.jsonl, as in FastChat's mt_bench"
 TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1} | dict.fromkeys(

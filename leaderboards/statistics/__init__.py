@@ -1,1 +1,18 @@
-"""Estimates, intervals and comparisons."""
+"""Estimates with intervals (`intervals`), paired comparisons (`paired`), corrections for many tests (`corrections`), and
+the length-controlled win rate of AlpacaEval (`length_control`).
+"""
+
+from leaderboards.statistics.corrections import holm
+from leaderboards.statistics.intervals import Estimate, algorithm_estimate, prompt_bootstrap
+from leaderboards.statistics.paired import Comparison, compare_algorithms, compare_checkpoints, sign_flip_test
+
+__all__ = [
+    "Comparison",
+    "Estimate",
+    "algorithm_estimate",
+    "compare_algorithms",
+    "compare_checkpoints",
+    "holm",
+    "prompt_bootstrap",
+    "sign_flip_test",
+]
