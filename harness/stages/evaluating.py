@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from judges.judge import Prompt, messages_of
 if TYPE_CHECKING:
     import torch
 
-    from leaderboards.leaderboard import Request
+    from leaderboards.records import BoardQuestion
     from trainers.policies.policy import Response
 
 GREEDY = 1e-6  # a nucleus so small that only the likeliest token is left
@@ -29,7 +28,7 @@ def questions(context: Context) -> Facts:
     """
     from leaderboards.leaderboard import conversation
 
-    requests = _requests(context, last=True)
+    requests = _requests(context, final=True)
     if context.endpoint("policy"):
         return {"questions": len(requests)}
     policy, most = context.policy("policy"), context.options["max_tokens"]
@@ -50,7 +49,7 @@ def answer(context: Context) -> Facts:
     import pandas as pd
     import torch
 
-    requests = _requests(context, last=context.options["last"])
+    requests = _requests(context, final=context.options["last"])
     device = "cpu" if context.endpoint("policy") else context.policy("policy").model.device
     generator = torch.Generator(device=device).manual_seed(context.stage.seed)
     answered = CONTROLS[context.options["control"]](context, requests, generator)
@@ -69,7 +68,7 @@ def _answer_figures(context: Context, answered: Answered) -> dict[str, float]:
     `entropy` is of sampled answers alone, and is missing where all are greedy: these say nothing of it. Behind an
     endpoint there are no log-probabilities, so it and `start_nll` are missing.
     """
-    curve = {request.id for request in _requests(context, last=False)}
+    curve = {request.id for request in _requests(context, final=False)}
     common = [said for said in answered if said[0].id in curve] or answered
     figures = text_figures([r.text for _, _, responses in common for r in responses])
     if context.options["control"] is not None or context.endpoint("policy"):
@@ -80,17 +79,17 @@ def _answer_figures(context: Context, answered: Answered) -> dict[str, float]:
     return figures | {"start_nll": _nll(context, "reference", common)}
 
 
-Answered = list[tuple["Request", list[int], list["Response"]]]
+Answered = list[tuple["BoardQuestion", list[int], list["Response"]]]
 """Each request, the tokens of the conversation it was asked in, and the answers."""
 
 
-def _by_policy(context: Context, requests: Sequence[Request], generator: torch.Generator) -> Answered:
+def _by_policy(context: Context, requests: Sequence[BoardQuestion], generator: torch.Generator) -> Answered:
     """The policy's own answers; a later turn is asked after the policy's answer to the earlier one."""
     from leaderboards.leaderboard import conversation
 
     by_id = {request.id: request for request in requests}
     said = dict[str, list[str]]()
-    found: dict[str, tuple[Request, list[int], list[Response]]] = {}
+    found: dict[str, tuple[BoardQuestion, list[int], list[Response]]] = {}
     alike = sorted(requests, key=_together)
     for (_, temperature, k), group in groupby(alike, key=_together):
         asked = list(group)
@@ -102,7 +101,7 @@ def _by_policy(context: Context, requests: Sequence[Request], generator: torch.G
     return [found[request.id] for request in requests]
 
 
-def _together(request: Request) -> tuple[int, float, int]:
+def _together(request: BoardQuestion) -> tuple[int, float, int]:
     """What requests have in common that are answered in one batch; turns in order."""
     return request.turn, request.temperature, request.answers
 
@@ -125,7 +124,7 @@ def _draw(
     return list(zip(encoded, policy.sample(encoded, k, _sampling(context, temperature), generator), strict=True))
 
 
-def _constant(context: Context, requests: Sequence[Request], generator: torch.Generator) -> Answered:
+def _constant(context: Context, requests: Sequence[BoardQuestion], generator: torch.Generator) -> Answered:
     """One fixed answer to everything: the untrained policy's to the first request that it does not leave empty."""
     for request in requests:
         said = _by_policy(context, [request], generator)[0]
@@ -134,7 +133,7 @@ def _constant(context: Context, requests: Sequence[Request], generator: torch.Ge
     return [(request, said[1], said[2][:1]) for request in requests]
 
 
-def _longest(context: Context, requests: Sequence[Request], generator: torch.Generator) -> Answered:
+def _longest(context: Context, requests: Sequence[BoardQuestion], generator: torch.Generator) -> Answered:
     """The longest of k answers of the untrained policy, in characters."""
     k, temperature = context.options["sampling"]["k"], context.options["temperature"]
     drawn = _draw(context, [r.prompt for r in requests], k, temperature, generator)
@@ -149,44 +148,45 @@ CONTROLS = {None: _by_policy, "constant": _constant, "longest": _longest}
 
 def grade(context: Context) -> Facts:
     """A grader's verdicts on a policy's answers, and the scores they make."""
-    import pandas as pd
+    from leaderboards.records import check_items, write_items
 
     board, judge = context.board(), context.judge()
     answers = _answers(context.input("answers"))
     baseline = _answers(context.input("baseline")) if board.baseline == "start" else None
-    requests = _requests(context, last=context.options["last"])
-    verdicts = board.grade(requests, answers, baseline, judge)
+    requests = _requests(context, final=context.options["last"])
+    items = check_items(board.name, board.grade(requests, answers, baseline, judge))
     judge.check_losses()
-    if verdicts and all(v["status"] != "ok" for v in verdicts):
-        kinds = ", ".join(sorted({v["status"] for v in verdicts}))
-        raise ValueError(f"the grader failed on all {len(verdicts)} answers ({kinds}); no score can be given")
-    _write_scores(context, board.rate(verdicts, context.stage.seed))
-    frame = pd.DataFrame([v | {"prompt": json.dumps(v["prompt"])} for v in verdicts])
-    numbers = {name: "float64" for name in ("preference", "rating") if name in frame}
-    frame.astype(numbers).to_parquet(context.out / "verdicts.parquet")
-    return {"figures": style_figures(judge.inner, verdicts), "failures": dict(judge.failures)}
+    if items and all(item.status != "ok" for item in items):
+        kinds = ", ".join(sorted({item.status for item in items}))
+        raise ValueError(f"the grader failed on all {len(items)} answers ({kinds}); no score can be given")
+    finished = _finished(context.input("answers"))
+    items = [replace(item, finished=finished.get(item.id)) for item in items]
+    _write_scores(context, board.rate(items, context.stage.seed))
+    write_items(items, context.out / "verdicts.parquet")
+    return {"figures": style_figures(judge.inner, items), "failures": dict(judge.failures)}
 
 
 def benchmark(context: Context) -> Facts:
     """A leaderboard that opens the checkpoint itself, and its scores."""
-    import pandas as pd
+    from leaderboards.records import check_items, write_items
 
     board = context.board()
-    verdicts = board.evaluate(context.policy_path("policy"))
-    _write_scores(context, board.rate(verdicts, context.stage.seed))
-    frame = pd.DataFrame([v | {"prompt": json.dumps(v["prompt"])} for v in verdicts])
-    frame.astype({"value": "float64", "response": "str"}).to_parquet(context.out / "verdicts.parquet")
+    items = check_items(board.name, board.evaluate(context.policy_path("policy")))
+    _write_scores(context, board.rate(items, context.stage.seed))
+    write_items(items, context.out / "verdicts.parquet")
     return {}
 
 
 def compare(context: Context) -> Facts:
     """Paired comparisons between policies on the prompts they share."""
     from harness.tables.comparisons import Graded, aligned, compare_all
+    from leaderboards.records import read_items
 
     board = context.board()
     by_metric: dict[str, dict[str, dict[str, float | None]]] = {}
     for known in context.options["cells"]:
-        for metric, values in board.by_prompt(_read_verdicts(context.input(known["cell"]))).items():
+        items = read_items(context.input(known["cell"]) / "verdicts.parquet")
+        for metric, values in board.by_prompt(items).items():
             by_metric.setdefault(metric, {})[known["cell"]] = values
     rows = []
     for metric, cells in by_metric.items():
@@ -195,14 +195,6 @@ def compare(context: Context) -> Facts:
         rows += [{"metric": metric, **row} for row in compare_all(graded, context.stage.seed)]
     (context.out / "comparisons.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return {}
-
-
-def _read_verdicts(folder: Path) -> list[dict[str, Any]]:
-    """A board's verdicts as it wrote them: what was None is None again."""
-    import pandas as pd
-
-    rows = pd.read_parquet(folder / "verdicts.parquet").to_dict("records")
-    return [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows]  # type: ignore[misc]
 
 
 def _write_scores(context: Context, scores: Sequence[Any]) -> None:
@@ -218,13 +210,15 @@ def _sampling(context: Context, temperature: float) -> Any:
     return Sampling.model_validate({**context.options["sampling"], **chosen})
 
 
-def _requests(context: Context, *, last: bool) -> list[Request]:
+def _requests(context: Context, *, final: bool) -> list[BoardQuestion]:
     import pandas as pd
 
     frame = pd.read_parquet(context.input("prompts") / "prompts.parquet")
     held = frame[frame["split"] == "heldout"]
     prompts = [(id, json.loads(text)) for id, text in zip(held["id"], held["prompt"], strict=True)]
-    return list(context.board().requests(prompts, context.options["temperature"], last=last))
+    board, temperature = context.board(), context.options["temperature"]
+    parts = ("curve", "rest") if final else ("curve",)
+    return [question for part in parts for question in board.requests(prompts, temperature, part)]
 
 
 def _answers(folder: Path) -> dict[str, list[str]]:
@@ -232,6 +226,15 @@ def _answers(folder: Path) -> dict[str, list[str]]:
 
     frame = pd.read_parquet(folder / "answers.parquet").sort_values("number", kind="stable")
     return {str(id): list(texts) for id, texts in frame.groupby("id", sort=False)["text"]}
+
+
+def _finished(folder: Path) -> dict[str, bool]:
+    """Question id -> whether its first answer ended within its tokens."""
+    import pandas as pd
+
+    frame = pd.read_parquet(folder / "answers.parquet")
+    first = frame[frame["number"] == 0]
+    return {str(id): bool(finished) for id, finished in zip(first["id"], first["finished"], strict=True)}
 
 
 def _nll(context: Context, name: str, answered: Answered) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,56 +18,20 @@ from harness.stage import Stage
 from harness.store.artifacts import Store
 from harness.tables.alarms import alarms
 from harness.tables.comparisons import comparison_stages
-from harness.tables.judge_agreement import JUDGES, METRICS, judge_rows
+from harness.tables.judge_agreement import METRICS, judge_rows
+from leaderboards.records import Metric, read_items
+from reports import schema
 
-RESULTS = [
-    "sweep",
-    "cell",
-    "policy",
-    "trainer",
-    "options",
-    "judge",
-    "grader",
-    "seed",
-    "iteration",
-    "leaderboard",
-    "category",
-    "metric",
-    "value",
-    "ci_low",
-    "ci_high",
-    "ci_level",
-    "n",
-    "coverage",
-    "samples",
-    "queries",
-    "steps",
-]
-DYNAMICS = ["sweep", "cell", "policy", "trainer", "judge", "seed", "iteration", "phase", "step", "metric", "value"]
-COMPARISONS = [
-    "leaderboard",
-    "metric",
-    "grader",
-    "a",
-    "b",
-    "difference",
-    "ci_low",
-    "ci_high",
-    "p_value",
-    "p_adjusted",
-    "n",
-    "claim",
-]
 WORK = ("samples", "queries", "steps")
 
 
 def write_tables(plan: Plan, store: Store, out: Path) -> dict[str, pd.DataFrame]:
     """Write every table of the contract from what is in the store, as Parquet and CSV; the tables by name."""
     tables = {
-        "results": pd.DataFrame(list(_results(plan, store)), columns=RESULTS).astype({"seed": "Int64"}),
-        "comparisons": pd.DataFrame(list(_comparisons(plan, store)), columns=COMPARISONS),
-        "dynamics": pd.DataFrame(list(_dynamics(plan, store)), columns=DYNAMICS).astype({"seed": "Int64"}),
-        "judges": pd.DataFrame(list(judge_rows(plan, store)), columns=JUDGES),
+        "results": _frame("results", _results(plan, store)),
+        "comparisons": _frame("comparisons", _comparisons(plan, store)),
+        "dynamics": _frame("dynamics", _dynamics(plan, store)),
+        "judges": _frame("judges", judge_rows(plan, store)),
     }
     for name, table in tables.items():
         table.to_parquet(out / f"{name}.parquet", index=False)
@@ -75,6 +39,13 @@ def write_tables(plan: Plan, store: Store, out: Path) -> dict[str, pd.DataFrame]
     _write_samples(plan, store, out / "samples")
     (out / "metrics.json").write_text(json.dumps(_metrics(plan), indent=1, sort_keys=True), encoding="utf-8")
     return tables
+
+
+def _frame(table: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows as a table with the columns and types of the schema."""
+    types = {"number": "float64", "count": "Int64", "flag": "boolean"}
+    frame = pd.DataFrame(list(rows), columns=schema.names(table))
+    return frame.astype({column: types[kind] for kind in types for column in schema.of_kind(table, kind)})
 
 
 def _results(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
@@ -190,16 +161,16 @@ def _write_samples(plan: Plan, store: Store, folder: Path) -> None:
     for cell in plan.cells:
         done = [g for g in cell.grades if g.stage.kind in ("grade", "benchmark") and store.has(g.stage)]
         last = max((g.iteration for g in done), default=0)
-        frames = [_graded(cell, g, store) for g in done if g.iteration == last]
-        if frames:
-            pd.concat(frames).to_parquet(folder / f"{cell.cell.id}.parquet", index=False)
+        rows = [row for g in done if g.iteration == last for row in _graded(cell, g, store)]
+        if rows:
+            _frame("samples", rows).to_parquet(folder / f"{cell.cell.id}.parquet", index=False)
 
 
-def _graded(cell: CellPlan, grade: Grade, store: Store) -> pd.DataFrame:
-    verdicts = pd.read_parquet(store.path(grade.stage) / "verdicts.parquet").rename(columns={"id": "prompt_id"})
-    return verdicts.assign(
-        cell=cell.cell.id, iteration=grade.iteration, grader=grade.grader, leaderboard=grade.leaderboard
-    )
+def _graded(cell: CellPlan, grade: Grade, store: Store) -> Iterator[dict[str, Any]]:
+    about = {"cell": cell.cell.id, "iteration": grade.iteration, "grader": grade.grader}
+    for item in read_items(store.path(grade.stage) / "verdicts.parquet"):
+        texts = {"prompt_id": item.id, "prompt": json.dumps(item.prompt), "extra": json.dumps(item.extra)}
+        yield {**vars(item), **about, **texts, "leaderboard": grade.leaderboard}
 
 
 def _metrics(plan: Plan) -> dict[str, Any]:
@@ -207,7 +178,11 @@ def _metrics(plan: Plan) -> dict[str, Any]:
     metrics = {board.name: board.metrics for board in boards}
     if any(stage.kind == "judge" for stage in plan.stages):
         metrics["judges"] = METRICS
-    return {f"{of}/{name}": dataclasses.asdict(m) for of, known in metrics.items() for name, m in known.items()}
+    return {f"{board}/{name}": _metric(m) for board, described in metrics.items() for name, m in described.items()}
+
+
+def _metric(metric: Metric) -> dict[str, Any]:
+    return {field: getattr(metric, field) for field in schema.METRIC_FIELDS}
 
 
 def cell_states(plan: Plan, store: Store, reasons: Mapping[str, str], running: Collection[str]) -> list[dict[str, Any]]:

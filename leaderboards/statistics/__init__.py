@@ -1,6 +1,4 @@
-"""Estimates with intervals (`intervals`), paired comparisons (`paired`), corrections for many tests (`corrections`), and
-the length-controlled win rate of AlpacaEval (`length_control`).
-"""
+"""Intervals, paired comparisons, corrections for many tests, and the length-controlled win rate of AlpacaEval."""
 
 from leaderboards.statistics.corrections import holm
 from leaderboards.statistics.intervals import Estimate, algorithm_estimate, prompt_bootstrap
