@@ -13,19 +13,25 @@ if TYPE_CHECKING:
     from leaderboards.boards.lm_eval import LMEval as LMEval
     from leaderboards.boards.mt_bench import MTBench as MTBench
     from leaderboards.leaderboard import Leaderboard as Leaderboard
-    from leaderboards.leaderboard import Metric as Metric
-    from leaderboards.leaderboard import Score as Score
+    from leaderboards.leaderboard import TextLeaderboard as TextLeaderboard
+    from leaderboards.records import BoardQuestion as BoardQuestion
+    from leaderboards.records import GradedItem as GradedItem
+    from leaderboards.records import Metric as Metric
+    from leaderboards.records import Score as Score
 
 _HOMES = {
     "AlpacaEval": "leaderboards.boards.alpaca_eval",
     "ArenaHard": "leaderboards.boards.arena_hard",
+    "BoardQuestion": "leaderboards.records",
     "DualityGap": "leaderboards.boards.duality_gap",
+    "GradedItem": "leaderboards.records",
     "HeadToHead": "leaderboards.boards.head_to_head",
     "LMEval": "leaderboards.boards.lm_eval",
     "Leaderboard": "leaderboards.leaderboard",
     "MTBench": "leaderboards.boards.mt_bench",
-    "Metric": "leaderboards.leaderboard",
-    "Score": "leaderboards.leaderboard",
+    "Metric": "leaderboards.records",
+    "Score": "leaderboards.records",
+    "TextLeaderboard": "leaderboards.leaderboard",
 }
 __all__ = sorted(_HOMES)
 

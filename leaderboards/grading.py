@@ -1,4 +1,4 @@
-"""Answers placed before a judge against a baseline's, and the rows and figures that pairwise boards make of it."""
+"""Answers that a judge compares with a baseline's, and the items and figures that pairwise boards make of it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from judges.judge import Judge, Prompt
-from leaderboards.leaderboard import Metric, Reply, Request, Verdict
-from leaderboards.statistics.estimates import Floats
+from leaderboards.records import OK, BoardAnswer, BoardQuestion, GradedItem, Metric
+from leaderboards.statistics.intervals import Floats
 
 
 def win_rate(estimates: str, *, official: bool) -> Metric:
@@ -21,7 +21,7 @@ def win_rate(estimates: str, *, official: bool) -> Metric:
 
 @dataclass(frozen=True)
 class Games:
-    """What a judge said of answers and a baseline's, each pair in one order or in several.
+    """A judge's preferences between answers and a baseline's, each pair in one order or in several.
 
     Attributes:
         preference: float64 [orders, n], P(the answer beats the baseline's), NaN where it failed.
@@ -37,18 +37,22 @@ class Games:
 
 
 def play_games(
-    judge: Judge, prompts: Sequence[Prompt], replies: Sequence[Reply], before: Sequence[str], answer_first: NDArray[Any]
+    judge: Judge,
+    prompts: Sequence[Prompt],
+    answers: Sequence[BoardAnswer],
+    baseline_responses: Sequence[str],
+    answer_first: NDArray[Any],
 ) -> Games:
-    """Ask the judge about every reply that is one, in the orders of `answer_first`, bool [orders, n]."""
-    asked = [(order, i) for order in range(len(answer_first)) for i, r in enumerate(replies) if r.status == "ok"]
-    pairs = [(replies[i].text, before[i])[:: 1 if answer_first[order, i] else -1] for order, i in asked]
-    record = judge.verdicts([prompts[i] for _, i in asked], [a for a, _ in pairs], [b for _, b in pairs])
+    """Ask the judge about every answer that is one, in the orders of `answer_first`, bool [orders, n]."""
+    games = [(order, i) for order in range(len(answer_first)) for i, a in enumerate(answers) if a.status == OK]
+    pairs = [(answers[i].text, baseline_responses[i])[:: 1 if answer_first[order, i] else -1] for order, i in games]
+    record = judge.verdicts([prompts[i] for _, i in games], [a for a, _ in pairs], [b for _, b in pairs])
     preference = np.full(answer_first.shape, np.nan)
-    kinds = [{reply.status} for reply in replies]
-    for (order, i), p, status in zip(asked, record.preference, record.status, strict=True):
+    statuses = [{answer.status} for answer in answers]
+    for (order, i), p, status in zip(games, record.preference, record.status, strict=True):
         preference[order, i] = p if answer_first[order, i] else 1 - p
-        kinds[i].add(status)
-    return Games(preference, ["+".join(sorted(kind - {"ok"})) or "ok" for kind in kinds])
+        statuses[i].add(status)
+    return Games(preference, ["+".join(sorted(kinds - {OK})) or OK for kinds in statuses])
 
 
 def both_orders(n: int) -> NDArray[np.bool_]:
@@ -56,29 +60,35 @@ def both_orders(n: int) -> NDArray[np.bool_]:
     return np.repeat([[False], [True]], n, axis=1)
 
 
-def verdict_row(
-    request: Request, reply: Reply, before: str, preference: float, status: str, category: str = ""
-) -> Verdict:
-    """One graded item; the status counts where there is no preference."""
-    failed = bool(np.isnan(preference))
-    return {
-        "id": request.id,
-        "prompt": request.prompt,
-        "response": reply.text,
-        "before": before,
-        "preference": None if failed else float(preference),
-        "status": status if failed else "ok",
-        "category": category,
-        "turn": request.turn,
-        "stripped": reply.stripped,
-    }
+def graded_item(
+    question: BoardQuestion,
+    answer: BoardAnswer,
+    baseline_response: str,
+    preference: float,
+    status: str,
+    category: str = "",
+    **extra: Any,
+) -> GradedItem:
+    """One compared answer; the status counts where there is no preference."""
+    return GradedItem(
+        id=question.id,
+        preference=preference,
+        status=status,
+        prompt=question.prompt,
+        response=answer.text,
+        baseline_response=baseline_response,
+        category=category,
+        turn=question.turn,
+        stripped=answer.stripped,
+        extra=extra,
+    )
 
 
-def preferences(verdicts: Sequence[Verdict]) -> Floats:
+def preferences(items: Sequence[GradedItem]) -> Floats:
     """P(the answer beats the baseline's) [n], NaN where it failed."""
-    return np.array([np.nan if v["preference"] is None else v["preference"] for v in verdicts], np.float64)
+    return np.array([item.preference for item in items], np.float64)
 
 
-def lengths(verdicts: Sequence[Verdict]) -> Floats:
+def lengths(items: Sequence[GradedItem]) -> Floats:
     """Characters of each answer [n], NaN where there is none."""
-    return np.array([len(v["response"]) if v["response"].strip() else np.nan for v in verdicts], np.float64)
+    return np.array([len(item.response) if item.response.strip() else np.nan for item in items], np.float64)

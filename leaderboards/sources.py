@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leaderboards.statistics.estimates import Estimate
+from leaderboards.statistics.intervals import Estimate
 
 Record = dict[str, Any]
 LARGEST = 1e15  # infinity is no score

@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from reports import schema
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -19,32 +21,6 @@ T = TypeVar("T")
 
 CONTROLS = ("sft", "constant", "longest")
 POINTS_PER_LINE = 60
-COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    # table: (text columns, number columns)
-    "results": (
-        ("sweep", "cell", "policy", "trainer", "options", "judge", "grader", "leaderboard", "category", "metric"),
-        ("seed", "iteration", "value", "ci_low", "ci_high", "ci_level", "n", "coverage", "samples", "queries", "steps"),
-    ),
-    "comparisons": (
-        ("leaderboard", "metric", "grader", "a", "b", "claim"),
-        ("difference", "ci_low", "ci_high", "p_value", "p_adjusted", "n"),
-    ),
-    "dynamics": (
-        ("sweep", "cell", "trainer", "judge", "phase", "metric"),
-        ("seed", "iteration", "step", "value"),
-    ),
-    "samples": (
-        (
-            *("cell", "leaderboard", "prompt_id", "prompt", "response", "before", "grader", "status"),
-            *("category", "stripped", "first_game", "second_game", "metric"),
-        ),
-        ("iteration", "preference", "rating", "turn"),
-    ),
-    "judges": (
-        ("judge", "against", "metric"),
-        ("value", "ci_low", "ci_high", "n", "coverage", "p_value", "p_adjusted"),
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +107,14 @@ def is_control(row: Row) -> bool:
     return row["trainer"] in CONTROLS and not row["judge"]
 
 
+def game_verdicts(row: Row) -> list[str]:
+    """The verdicts of a sample's games, in the order they were played, where the board keeps them; failed ones left
+    out.
+    """
+    kept = _options(row["extra"])
+    return [str(kept[name]) for name in ("first_game", "second_game") if kept.get(name)]
+
+
 def unique(values: Iterable[Any]) -> list[Any]:
     """The distinct values in order of first appearance."""
     return list(dict.fromkeys(values))
@@ -215,11 +199,12 @@ def read_sweeps(paths: Sequence[Path]) -> list[Sweep]:
 
 
 def _options(text: str) -> Row:
+    """A JSON object; anything else as the only entry, `options`."""
     try:
-        found = json.loads(text or "{}")
+        parsed = json.loads(text or "{}")
     except ValueError:
         return {"options": text}
-    return found if isinstance(found, dict) else {"options": found}
+    return parsed if isinstance(parsed, dict) else {"options": parsed}
 
 
 class _Files:
@@ -292,20 +277,19 @@ def _read(file: Path, name: str) -> pd.DataFrame:
 
     if file.suffix == ".parquet":
         return pd.read_parquet(file)
-    numbers = COLUMNS[name][1]
+    numbers = schema.of_kind(name, "number", "count", "flag")
     return pd.read_csv(file, keep_default_na=False, na_values={column: ["", "nan", "NaN"] for column in numbers})
 
 
 def _shaped(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """All of the table's columns and no others: texts as str with '' for none, numbers as numbers."""
+    """All of the table's columns and no others: texts as str with '' for none, all others as numbers."""
     import pandas as pd
 
-    texts, numbers = COLUMNS[name]
-    frame = frame.reindex(columns=[*texts, *numbers])
-    for column in texts:
+    frame = frame.reindex(columns=schema.names(name))
+    for column in schema.of_kind(name, "text"):
         missing = frame[column].isna()
         frame[column] = frame[column].astype(object).where(~missing, "").map(str)
-    for column in numbers:
+    for column in schema.of_kind(name, "number", "count", "flag"):
         frame[column] = pd.to_numeric(frame[column], errors="coerce").astype("float64")
     return frame
 

@@ -321,7 +321,7 @@ def _comparison(
 
 
 def _dynamics(cell: dict[str, Any], rng: np.random.Generator) -> list[dict[str, Any]]:
-    base = {key: cell[key] for key in ("cell", "trainer", "judge", "seed")} | {"sweep": "stories", "phase": "policy"}
+    base = {key: cell[key] for key in ("cell", "trainer", "judge", "seed")} | {"sweep": "stories", "phase": 1}
     rows = []
     for step in range(96):
         scale = 40.0 if cell["trainer"] == "onpo" else 0.7
@@ -361,14 +361,20 @@ def _samples(cell: dict[str, Any], rng: np.random.Generator, broken: bool) -> li
             failed = broken and number == 6 and grader == "llm"
             preference = None if failed else float(np.round(rng.uniform(0.2, 0.9), 4))
             status = "unparsed: neither A nor B" if failed else "ok"
-            row = {**base, "prompt_id": f"p{number}", "prompt": prompt, "response": after, "before": BEFORE}
+            row = {**base, "prompt_id": f"p{number}", "prompt": prompt, "response": after, "baseline_response": BEFORE}
             rows.append({**row, "grader": grader, "preference": preference, "status": status})
     chat = [{"role": "user", "content": "Tell a story."}, {"role": "assistant", "content": AFTER + HOSTILE[0]}]
     for turn, asked in ((1, chat[:1]), (2, [*chat, {"role": "user", "content": "Shorter."}])):
         row = {**base, "leaderboard": "mt-bench", "prompt_id": f"q/{turn}", "prompt": json.dumps(asked), "turn": turn}
-        rated = {"response": f"<b>{turn}</b> " + AFTER, "before": "", "category": "writing", "stripped": turn == 2}
+        rated = {
+            "response": f"<b>{turn}</b> " + AFTER,
+            "baseline_response": "",
+            "category": "writing",
+            "stripped": turn == 2,
+        }
         rows += [{**row, **rated, "grader": grader, "rating": 6.5 + turn / 4} for grader in ("panel", "llm")]
-    games = {"first_game": "B>>A", "second_game": "A=B", "preference": 0.875, "grader": "panel", "before": BEFORE}
+    games = {"extra": json.dumps({"first_game": "B>>A", "second_game": "A=B"}), "preference": 0.875}
+    games |= {"grader": "panel", "baseline_response": BEFORE}
     rows.append({**base, **games, "leaderboard": "arena-hard", "prompt_id": "a1", "prompt": '"Go."', "response": AFTER})
     task = {"metric": "acc", "grader": "", "value": 1.0, "prompt": "a task", "response": "its answer"}
     rows.append({**base, **task, "leaderboard": "lm-eval", "prompt_id": "truth/0"})

@@ -29,7 +29,7 @@ from harness.stages.evaluating import _by_policy, answer
 from harness.stages.text_metrics import text_figures
 from harness.store.artifacts import Store
 from judges import PanelJudge
-from leaderboards.leaderboard import Request
+from leaderboards.records import BoardQuestion
 from trainers.options import Sampling
 from trainers.policies.causal_lm import CausalLM
 
@@ -137,7 +137,7 @@ def test_pairwise_scores_are_the_panels_exact_preferences(swept: Swept, trainer:
     """The panel is the same in both orders, so an order drawn for a prompt changes nothing."""
     panel = PanelJudge(swept.out.parent / "panel.yaml")
     samples = swept.samples(trainer, "alpaca-eval")
-    prompts, ours, theirs = (samples[name].tolist() for name in ("prompt", "response", "before"))
+    prompts, ours, theirs = (samples[name].tolist() for name in ("prompt", "response", "baseline_response"))
     exact = panel.compare([json.loads(p) for p in prompts], ours, theirs)
     said = samples["response"].str.strip() != ""
     assert samples["preference"].notna().tolist() == said.tolist()
@@ -236,11 +236,11 @@ def test_the_entropy_of_the_answers_is_their_mean_negative_log_likelihood_a_toke
 def test_the_constant_control_does_not_say_nothing_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     said = {"a": " ", "b": "", "c": "a cat", "d": "no"}
 
-    def drawn(context: Any, requests: Sequence[Request], generator: Any) -> list[Any]:
+    def drawn(context: Any, requests: Sequence[BoardQuestion], generator: Any) -> list[Any]:
         return [(r, [1], [SimpleNamespace(text=said[r.id])]) for r in requests]
 
     monkeypatch.setattr(evaluating, "_by_policy", drawn)
-    requests = [Request(id=id, prompt=id, temperature=1.0) for id in said]
+    requests = [BoardQuestion(id=id, prompt=id, temperature=1.0) for id in said]
     answered = evaluating._constant(SimpleNamespace(), requests, torch.Generator())  # type: ignore[arg-type]
     assert [(r.id, responses[0].text) for r, _, responses in answered] == [(id, "a cat") for id in said]
 
@@ -291,11 +291,11 @@ def test_turns_are_asked_in_order_and_in_batches_of_one_temperature_and_answers_
     options = {"sampling": {"k": 2, "max_tokens": 6}}
     context: Any = SimpleNamespace(policy=lambda name: policy, endpoint=lambda name: None, options=options)
     requests = [
-        Request(id="b/2", prompt="more b", temperature=0.0, turn=2, follows="b/1"),
-        Request(id="a/1", prompt="a", temperature=0.7),
-        Request(id="b/1", prompt="b", temperature=0.0),
-        Request(id="c/1", prompt=[{"role": "user", "content": "c"}], temperature=0.7),
-        Request(id="d/1", prompt="d", temperature=0.7, answers=3),
+        BoardQuestion(id="b/2", prompt="more b", temperature=0.0, turn=2, follows="b/1"),
+        BoardQuestion(id="a/1", prompt="a", temperature=0.7),
+        BoardQuestion(id="b/1", prompt="b", temperature=0.0),
+        BoardQuestion(id="c/1", prompt=[{"role": "user", "content": "c"}], temperature=0.7),
+        BoardQuestion(id="d/1", prompt="d", temperature=0.7, answers=3),
     ]
     answered = _by_policy(context, requests, torch.Generator())
     said = {request.id: [r.text for r in responses] for request, _, responses in answered}

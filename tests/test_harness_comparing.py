@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from harness.tables.comparisons import Graded, aligned, compare_all
-from leaderboards.statistics.estimates import compare_algorithms, compare_checkpoints, holm
+from leaderboards.statistics.corrections import holm
+from leaderboards.statistics.paired import compare_algorithms, compare_checkpoints
 
 PROMPTS = 60
 

@@ -16,7 +16,8 @@ from harness.matrix import Cell, Variant
 from harness.planning.plan import CellPlan, Plan
 from harness.stage import Stage
 from harness.store.artifacts import Store
-from harness.tables.judge_agreement import JUDGES, METRICS, judge_rows
+from harness.tables.judge_agreement import METRICS, judge_rows
+from reports import schema
 
 CONFIG = Config.model_validate(
     {
@@ -70,7 +71,7 @@ def rows(tmp_path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
 def test_every_judge_has_a_row_a_metric_and_every_two_their_difference_both_ways(rows: dict[Any, Any]) -> None:
     pairs = [("pairrm", ""), ("llm", ""), ("pairrm", "llm"), ("llm", "pairrm")]
     assert set(rows) == {(metric, *pair) for metric in METRICS for pair in pairs}
-    assert all(set(row) <= set(JUDGES) for row in rows.values())
+    assert all(set(row) <= set(schema.names("judges")) for row in rows.values())
 
 
 def test_log_loss_is_the_mean_cross_entropy_of_the_answered_pairs(rows: dict[Any, Any]) -> None:

@@ -306,7 +306,7 @@ def test_failed_verdicts_lower_the_coverage_and_are_counted_and_never_become_a_t
     assert (rates["coverage"] < 1).any()
     for row in rates.itertuples():
         samples = pd.read_parquet(workspace.out / "samples" / f"{row.cell}.parquet")
-        empty = (samples["response"].str.strip() == "") | (samples["before"].str.strip() == "")
+        empty = (samples["response"].str.strip() == "") | (samples["baseline_response"].str.strip() == "")
         failed = empty | samples["prompt"].str.contains("blue")
         assert samples["preference"].isna().tolist() == failed.tolist()
         assert set(samples.loc[empty, "status"]) <= {"empty-answer", "baseline-empty-answer"}

@@ -19,8 +19,9 @@ from harness.registry import make
 from harness.stage import Stage
 from harness.store.artifacts import Store
 from harness.tables.comparisons import Graded, comparison_stages
-from harness.tables.judge_agreement import JUDGES
-from harness.tables.tables import COMPARISONS, DYNAMICS, RESULTS, cell_states, trained_losses, write_tables
+from harness.tables.tables import cell_states, trained_losses, write_tables
+from leaderboards.records import GradedItem, write_items
+from reports import schema
 
 CONFIG = Config.model_validate(
     {
@@ -74,8 +75,8 @@ def keep_grade(store: Store, grade: Grade, value: float) -> None:
     with store.writing(grade.stage) as (folder, _):
         score = {"metric": "win_rate", "category": "", "value": value, "n": 3, "coverage": 1.0}
         (folder / "scores.json").write_text(json.dumps([score]))
-        verdicts = pd.DataFrame({"id": ["p", "q"], "response": ["a", "b"], "preference": [value, None]})
-        verdicts.to_parquet(folder / "verdicts.parquet", index=False)
+        items = [GradedItem(id="p", response="a", preference=value), GradedItem(id="q", response="b")]
+        write_items(items, folder / "verdicts.parquet")
 
 
 def keep_cell(store: Store, plan: CellPlan, upto: int = 2) -> None:
@@ -178,7 +179,7 @@ def test_of_a_half_finished_cell_the_tables_have_what_is_there(store: Store, out
 
 def test_tables_of_an_empty_store_have_all_their_columns_and_no_row(store: Store, out: Path) -> None:
     tables = write_tables(Plan(CONFIG, [control(), trained()]), store, out)
-    expected = {"results": RESULTS, "dynamics": DYNAMICS, "comparisons": COMPARISONS, "judges": JUDGES}
+    expected = {name: schema.names(name) for name in ("results", "dynamics", "comparisons", "judges")}
     assert set(tables) == set(expected)
     for name, columns in expected.items():
         assert tables[name].empty

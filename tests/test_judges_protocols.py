@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 
 from judges import LLMJudge
 from judges.judge import Question
-from judges.protocols.alpaca_eval import AlpacaEval
-from judges.protocols.arena_hard import MIRRORED, PREFERENCE, ArenaHard
-from judges.protocols.custom import Custom
-from judges.protocols.mt_bench import MTBench
-from judges.protocols.protocol import Protocol, Reading, Reply, fill
+from judges.protocols.alpaca_eval import AlpacaEvalProtocol
+from judges.protocols.arena_hard import MIRRORED, PREFERENCE, ArenaHardProtocol
+from judges.protocols.custom import CustomProtocol
+from judges.protocols.mt_bench import MTBenchProtocol
+from judges.protocols.protocol import ChatReply, Protocol, Reading, fill
 from judges.protocols.reading import strip_thinking
 from judges.transports.vllm_chat import read_output, sampling
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 QUESTION = Question("What is 2 + 2?", "It is 4.", "It is 5.")
-ARENA, PAIR, SINGLE = ArenaHard(), MTBench(), MTBench().rating
+ARENA, PAIR, SINGLE = ArenaHardProtocol(), MTBenchProtocol(), MTBenchProtocol().rating
 
 
 def shared(*parts: str) -> Path:
@@ -39,7 +39,7 @@ def shared(*parts: str) -> Path:
 
 def read(protocol: Protocol, text: str, question: Question = QUESTION, **reply: Any) -> float | str:
     """The value, or the kind of failure."""
-    reading = protocol.read(Reply(text, **reply), question)
+    reading = protocol.read(ChatReply(text, **reply), question)
     assert (reading.status == "ok") == (not math.isnan(reading.value))
     return reading.value if reading.status == "ok" else reading.status
 
@@ -109,10 +109,10 @@ def test_each_way_to_hold_no_verdict_is_a_kind_of_failure(text: str, kind: str):
     ],
 )
 def test_text_that_is_not_exactly_one_label_is_a_kind_of_failure(text: str, kind: str):
-    assert read(Custom(text_verdicts=True), text) == kind
-    assert read(Custom(text_verdicts=True), f"{text} so", finish="length") == "truncated"
-    assert read(Custom(text_verdicts=True), "<think>B?</think>A.") == 1.0
-    assert read(Custom(), "A") == "no-logprobs"
+    assert read(CustomProtocol(text_verdicts=True), text) == kind
+    assert read(CustomProtocol(text_verdicts=True), f"{text} so", finish="length") == "truncated"
+    assert read(CustomProtocol(text_verdicts=True), "<think>B?</think>A.") == 1.0
+    assert read(CustomProtocol(), "A") == "no-logprobs"
 
 
 def test_refused_and_cut_replies_fail_whatever_they_say():
@@ -211,7 +211,7 @@ def test_no_hostile_reply_makes_a_verdict_that_the_judge_did_not_state(case: tup
 @example("[[A>B]]\x00", "stop", [("A", float("-inf"))])
 def test_no_reply_whatever_is_an_exception_or_a_value_out_of_range(text: str, finish: str, top: Any):
     question = Question("p", text, text[::-1])
-    for protocol in (ARENA, PAIR, SINGLE, Custom(text_verdicts=True), Custom()):
+    for protocol in (ARENA, PAIR, SINGLE, CustomProtocol(text_verdicts=True), CustomProtocol()):
         for asked in (QUESTION, question):
             value = read(protocol, text, asked, finish=finish, top=top)
             assert isinstance(value, str) or 0 <= value <= 10
@@ -239,7 +239,7 @@ def test_no_reply_whatever_is_an_exception_or_a_value_out_of_range(text: str, fi
 def test_a_reply_of_a_megabyte_is_read_in_linear_time(unit: str):
     text = unit * (2**20 // len(unit))
     started = time.perf_counter()
-    for protocol in (ARENA, PAIR, SINGLE, Custom(text_verdicts=True)):
+    for protocol in (ARENA, PAIR, SINGLE, CustomProtocol(text_verdicts=True)):
         for question in (QUESTION, Question("p", text, "b")):
             read(protocol, text, question)
     assert time.perf_counter() - started < 20
@@ -276,7 +276,7 @@ def test_arena_hard_files_of_every_version_ask_in_their_words(tmp_path: Path):
 def test_mt_bench_prompts_of_the_official_file_are_filled_as_fastchat_fills_them():
     path = shared("mt_bench", "judge_prompts.jsonl")
     official = {each["name"]: each for each in map(json.loads, path.read_text().splitlines())}
-    protocol = MTBench.from_file(path)
+    protocol = MTBenchProtocol.from_file(path)
     turns = [
         {"role": "user", "content": "q1"},
         {"role": "assistant", "content": "a1"},
@@ -285,7 +285,7 @@ def test_mt_bench_prompts_of_the_official_file_are_filled_as_fastchat_fills_them
     two = {"question_1": "q1", "question_2": "q2", "ref_answer_1": "r1", "ref_answer_2": "r2"}
     one = {"question": "q", "ref_answer_1": "r1"}
     pair_two = {"answer_a_1": "a1", "answer_b_1": "a1", "answer_a_2": "x", "answer_b_2": "y"}
-    cases: list[tuple[MTBench, str, Any, tuple[str, ...], dict[str, str]]] = [
+    cases: list[tuple[MTBenchProtocol, str, Any, tuple[str, ...], dict[str, str]]] = [
         (protocol, "pair-v2", "q", (), one | {"answer_a": "x", "answer_b": "y"}),
         (protocol, "pair-math-v1", "q", ("r1",), one | {"answer_a": "x", "answer_b": "y"}),
         (protocol, "pair-v2-multi-turn", turns, (), two | pair_two),
@@ -329,7 +329,7 @@ def test_alpaca_eval_asks_and_decodes_as_its_config_says_without_importing_it(
     prompt = (folder / "alpaca_eval_clf.txt").read_text()
     fake_alpaca_eval(tmp_path, (folder / "weighted_alpaca_eval_gpt4_turbo.configs.yaml").read_text(), prompt)
     monkeypatch.syspath_prepend(tmp_path)
-    protocol = AlpacaEval.installed()
+    protocol = AlpacaEvalProtocol.installed()
     request = protocol.request(Question("do {output_2}", "<|im_end|> {output_2}", "two"))
     system, user = (part.split("<|im_end|>")[0] for part in prompt.split("<|im_start|>")[1:])
     filled = user.removeprefix("user\n").strip().replace("{output_2}", "two")
@@ -350,7 +350,7 @@ def test_alpaca_evals_verdict_is_two_less_the_published_preference(tmp_path: Pat
         "<|im_start|>user\nmine: {instruction} {output_1} {output_2}\n<|im_end|>",
     )
     monkeypatch.syspath_prepend(tmp_path)
-    protocol = AlpacaEval.installed()
+    protocol = AlpacaEvalProtocol.installed()
     path = shared("alpacaeval", "results", "claude-2.1", "weighted_alpaca_eval_gpt4_turbo", "annotations.json.gz")
     with gzip.open(path) as file:
         rows = [row for row in json.load(file) if row["raw_completion"]]
@@ -370,9 +370,9 @@ def test_without_alpaca_eval_its_protocol_says_what_to_install(monkeypatch: pyte
 
 
 def test_alpaca_eval_reads_only_bare_labels_and_no_text(tmp_path: Path):
-    protocol = AlpacaEval((("user", "x"),), ("m", "M"), 1, 1.0, 5)
+    protocol = AlpacaEvalProtocol((("user", "x"),), ("m", "M"), 1, 1.0, 5)
     assert protocol.read(
-        Reply(top=[("m", math.log(0.3)), ("M", math.log(0.1)), (" m", math.log(0.5))]), QUESTION
+        ChatReply(top=[("m", math.log(0.3)), ("M", math.log(0.1)), (" m", math.log(0.5))]), QUESTION
     ) == Reading(
         pytest.approx(0.75)  # type: ignore[arg-type]
     )
@@ -417,7 +417,7 @@ def test_options_that_do_not_go_together_are_refused(options: dict[str, Any], me
 def test_arena_hard_configs_in_another_form_are_refused(tmp_path: Path, text: str, message: str):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
-        ArenaHard.from_files(tmp_path / "config.yaml", None, "hard_prompt")
+        ArenaHardProtocol.from_files(tmp_path / "config.yaml", None, "hard_prompt")
 
 
 def test_values_are_substituted_once_and_not_looked_into():
@@ -428,7 +428,7 @@ def test_values_are_substituted_once_and_not_looked_into():
 
 
 def test_vllm_gets_the_requests_decoding_and_its_outputs_are_read():
-    request = Custom().request(QUESTION)
+    request = CustomProtocol().request(QUESTION)
     assert sampling(request) == {"max_tokens": 1, "temperature": 0.0, "logprobs": 20}
     assert sampling(ARENA.request(QUESTION)) == {"max_tokens": 4096, "temperature": 0.0}
     logprob = lambda token, value, rank: SimpleNamespace(logprob=value, rank=rank, decoded_token=token)  # noqa: E731
@@ -439,6 +439,6 @@ def test_vllm_gets_the_requests_decoding_and_its_outputs_are_read():
         finish_reason="length",
     )
     reply = read_output(SimpleNamespace(outputs=[made], prompt_token_ids=[1, 2, 3]))
-    assert Custom().read(reply, QUESTION).value == pytest.approx(0.75)
+    assert CustomProtocol().read(reply, QUESTION).value == pytest.approx(0.75)
     assert (reply.input_tokens, reply.output_tokens, reply.finish) == (3, 1, "length")
     assert read_output(SimpleNamespace(outputs=[], prompt_token_ids=None)).status == "no-reply"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import numpy as np
 import pytest
-from boards_world import HOSTILE, Rule, alpaca, answered, by_worth
+from boards_world import HOSTILE, Rule, all_questions, alpaca, answered, by_worth, reread
 from conftest import PANEL
 from leaderboards_published import SHARED, length_files, needs_shared, write
 
@@ -20,7 +19,7 @@ AFTER = ["new 0.9", "new 0.5", "new 0.1", "new nan"]
 
 
 def graded(board, judge, texts):
-    requests = board.requests([], 0.7, last=True)
+    requests = all_questions(board, [], 0.7)
     return board.grade(requests, answered(requests, texts), None, judge)
 
 
@@ -30,10 +29,10 @@ def scored(board, verdicts):
 
 def test_requests_are_the_instructions_in_the_files_order_under_their_row_numbers(tmp_path):
     board = AlpacaEval(data=alpaca(tmp_path, BEFORE), limit=3, curve_limit=2)
-    assert [(r.id, r.prompt, r.temperature, r.turn) for r in board.requests([("x", "held out")], 0.7, last=True)] == [
+    assert [(r.id, r.prompt, r.temperature, r.turn) for r in all_questions(board, [("x", "held out")], 0.7)] == [
         (str(i), f"question {i}", 0.7, 1) for i in range(3)
     ]
-    assert [r.id for r in board.requests([], 0.7, last=False)] == ["0", "1"]
+    assert [r.id for r in board.requests([], 0.7, "curve")] == ["0", "1"]
 
 
 @pytest.mark.parametrize("orders", ["one", "both"])
@@ -41,10 +40,10 @@ def test_scores_by_hand(tmp_path, orders):
     """P(new beats old) is .7, .5, .3 and a failure: mean 50, one win, one tie, one loss."""
     board, judge = AlpacaEval(data=alpaca(tmp_path, BEFORE), orders=orders), Rule(by_worth)
     verdicts = graded(board, judge, AFTER)
-    assert [v["preference"] for v in verdicts[:3]] == pytest.approx([0.7, 0.5, 0.3])
-    assert (verdicts[3]["preference"], verdicts[3]["status"]) == (None, "timeout")
-    assert [v["category"] for v in verdicts] == ["even", "odd", "even", "odd"]
-    assert [v["before"] for v in verdicts] == BEFORE
+    assert [v.preference for v in verdicts[:3]] == pytest.approx([0.7, 0.5, 0.3])
+    assert (verdicts[3].preference, verdicts[3].status) == (None, "timeout")
+    assert [v.category for v in verdicts] == ["even", "odd", "even", "odd"]
+    assert [v.baseline_response for v in verdicts] == BEFORE
     scores = scored(board, verdicts)
     assert list(scores) == ["win_rate", "discrete_win_rate", "average_length"]
     assert scores["win_rate"].value == pytest.approx(50)
@@ -60,10 +59,10 @@ def test_a_judge_that_always_likes_the_first_is_even_in_both_orders_and_follows_
     texts, first = [f"new {i}" for i in range(40)], Rule(lambda a, b: 1.0)
     data = alpaca(tmp_path, outputs)
     both = graded(AlpacaEval(data=data, orders="both"), first, texts)
-    assert [v["preference"] for v in both] == [0.5] * 40
+    assert [v.preference for v in both] == [0.5] * 40
     one = graded(AlpacaEval(data=data), first, texts)
-    assert [v["preference"] for v in one] == [float(model_first(f"question {i}")) for i in range(40)]
-    assert 0 < sum(v["preference"] for v in one) < 40
+    assert [v.preference for v in one] == [float(model_first(f"question {i}")) for i in range(40)]
+    assert 0 < sum(v.preference for v in one) < 40
 
 
 def test_the_order_is_the_one_that_alpaca_eval_draws():
@@ -79,20 +78,20 @@ def test_the_order_is_the_one_that_alpaca_eval_draws():
 
 def test_missing_and_empty_answers_are_failures_that_no_judge_is_asked_about(tmp_path):
     board, judge = AlpacaEval(data=alpaca(tmp_path, BEFORE)), Rule(by_worth)
-    verdicts = board.grade(board.requests([], 1.0, last=True), {"0": ["new 0.9"], "1": [" \n"], "2": []}, None, judge)
-    assert [v["status"] for v in verdicts] == ["ok", "empty-answer", "no-answer", "no-answer"]
-    assert [v["preference"] for v in verdicts] == [pytest.approx(0.7), None, None, None]
+    verdicts = board.grade(all_questions(board, [], 1.0), {"0": ["new 0.9"], "1": [" \n"], "2": []}, None, judge)
+    assert [v.status for v in verdicts] == ["ok", "empty-answer", "no-answer", "no-answer"]
+    assert [v.preference for v in verdicts] == [pytest.approx(0.7), None, None, None]
     assert len(judge.asked) == 1
     scores = scored(board, verdicts)
     assert (scores["win_rate"].n, scores["win_rate"].coverage) == (1, 0.25)
     assert (scores["average_length"].value, scores["average_length"].n) == (7, 1)
 
 
-def test_hostile_answers_stay_as_they_are_and_rows_are_json(tmp_path):
+def test_hostile_answers_stay_as_they_are_and_items_survive_the_disk(tmp_path):
     board = AlpacaEval(data=alpaca(tmp_path, BEFORE))
     verdicts = graded(board, Rule(lambda a, b: 0.25), [HOSTILE] * 4)
-    assert {v["response"] for v in verdicts} == {HOSTILE}
-    assert json.loads(json.dumps(verdicts, allow_nan=False)) == verdicts
+    assert {v.response for v in verdicts} == {HOSTILE}
+    assert reread(verdicts, tmp_path) == verdicts
 
 
 def test_thinking_is_taken_out_where_asked_and_recorded(tmp_path):
@@ -101,13 +100,13 @@ def test_thinking_is_taken_out_where_asked_and_recorded(tmp_path):
         ["<think>1 + 1</think>new 0.9", "new 0.5", "<think> no end", "a </think> new 1"],
     )
     verdicts = graded(AlpacaEval(data=data, strip_thinking=True), Rule(by_worth), texts)
-    assert [(v["response"], v["stripped"], v["status"]) for v in verdicts] == [
+    assert [(v.response, v.stripped, v.status) for v in verdicts] == [
         ("new 0.9", True, "ok"),
         ("new 0.5", False, "ok"),
         ("", True, "empty-answer"),
         ("new 1", True, "ok"),
     ]
-    assert not any(v["stripped"] for v in graded(AlpacaEval(data=data), Rule(lambda a, b: 0.5), texts))
+    assert not any(v.stripped for v in graded(AlpacaEval(data=data), Rule(lambda a, b: 0.5), texts))
 
 
 def test_the_length_controlled_rate_is_that_of_the_annotation_file_and_leads(tmp_path):
@@ -117,8 +116,8 @@ def test_the_length_controlled_rate_is_that_of_the_annotation_file_and_leads(tmp
     liked = Rule(lambda a, b: 0.5 + (len(a) - len(b)) / 200)
     verdicts = graded(board, liked, ["m" * int(n) for n in generator.integers(20, 90, 60)])
     rows = [
-        {"output_1": v["before"], "output_2": v["response"], "generator_1": "b", "generator_2": "m"}
-        | {"preference": 1 + v["preference"]}
+        {"output_1": v.baseline_response, "output_2": v.response, "generator_1": "b", "generator_2": "m"}
+        | {"preference": 1 + v.preference}
         for v in verdicts
     ]
     told = rate_alpaca_eval(write(tmp_path / "annotations.json", rows), tmp_path / "set")
@@ -146,7 +145,7 @@ def test_a_folder_needs_exactly_one_set_of_outputs_and_bad_files_are_one_clear_m
     with pytest.raises(ValueError, match=r"holds no \*model_outputs\.json"):
         AlpacaEval(data=tmp_path / "empty")
     path = alpaca(tmp_path / "set", BEFORE, packed=True)
-    assert len(AlpacaEval(data=tmp_path / "set").requests([], 1.0, last=True)) == 4
+    assert len(all_questions(AlpacaEval(data=tmp_path / "set"), [], 1.0)) == 4
     with pytest.raises(ValueError, match="orders is 'three'"):
         AlpacaEval(data=path, orders="three")
     with pytest.raises(ValueError, match="limit is 1"):
@@ -176,7 +175,7 @@ def test_the_official_set_is_read_and_graded_by_a_panel(tmp_path):
         shutil.copy(file, tmp_path)
     (tmp_path / "panel.yaml").write_text(PANEL)
     board = AlpacaEval(data=tmp_path)
-    requests = board.requests([], 0.7, last=True)
+    requests = all_questions(board, [], 0.7)
     model = AlpacaEval(data=source / "results" / "gemma-7b-it" / "model_outputs.json.gz")
     answers = answered(requests, [output["output"] for output in model._outputs])
     verdicts = board.grade(requests, answers, None, PanelJudge(tmp_path / "panel.yaml"))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import numpy as np
 import pytest
-from boards_world import HOSTILE, Rule, answered, arena, by_worth
+from boards_world import HOSTILE, Rule, all_questions, answered, arena, by_worth, reread
 from conftest import PANEL
 from leaderboards_published import SHARED, needs_shared, write
 
@@ -19,7 +18,7 @@ BEFORE = ["old 0"] * 6
 
 
 def graded(board, judge, texts):
-    requests = board.requests([], 0.7, last=True)
+    requests = all_questions(board, [], 0.7)
     return board.grade(requests, answered(requests, texts), None, judge)
 
 
@@ -53,9 +52,9 @@ def test_a_preference_is_the_nearest_of_five_verdicts_and_native_ones_come_back(
 def test_both_official_layouts_say_the_same(tmp_path):
     new = ArenaHard(data=arena(tmp_path / "new", BEFORE))
     old = ArenaHard(data=arena(tmp_path / "old", BEFORE, old=True))
-    asked = [[(r.id, r.prompt, r.temperature) for r in board.requests([], 0.7, last=True)] for board in (new, old)]
+    asked = [[(r.id, r.prompt, r.temperature) for r in all_questions(board, [], 0.7)] for board in (new, old)]
     assert asked[0] == asked[1] == [(f"q{i}", f"question {i}", 0.0) for i in range(6)]
-    told = [[v["before"] for v in graded(board, Rule(by_worth), ["new 0"] * 6)] for board in (new, old)]
+    told = [[v.baseline_response for v in graded(board, Rule(by_worth), ["new 0"] * 6)] for board in (new, old)]
     assert told[0] == told[1] == BEFORE
 
 
@@ -63,15 +62,15 @@ def test_two_games_with_the_baseline_first_and_then_second(tmp_path):
     board, judge = ArenaHard(data=arena(tmp_path, BEFORE[:2])), Rule(lambda a, b: 0.75 if a.startswith("old") else 0.0)
     verdict = graded(board, judge, ["new 0"] * 2)[0]
     assert {(q.first, q.second) for q in judge.asked} == {("old 0", "new 0"), ("new 0", "old 0")}
-    assert (verdict["first_game"], verdict["second_game"]) == ("A>B", "B>>A")
+    assert (verdict.extra["first_game"], verdict.extra["second_game"]) == ("A>B", "B>>A")
 
 
 def test_scores_by_hand(tmp_path):
     """Decisive (6 of 6 points), slight (2 of 2), a tie (1 of 2), a decisive loss (0 of 6), and two that failed."""
     board = ArenaHard(data=arena(tmp_path, BEFORE))
     verdicts = graded(board, Rule(by_worth), ["new 1", "new 0.5", "new 0", "new -1", "new nan", "new nan"])
-    assert [v["preference"] for v in verdicts] == [1.0, 1.0, 0.5, 0.0, None, None]
-    assert [v["status"] for v in verdicts] == ["ok"] * 4 + ["timeout"] * 2
+    assert [v.preference for v in verdicts] == [1.0, 1.0, 0.5, 0.0, None, None]
+    assert [v.status for v in verdicts] == ["ok"] * 4 + ["timeout"] * 2
     scores = scored(board, verdicts)
     assert scores["win_rate", ""].value == pytest.approx(100 * (6 + 2 + 1) / (6 + 2 + 2 + 6))
     assert scores["prompt_win_rate", ""].value == pytest.approx(100 * 2.5 / 4)
@@ -81,15 +80,19 @@ def test_scores_by_hand(tmp_path):
     assert board.by_prompt(verdicts) == {
         "prompt_win_rate": {"q0": 100, "q1": 100, "q2": 50, "q3": 0, "q4": None, "q5": None}
     }
-    assert json.loads(json.dumps(verdicts, allow_nan=False)) == verdicts
+    assert reread(verdicts, tmp_path) == verdicts
 
 
 def test_one_failed_game_leaves_the_prompt_out(tmp_path):
     board = ArenaHard(data=arena(tmp_path, BEFORE))
     failing = Rule(lambda a, b: float("nan") if a == "new 3" else 1.0)
     verdicts = graded(board, failing, [f"new {i}" for i in range(6)])
-    assert (verdicts[3]["preference"], verdicts[3]["first_game"], verdicts[3]["second_game"]) == (None, "A>>B", None)
-    assert verdicts[3]["status"] == "timeout"
+    assert (verdicts[3].preference, verdicts[3].extra["first_game"], verdicts[3].extra["second_game"]) == (
+        None,
+        "A>>B",
+        None,
+    )
+    assert verdicts[3].status == "timeout"
     score = scored(board, verdicts)["win_rate", ""]
     assert (score.value, score.n, score.coverage) == (50, 5, 5 / 6)
 
@@ -97,11 +100,11 @@ def test_one_failed_game_leaves_the_prompt_out(tmp_path):
 def test_missing_empty_and_hostile_answers(tmp_path):
     board, judge = ArenaHard(data=arena(tmp_path, BEFORE), strip_thinking=True), Rule(lambda a, b: 0.5)
     verdicts = graded(board, judge, ["", "  ", "<think>never ends", HOSTILE, "x</think>y", "z"])
-    assert [v["status"] for v in verdicts] == ["empty-answer"] * 3 + ["ok"] * 3
-    assert [v["response"] for v in verdicts[3:]] == [HOSTILE, "y", "z"]
-    assert [v["stripped"] for v in verdicts] == [False, False, True, False, True, False]
+    assert [v.status for v in verdicts] == ["empty-answer"] * 3 + ["ok"] * 3
+    assert [v.response for v in verdicts[3:]] == [HOSTILE, "y", "z"]
+    assert [v.stripped for v in verdicts] == [False, False, True, False, True, False]
     assert scored(board, verdicts)["win_rate", ""].coverage == 0.5
-    assert board.grade(board.requests([], 1.0, last=True), {}, None, judge)[0]["status"] == "no-answer"
+    assert board.grade(all_questions(board, [], 1.0), {}, None, judge)[0].status == "no-answer"
 
 
 def test_when_every_game_fails_the_win_rate_is_nan(tmp_path):
@@ -126,8 +129,8 @@ def test_the_baseline_is_named_where_there_are_several_one_for_all_or_one_a_cate
         ArenaHard(data=tmp_path, baseline_model={"hard_prompt": "base"})
     one = ArenaHard(data=tmp_path, baseline_model="other")
     each = ArenaHard(data=tmp_path, baseline_model={"hard_prompt": "base", "creative_writing": "other"})
-    assert [v["before"] for v in graded(one, Rule(by_worth), ["new 0"] * 6)] == ["other 0"] * 6
-    assert [v["before"] for v in graded(each, Rule(by_worth), ["new 0"] * 6)] == ["old 0", "other 0"] * 3
+    assert [v.baseline_response for v in graded(one, Rule(by_worth), ["new 0"] * 6)] == ["other 0"] * 6
+    assert [v.baseline_response for v in graded(each, Rule(by_worth), ["new 0"] * 6)] == ["old 0", "other 0"] * 3
 
 
 def test_bad_folders_are_one_clear_message(tmp_path):
@@ -166,9 +169,9 @@ def test_the_official_sets_are_read_and_the_baseline_against_itself_is_at_fifty(
 ):
     (tmp_path / "panel.yaml").write_text(PANEL)
     board = ArenaHard(data=SHARED / "arena_hard" / version, baseline_model=model)
-    requests = board.requests([], 0.7, last=True)
+    requests = all_questions(board, [], 0.7)
     assert len(requests) == n
-    assert len(board.requests([], 0.7, last=False)) == 256
+    assert len(board.requests([], 0.7, "curve")) == 256
     same = answered(requests, [question.answer for question in board._questions])
     verdicts = board.grade(requests, same, None, PanelJudge(tmp_path / "panel.yaml"))
     scores = scored(board, verdicts)
@@ -185,7 +188,7 @@ def test_another_published_model_plays_the_published_baseline(tmp_path):
     shutil.copytree(SHARED / "arena_hard" / "v0.1", folder)
     board = ArenaHard(data=folder, baseline_model="gpt-4-0314", limit=40)
     other = ArenaHard(data=folder, baseline_model="gpt-3.5-turbo-0125", limit=40)
-    requests = board.requests([], 0.7, last=True)
+    requests = all_questions(board, [], 0.7)
     texts = [question.answer for question in other._questions[:40]]
     verdicts = board.grade(requests, answered(requests, texts), None, judge)
     points, weights = 0.0, 0

@@ -10,7 +10,7 @@ from leaderboards_published import SHARED, game, games, needs_shared, write
 
 from leaderboards.boards.arena_hard import rate_arena_hard, scores_of_games
 from leaderboards.sources import read_records
-from leaderboards.statistics.estimates import prompt_bootstrap
+from leaderboards.statistics.intervals import prompt_bootstrap
 
 LABELS = ("A>>B", "A>B", "A=B", "B>A", "B>>A")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
@@ -12,11 +11,11 @@ import sys
 import numpy as np
 import pytest
 import yaml
-from boards_world import CHOICE, write_tasks
+from boards_world import CHOICE, reread, write_tasks
 from conftest import WORDS
 from leaderboards_published import write
 
-from leaderboards import LMEval
+from leaderboards import GradedItem, LMEval
 
 GENERATE = {
     "task": "tiny_generation",
@@ -72,10 +71,10 @@ def test_accuracy_is_that_of_the_models_own_log_probabilities(records, tiny_mode
             "acc": int(np.argmax(found)) == row % 3,
             "acc_norm": int(np.argmax(np.array(found) / [len(choice) for choice in CHOICES])) == row % 3,
         }
-        told = {r["metric"]: r for r in records if r["id"] == f"tiny_choice/{row}"}
-        assert {metric: record["value"] for metric, record in told.items()} == {k: float(v) for k, v in right.items()}
-        assert told["acc"]["response"].strip() == CHOICES[int(np.argmax(found))]
-        assert told["acc"]["prompt"] == question
+        told = {r.metric: r for r in records if r.id == f"tiny_choice/{row}"}
+        assert {metric: record.value for metric, record in told.items()} == {k: float(v) for k, v in right.items()}
+        assert told["acc"].response.strip() == CHOICES[int(np.argmax(found))]
+        assert told["acc"].prompt == question
 
 
 def test_generations_are_the_models_own_greedy_words(records, tiny_model):
@@ -90,17 +89,17 @@ def test_generations_are_the_models_own_greedy_words(records, tiny_model):
             if tokens[-1] == tokenizer.eos_token_id:
                 break
         said = tokenizer.decode(tokens[len(question.split()) :], skip_special_tokens=True)
-        record = next(r for r in records if r["id"] == f"tiny_generation/{row}")
-        assert record["response"] == said
-        assert record["value"] == float(said == "cat")
+        record = next(r for r in records if r.id == f"tiny_generation/{row}")
+        assert record.response == said
+        assert record.value == float(said == "cat")
 
 
-def test_scores_are_means_over_documents_with_an_interval_a_task_and_metric(records):
+def test_scores_are_means_over_documents_with_an_interval_a_task_and_metric(records, tmp_path):
     board = LMEval(tasks=["x"])
     scores = {(s.category, s.metric): s for s in board.rate(records, seed=0)}
     assert set(scores) == {("tiny_choice", "acc"), ("tiny_choice", "acc_norm"), ("tiny_generation", "exact_match")}
     for (task, metric), score in scores.items():
-        values = [r["value"] for r in records if (r["category"], r["metric"]) == (task, metric)]
+        values = [r.value for r in records if (r.category, r.metric) == (task, metric)]
         assert score.value == pytest.approx(np.mean(values))
         assert (score.n, score.coverage) == (15, 1)
         assert score.ci_low <= score.value <= score.ci_high
@@ -108,12 +107,12 @@ def test_scores_are_means_over_documents_with_an_interval_a_task_and_metric(reco
     assert {metric: len(values) for metric, values in compared.items()} == {"acc": 15, "exact_match": 15}
     assert set(compared) <= set(board.metrics)
     assert {s.metric for s in scores.values()} <= set(board.metrics)
-    assert json.loads(json.dumps(records, allow_nan=False)) == records
+    assert reread(records, tmp_path) == records
 
 
 def test_a_value_that_is_no_number_lowers_the_coverage():
     rows = [
-        {"id": f"t/{i}", "category": "t", "metric": "acc", "value": value} for i, value in enumerate([1.0, None, 0.0])
+        GradedItem(id=f"t/{i}", category="t", metric="acc", value=value) for i, value in enumerate([1.0, None, 0.0])
     ]
     score = LMEval(tasks=["t"]).rate(rows, seed=0)[0]
     assert (score.value, score.n, score.coverage) == (0.5, 2, pytest.approx(2 / 3))
@@ -122,7 +121,7 @@ def test_a_value_that_is_no_number_lowers_the_coverage():
 
 def test_several_filters_of_a_task_are_told_apart_and_the_first_is_compared():
     rows = [
-        {"id": "t/0", "category": f"t,{filter}", "metric": "exact_match", "value": value}
+        GradedItem(id="t/0", category=f"t,{filter}", metric="exact_match", value=value)
         for filter, value in (("strict", 0.0), ("flexible", 1.0))
     ]
     board = LMEval(tasks=["t"])
@@ -143,7 +142,7 @@ def test_it_runs_quietly_and_offline_from_any_folder_and_leaves_that_as_it_was(
     again = board.evaluate(os.path.relpath(tiny_model, tmp_path))
     said = capfd.readouterr()
     assert (said.out, said.err) == ("", "")
-    assert again == [r for r in records if r["category"] == "tiny_choice" and int(r["id"].rpartition("/")[2]) < 4]
+    assert again == [r for r in records if r.category == "tiny_choice" and int(r.id.rpartition("/")[2]) < 4]
     assert (os.getcwd(), list(tmp_path.iterdir())) == (str(tmp_path), [])
     assert logging.root.manager.disable == logging.NOTSET
 
@@ -152,8 +151,8 @@ def test_a_chat_template_is_applied_where_asked(data, tiny_chat_model):
     plain, chat = (
         LMEval(data=data, limit=2, apply_chat_template=asked).evaluate(tiny_chat_model) for asked in (False, True)
     )
-    assert {r["prompt"] for r in plain} == set(QUESTIONS[:2])
-    assert {r["prompt"] for r in chat} == {f"<s>user {question} assistant " for question in QUESTIONS[:2]}
+    assert {r.prompt for r in plain} == set(QUESTIONS[:2])
+    assert {r.prompt for r in chat} == {f"<s>user {question} assistant " for question in QUESTIONS[:2]}
 
 
 def test_groups_and_tags_run_their_tasks(data, tmp_path, tiny_model):
@@ -163,9 +162,9 @@ def test_groups_and_tags_run_their_tasks(data, tmp_path, tiny_model):
     (tmp_path / "files").symlink_to(data / "files")
     write_tasks(tmp_path, {"group": "both", "task": ["tiny_choice", "tiny_generation"]})
     tagged = LMEval(data=tmp_path, tasks=["tiny"], limit=2).evaluate(tiny_model)
-    assert {r["category"] for r in tagged} == {"tiny_choice"}
+    assert {r.category for r in tagged} == {"tiny_choice"}
     grouped = LMEval(data=tmp_path, tasks=["both"], limit=2).evaluate(tiny_model)
-    assert {r["category"] for r in grouped} == {"tiny_choice", "tiny_generation"}
+    assert {r.category for r in grouped} == {"tiny_choice", "tiny_generation"}
 
 
 def test_a_metric_that_is_no_mean_over_documents_is_refused_with_its_name(tmp_path, tiny_model):
@@ -234,5 +233,5 @@ def test_an_adapter_is_opened_over_its_base(data, records, tiny_model, tmp_path)
     merged.merge_and_unload().save_pretrained(tmp_path / "merged")
     tokenizer.save_pretrained(tmp_path / "merged")
     adapted, whole = (LMEval(data=data, batch_size=4).evaluate(tmp_path / name) for name in ("adapter", "merged"))
-    assert [r["value"] for r in adapted] == [r["value"] for r in whole]
-    assert [r["response"] for r in adapted] != [r["response"] for r in records]
+    assert [r.value for r in adapted] == [r.value for r in whole]
+    assert [r.response for r in adapted] != [r.response for r in records]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from boards_world import all_questions
 
 from judges.judge import Judge, Question
 from judges.verdicts import Answer
@@ -31,26 +32,26 @@ class Table(Judge):
 
 def graded(table: dict[str, float]) -> list[dict[str, object]]:
     board = HeadToHead()
-    requests = board.requests(HELDOUT, 1.0, last=True)
+    requests = all_questions(board, HELDOUT, 1.0)
     answers, baseline = ({r.id: [f"{who} {r.id}"] for r in requests} for who in ("new", "old"))
     return board.grade(requests, answers, baseline, Table(table))
 
 
 def test_both_orders_are_asked_and_a_judge_that_always_likes_the_first_calls_it_even() -> None:
     always_first = {f"{who} q{i}": 0.9 for who in ("new", "old") for i in range(6)}
-    assert [v["preference"] for v in graded(always_first)] == pytest.approx([0.5] * 6)
+    assert [v.preference for v in graded(always_first)] == pytest.approx([0.5] * 6)
 
 
 def test_the_preference_is_the_mean_of_both_orders_read_for_the_policy() -> None:
     verdict = graded({"new q0": 0.8, "old q0": 0.4})[0]
-    assert verdict["preference"] == pytest.approx((0.8 + (1 - 0.4)) / 2)
-    assert (verdict["response"], verdict["before"], verdict["status"]) == ("new q0", "old q0", "ok")
+    assert verdict.preference == pytest.approx((0.8 + (1 - 0.4)) / 2)
+    assert (verdict.response, verdict.baseline_response, verdict.status) == ("new q0", "old q0", "ok")
 
 
 def test_a_failed_verdict_is_none_with_its_reason_and_lowers_the_coverage_only() -> None:
     failing = {"new q0": np.nan, "old q0": np.nan, "new q1": 1.0, "old q1": 0.0}
     verdicts = graded(failing)
-    assert (verdicts[0]["preference"], verdicts[0]["status"]) == (None, "timeout")
+    assert (verdicts[0].preference, verdicts[0].status) == (None, "timeout")
     score = {s.metric: s for s in HeadToHead().rate(verdicts, seed=0)}["win_rate"]
     assert (score.n, score.coverage) == (5, pytest.approx(5 / 6))
     assert score.value == pytest.approx((1.0 + 4 * 0.5) / 5)
@@ -71,10 +72,10 @@ def test_average_length_is_in_characters_of_the_policys_answers() -> None:
 
 def test_limits_take_the_first_prompts_and_the_curves_limit_holds_before_the_last_iteration() -> None:
     board = HeadToHead(limit=4, curve_limit=2)
-    assert [r.id for r in board.requests(HELDOUT, 0.7, last=True)] == ["q0", "q1", "q2", "q3"]
-    early = board.requests(HELDOUT, 0.7, last=False)
+    assert [r.id for r in all_questions(board, HELDOUT, 0.7)] == ["q0", "q1", "q2", "q3"]
+    early = board.requests(HELDOUT, 0.7, "curve")
     assert [(r.id, r.temperature) for r in early] == [("q0", 0.7), ("q1", 0.7)]
-    assert HeadToHead(curve_limit=0).requests(HELDOUT, 0.7, last=False) == []
+    assert HeadToHead(curve_limit=0).requests(HELDOUT, 0.7, "curve") == []
     for wrong in ({"limit": 1}, {"limit": 0}, {"curve_limit": 1}):
         with pytest.raises(ValueError, match="at least 2 prompts"):
             HeadToHead(**wrong)

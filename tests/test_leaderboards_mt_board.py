@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from boards_world import HOSTILE, Rule, by_worth, mt_bench
+from boards_world import HOSTILE, Rule, all_questions, by_worth, mt_bench, reread
 from conftest import PANEL
 from leaderboards_published import SHARED, needs_shared, write
 
@@ -41,7 +40,7 @@ def scored(board, verdicts):
 
 def test_the_second_turn_follows_the_first_and_categories_have_the_official_temperatures(tmp_path):
     board = MTBench(data=mt_bench(tmp_path, {}, ("math", "writing", "stem", "own")))
-    asked = {r.id: r for r in board.requests([], 0.9, last=True)}
+    asked = {r.id: r for r in all_questions(board, [], 0.9)}
     assert {id: (r.prompt, r.turn, r.follows, r.temperature) for id, r in asked.items()} == {
         "81/1": ("first 0", 1, None, 0.0),
         "82/1": ("first 1", 1, None, 0.7),
@@ -57,22 +56,22 @@ def test_the_second_turn_follows_the_first_and_categories_have_the_official_temp
 
 def test_limits_count_questions_and_a_curve_has_both_turns(tmp_path):
     board = MTBench(data=mt_bench(tmp_path, {}, ["math"] * 5), limit=4, curve_limit=2)
-    assert len(board.requests([], 0.9, last=True)) == 8
-    assert [r.id for r in board.requests([], 0.9, last=False)] == ["81/1", "82/1", "81/2", "82/2"]
+    assert len(all_questions(board, [], 0.9)) == 8
+    assert [r.id for r in board.requests([], 0.9, "curve")] == ["81/1", "82/1", "81/2", "82/2"]
 
 
 def test_scores_by_hand(tmp_path):
     """Ratings 8 and 4 on math, 6 and a failure on writing."""
     board, judge = board_of(tmp_path), Rater(by_worth)
     answers = {"81/1": ["a 8"], "82/1": ["b 6"], "81/2": ["c 4"], "82/2": ["d 0"]}
-    verdicts = board.grade(board.requests([], 0.7, last=True), answers, None, judge)
-    assert {v["id"]: (v["rating"], v["status"]) for v in verdicts} == {
+    verdicts = board.grade(all_questions(board, [], 0.7), answers, None, judge)
+    assert {v.id: (v.rating, v.status) for v in verdicts} == {
         "81/1": (8, "ok"),
         "82/1": (6, "ok"),
         "81/2": (4, "ok"),
         "82/2": (None, "unreadable"),
     }
-    assert {v["preference"] for v in verdicts} == {None}
+    assert {v.preference for v in verdicts} == {None}
     scores = scored(board, verdicts)
     assert {key: score.value for key, score in scores.items()} == {
         ("score", ""): 6,
@@ -90,15 +89,14 @@ def test_scores_by_hand(tmp_path):
     }
     assert scores["score", ""].n == 2
     assert board.by_prompt(verdicts) == {"score": {"81": 6, "82": 6}}
-    assert {v["turn"] for v in verdicts} == {1, 2}
-    assert len({frozenset(v) for v in verdicts}) == 1
-    assert json.loads(json.dumps(verdicts, allow_nan=False)) == verdicts
+    assert {v.turn for v in verdicts} == {1, 2}
+    assert reread(verdicts, tmp_path) == verdicts
 
 
 def test_the_judge_sees_the_conversation_and_the_references_up_to_the_turn(tmp_path):
     board, judge = board_of(tmp_path, strip_thinking=True), Rater(by_worth)
     answers = {"81/1": ["<think>hm</think>a 8"], "82/1": ["b 6"], "81/2": ["c 4"], "82/2": ["d 2"]}
-    verdicts = board.grade(board.requests([], 0.7, last=True), answers, None, judge)
+    verdicts = board.grade(all_questions(board, [], 0.7), answers, None, judge)
     prompt, answer, references = judge.seen[2]
     assert prompt == [
         {"role": "user", "content": "first 0"},
@@ -108,17 +106,17 @@ def test_the_judge_sees_the_conversation_and_the_references_up_to_the_turn(tmp_p
     assert (answer, references) == ("c 4", ("ref 0.2", "ref 0.4"))
     assert judge.seen[0] == ([{"role": "user", "content": "first 0"}], "a 8", ("ref 0.2",))
     assert judge.seen[1][2] is None
-    assert [v["stripped"] for v in verdicts] == [True, False, False, False]
-    assert [v["before"] for v in verdicts] == ["ref 0.2", "", "ref 0.4", ""]
+    assert [v.stripped for v in verdicts] == [True, False, False, False]
+    assert [v.baseline_response for v in verdicts] == ["ref 0.2", "", "ref 0.4", ""]
 
 
 def test_a_judge_that_only_compares_rates_against_the_reference_and_fails_without_one(tmp_path):
     """P(answer beats reference) = 1/2 + (.6 - .2)/2 = .7, and 1/2 + (.4 - .4)/2: ratings 7.3 and 5.5."""
     board = board_of(tmp_path)
     answers = {"81/1": ["a 0.6"], "82/1": ["b 0.6"], "81/2": ["c 0.4"], "82/2": ["d 1"]}
-    verdicts = board.grade(board.requests([], 0.7, last=True), answers, None, Rule(by_worth))
-    assert [v["rating"] for v in verdicts] == [pytest.approx(7.3), None, pytest.approx(5.5), None]
-    assert [v["status"] for v in verdicts] == ["ok", "no-reference", "ok", "no-reference"]
+    verdicts = board.grade(all_questions(board, [], 0.7), answers, None, Rule(by_worth))
+    assert [v.rating for v in verdicts] == [pytest.approx(7.3), None, pytest.approx(5.5), None]
+    assert [v.status for v in verdicts] == ["ok", "no-reference", "ok", "no-reference"]
     scores = scored(board, verdicts)
     assert scores["score", ""].value == pytest.approx(6.4)
     assert (scores["score", ""].coverage, scores["score", "writing"].coverage) == (0.5, 0)
@@ -129,8 +127,8 @@ def test_a_judge_that_only_compares_rates_against_the_reference_and_fails_withou
 def test_missing_empty_and_hostile_answers(tmp_path):
     board, judge = board_of(tmp_path), Rater(by_worth)
     answers = {"81/1": [HOSTILE + " 3"], "81/2": [" "], "82/2": ["never asked 9"]}
-    verdicts = board.grade(board.requests([], 0.7, last=True), answers, None, judge)
-    assert [(v["id"], v["rating"], v["status"]) for v in verdicts] == [
+    verdicts = board.grade(all_questions(board, [], 0.7), answers, None, judge)
+    assert [(v.id, v.rating, v.status) for v in verdicts] == [
         ("81/1", 3, "ok"),
         ("82/1", None, "no-answer"),
         ("81/2", None, "empty-answer"),
@@ -143,8 +141,8 @@ def test_missing_empty_and_hostile_answers(tmp_path):
 def test_an_empty_first_answer_does_not_stop_the_second_turn(tmp_path):
     board, judge = board_of(tmp_path), Rater(by_worth)
     answers = {"81/1": [""], "82/1": ["b 6"], "81/2": ["c 4"], "82/2": ["d 2"]}
-    verdicts = board.grade(board.requests([], 0.7, last=True), answers, None, judge)
-    assert [v["rating"] for v in verdicts] == [None, 6, 4, 2]
+    verdicts = board.grade(all_questions(board, [], 0.7), answers, None, judge)
+    assert [v.rating for v in verdicts] == [None, 6, 4, 2]
 
 
 def test_bad_folders_are_one_clear_message(tmp_path):
@@ -176,7 +174,7 @@ def test_the_official_questions_are_read_with_their_references_and_graded_by_a_p
     """The published answers of a model: 30 of 80 questions have a reference, so 60 of 160 ratings are there."""
     (tmp_path / "panel.yaml").write_text(PANEL)
     board = MTBench(data=SHARED / "mt_bench")
-    requests = board.requests([], 0.7, last=True)
+    requests = all_questions(board, [], 0.7)
     published = read_records(SHARED / "mt_bench" / "model_answer" / "phi-3-dpo.jsonl.gz")
     said = {str(r["question_id"]): r["choices"][0]["turns"] for r in published}
     answers = {r.id: [said[r.id.partition("/")[0]][r.turn - 1]] for r in requests}
@@ -187,4 +185,4 @@ def test_the_official_questions_are_read_with_their_references_and_graded_by_a_p
     assert len(requests) == 160
     assert (score.n, score.coverage) == (30, 60 / 160)
     assert 1 <= score.ci_low < score.value < score.ci_high <= 10
-    assert {v["status"] for v in verdicts} == {"ok", "no-reference"}
+    assert {v.status for v in verdicts} == {"ok", "no-reference"}

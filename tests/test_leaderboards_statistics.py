@@ -9,18 +9,11 @@ import sys
 import numpy as np
 import pytest
 
-from leaderboards.statistics import estimates as statistics
-from leaderboards.statistics.estimates import (
-    algorithm_estimate,
-    compare_algorithms,
-    compare_checkpoints,
-    holm,
-    normal_tail,
-    prompt_bootstrap,
-    sign_flip_test,
-    t_quantile,
-    t_tail,
-)
+from leaderboards.statistics import intervals
+from leaderboards.statistics.corrections import holm
+from leaderboards.statistics.intervals import algorithm_estimate, prompt_bootstrap
+from leaderboards.statistics.paired import compare_algorithms, compare_checkpoints, sign_flip_test
+from leaderboards.statistics.t_distribution import normal_tail, t_quantile, t_tail
 
 
 def covered(estimates, truth):
@@ -28,9 +21,7 @@ def covered(estimates, truth):
 
 
 def test_importing_statistics_brings_neither_pandas_nor_scipy():
-    code = (
-        "import sys, leaderboards.statistics.estimates; sys.exit(bool({'pandas', 'scipy', 'torch'} & set(sys.modules)))"
-    )
+    code = "import sys, leaderboards.statistics; sys.exit(bool({'pandas', 'scipy', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -77,7 +68,7 @@ def test_same_seed_gives_the_same_interval_whatever_the_memory_allowed(monkeypat
     values = np.random.default_rng(2).normal(size=300)
     first = prompt_bootstrap(values, seed=5)
     np.random.default_rng(0).normal(size=10)  # nobody else's generator matters
-    monkeypatch.setattr(statistics, "CHUNK", 7000)
+    monkeypatch.setattr(intervals, "CHUNK", 7000)
     assert prompt_bootstrap(values, seed=5) == first
     assert prompt_bootstrap(values, seed=6) != first
 

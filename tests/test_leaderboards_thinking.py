@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 
 import pytest
-from boards_world import HOSTILE, Rule
+from boards_world import HOSTILE, Rule, all_questions
 
 from leaderboards import HeadToHead
-from leaderboards.leaderboard import Request, conversation
+from leaderboards.leaderboard import conversation
+from leaderboards.records import BoardQuestion
 from leaderboards.thinking import strip_thinking
 
 
@@ -52,10 +53,10 @@ def test_stripping_twice_changes_nothing_more_and_long_texts_take_no_time():
 
 def test_head_to_head_strips_both_sides_and_marks_the_policys():
     board, judge = HeadToHead(strip_thinking=True), Rule(lambda a, b: 0.5)
-    requests = board.requests([("p", "x"), ("q", "x"), ("r", "x")], 1.0, last=True)
+    requests = all_questions(board, [("p", "x"), ("q", "x"), ("r", "x")], 1.0)
     answers = {"p": ["<think>a</think>b"], "q": ["c"], "r": ["d"]}
     verdicts = board.grade(requests, answers, {"p": ["e"], "q": ["<think>f</think>g"], "r": ["<think>"]}, judge)
-    assert [(v["response"], v["before"], v["stripped"], v["status"]) for v in verdicts] == [
+    assert [(v.response, v.baseline_response, v.stripped, v.status) for v in verdicts] == [
         ("b", "e", True, "ok"),
         ("c", "g", False, "ok"),
         ("d", "", False, "baseline-empty-answer"),
@@ -65,9 +66,9 @@ def test_head_to_head_strips_both_sides_and_marks_the_policys():
 
 def test_a_later_turn_is_the_earlier_prompt_the_policys_own_answer_and_the_new_message():
     opening = [{"role": "system", "content": "s"}, {"role": "user", "content": "one"}]
-    first = Request(id="a", prompt=opening, temperature=0)
-    second = Request(id="b", prompt="two", temperature=0, turn=2, follows="a")
-    third = Request(id="c", prompt="three", temperature=0, turn=3, follows="b")
+    first = BoardQuestion(id="a", prompt=opening, temperature=0)
+    second = BoardQuestion(id="b", prompt="two", temperature=0, turn=2, follows="a")
+    third = BoardQuestion(id="c", prompt="three", temperature=0, turn=3, follows="b")
     by_id = {r.id: r for r in (first, second, third)}
     said = {"a": ["yes", "no"], "b": [HOSTILE]}
     assert conversation(first, by_id, {}) == opening
@@ -82,9 +83,9 @@ def test_a_later_turn_is_the_earlier_prompt_the_policys_own_answer_and_the_new_m
 
 
 def test_a_turn_whose_earlier_turn_is_missing_is_told():
-    second = Request(id="b", prompt="two", temperature=0, turn=2, follows="a")
-    with pytest.raises(ValueError, match="'b' follows 'a', which is not among the requests"):
+    second = BoardQuestion(id="b", prompt="two", temperature=0, turn=2, follows="a")
+    with pytest.raises(ValueError, match="'b' follows 'a', which is not among the questions"):
         conversation(second, {"b": second}, {"a": ["x"]})
-    first = Request(id="a", prompt="one", temperature=0)
+    first = BoardQuestion(id="a", prompt="one", temperature=0)
     with pytest.raises(ValueError, match="which is not answered; answer it first"):
         conversation(second, {"a": first, "b": second}, {"a": []})

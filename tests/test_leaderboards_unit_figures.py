@@ -12,17 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leaderboards.boards.duality_gap import DualityGap, log_spaced
-from leaderboards.statistics.estimates import (
-    algorithm_estimate,
-    compare_algorithms,
-    compare_checkpoints,
-    holm,
-    normal_tail,
-    prompt_bootstrap,
-    sign_flip_test,
-    t_quantile,
-    t_tail,
-)
+from leaderboards.statistics.corrections import holm
+from leaderboards.statistics.intervals import algorithm_estimate, prompt_bootstrap
+from leaderboards.statistics.paired import compare_algorithms, compare_checkpoints, sign_flip_test
+from leaderboards.statistics.t_distribution import normal_tail, t_quantile, t_tail
 
 SHORT = settings(max_examples=30, deadline=None)
 SCORES = np.array([0.1, 0.9, 0.4, 0.6, 0.3, 0.8, 0.2])

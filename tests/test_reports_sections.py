@@ -17,7 +17,7 @@ from reports.tables import Sweep, bare_names, read_sweep
 
 
 def test_figures_of_training_are_placed_within_their_iteration(tmp_path: Path) -> None:
-    base = {"sweep": "s", "cell": "c", "trainer": "dpo", "judge": "llm", "seed": 0, "phase": "policy", "metric": "loss"}
+    base = {"sweep": "s", "cell": "c", "trainer": "dpo", "judge": "llm", "seed": 0, "phase": 1, "metric": "loss"}
     rows = [{**base, "iteration": i, "step": k, "value": 0.1 * k} for i in (1, 2) for k in range(4)]
     cell = {**world.cells(["dpo"], ["llm"], [0])[0], "cell": "c"}
     sweep = read_sweep(world.write(tmp_path, {"dynamics": rows}, {"cells.json": [cell]}))

@@ -63,7 +63,7 @@ def test_a_table_without_some_columns_is_read_with_none_there(tmp_path: Path) ->
 
 
 def test_long_dynamics_are_thinned_to_rows_of_the_table_with_first_and_last_and_every_alarm(tmp_path: Path) -> None:
-    base = {"sweep": "s", "cell": "c", "trainer": "dpo", "judge": "llm", "seed": 0, "iteration": 1, "phase": "policy"}
+    base = {"sweep": "s", "cell": "c", "trainer": "dpo", "judge": "llm", "seed": 0, "iteration": 1, "phase": 1}
     rows = [{**base, "step": step, "metric": "loss", "value": 1 / (1 + step)} for step in range(5000)]
     rows += [{**base, "step": step, "metric": "alarm:collapse", "value": float(step % 37 == 5)} for step in range(5000)]
     kept = read_sweep(world.write(tmp_path, {"dynamics": rows}, {})).dynamics

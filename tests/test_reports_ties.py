@@ -1,5 +1,6 @@
 """What the report says of graders that mostly call ties; counted by hand."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from reports.sections.verdict import verdict
 from reports.tables import Sweep
 
 SCORES = {"onpo/j": (0.6, 0.5, 0.7), "sft": (0.5, 0.45, 0.55)}
-BARE = {"leaderboard": "head-to-head", "grader": "panel", "first_game": "", "second_game": "", "preference": None}
+BARE = {"leaderboard": "head-to-head", "grader": "panel", "extra": "", "preference": None}
 
 
 def judged(*rows: dict[str, Any]) -> Sweep:
@@ -24,7 +25,7 @@ def said(*rows: dict[str, Any]) -> str:
 
 
 def games(first: str, second: str, preference: float | None, cell: str = "onpo/j") -> dict[str, Any]:
-    return {"cell": cell, "first_game": first, "second_game": second, "preference": preference}
+    return {"cell": cell, "extra": json.dumps({"first_game": first, "second_game": second}), "preference": preference}
 
 
 def test_each_game_counts_where_games_are_recorded() -> None:

@@ -11,7 +11,8 @@ from harness.matrix import Cell, variants
 from harness.registry import load
 from harness.specs import ComponentSpec
 from judges.code_identity import code_identity
-from leaderboards.leaderboard import Leaderboard, QuestionPart
+from leaderboards.leaderboard import Leaderboard
+from leaderboards.leaderboard import Part as QuestionPart
 from trainers.algorithm import Algorithm
 from trainers.options import Endpoint
 

@@ -20,7 +20,8 @@ from trainers.engines.randomness import response_seeds
 from trainers.options import Sampling
 
 if TYPE_CHECKING:
-    from leaderboards.leaderboard import BoardQuestion, QuestionPart
+    from leaderboards.leaderboard import Part as QuestionPart
+    from leaderboards.records import BoardQuestion
     from trainers.policies.policy import Response
 
 GREEDY = 1e-6  # a nucleus so small that only the likeliest token is left
@@ -187,6 +188,15 @@ def _longest(stage: Answer, context: Context, requests: Sequence[BoardQuestion])
 
 
 CONTROLS = {None: _by_policy, "constant": _constant, "longest": _longest}
+
+
+def read_finished(folder: Path) -> dict[str, bool]:
+    """Question id -> whether its first answer ended within its tokens."""
+    import pandas as pd
+
+    frame = pd.read_parquet(folder / "answers.parquet")
+    first = frame[frame["number"] == 0]
+    return {str(id): bool(finished) for id, finished in zip(first["id"], first["finished"], strict=True)}
 
 
 def read_answers(folder: Path) -> dict[str, list[str]]:

@@ -25,8 +25,9 @@ class Benchmark(Stage):
     policy: Checkpoint
 
     def run(self, context: Context) -> Facts:
-        from leaderboards.records import write_verdicts
+        from leaderboards.records import check_items, write_items
 
-        verdicts = context.board(self.board).evaluate(context.policy_path(self.policy))
-        write_verdicts(verdicts, context.out / "verdicts.parquet")
+        board = context.board(self.board)
+        items = check_items(board.name, board.evaluate(context.policy_path(self.policy)))
+        write_items(items, context.out / "verdicts.parquet")
         return {}

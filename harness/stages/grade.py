@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness.specs import ComponentSpec
 from harness.stage import Facts, Stage, not_in_seed
-from harness.stages.answer import Answer, read_answers
+from harness.stages.answer import Answer, read_answers, read_finished
 from harness.stages.context import Context
 from harness.stages.prompts import Prompts
 from harness.stages.questions import board_requests
 from harness.stages.text_metrics import style_figures
 
 if TYPE_CHECKING:
-    from leaderboards.leaderboard import QuestionPart
+    from leaderboards.leaderboard import Part as QuestionPart
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,13 +38,15 @@ class Grade(Stage):
     baseline: Answer | None = None
 
     def run(self, context: Context) -> Facts:
-        from leaderboards.records import write_verdicts
+        from leaderboards.records import check_items, write_items
 
         board, judge = context.board(self.board), context.judge(self.judge)
         answers = read_answers(context.read(self.answers))
         baseline = None if self.baseline is None else read_answers(context.read(self.baseline))
-        requests = board_requests(context, self.board, self.prompts, self.temperature, self.part)
-        verdicts = board.grade(requests, answers, baseline, judge) if requests else []
+        questions = board_requests(context, self.board, self.prompts, self.temperature, self.part)
+        items = check_items(board.name, board.grade(questions, answers, baseline, judge)) if questions else []
         judge.check_losses()
-        write_verdicts(verdicts, context.out / "verdicts.parquet")
-        return {"figures": style_figures(judge.inner, verdicts) if verdicts else {}, "failures": dict(judge.failures)}
+        finished = read_finished(context.read(self.answers))
+        items = [replace(item, finished=finished.get(item.id)) for item in items]
+        write_items(items, context.out / "verdicts.parquet")
+        return {"figures": style_figures(judge.inner, items) if items else {}, "failures": dict(judge.failures)}

@@ -11,7 +11,8 @@ from harness.stages.context import Context
 from harness.stages.prompts import Prompts, heldout_prompts
 
 if TYPE_CHECKING:
-    from leaderboards.leaderboard import BoardQuestion, QuestionPart
+    from leaderboards.leaderboard import Part as QuestionPart
+    from leaderboards.records import BoardQuestion
 
 PARTS: tuple[QuestionPart, ...] = ("curve", "rest")
 """A board's questions: those of every iteration, and those of the last one alone."""

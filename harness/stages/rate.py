@@ -12,7 +12,7 @@ from harness.stage import Facts, Stage
 from harness.stages.context import Context
 
 if TYPE_CHECKING:
-    from leaderboards.records import Verdict
+    from leaderboards.records import GradedItem
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,17 +30,17 @@ class Rate(Stage):
     verdicts: Mapping[str, Stage]
 
     def run(self, context: Context) -> Facts:
-        verdicts = read_all(context, self.verdicts)
-        if verdicts and all(verdict.status != "ok" for verdict in verdicts):
-            kinds = ", ".join(sorted({verdict.status for verdict in verdicts}))
-            raise ValueError(f"the grader failed on all {len(verdicts)} answers ({kinds}); no score can be given")
-        scores = [asdict(score) for score in context.board(self.board).rate(verdicts, self.seed)]
+        items = read_all(context, self.verdicts)
+        if items and all(item.status != "ok" for item in items):
+            kinds = ", ".join(sorted({item.status for item in items}))
+            raise ValueError(f"the grader failed on all {len(items)} answers ({kinds}); no score can be given")
+        scores = [asdict(score) for score in context.board(self.board).rate(items, self.seed)]
         (context.out / "scores.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")
         return {}
 
 
-def read_all(context: Context, parts: Mapping[str, Stage]) -> list[Verdict]:
-    """The verdicts of all parts of a board's questions, in their order."""
-    from leaderboards.records import read_verdicts
+def read_all(context: Context, parts: Mapping[str, Stage]) -> list[GradedItem]:
+    """The graded items of all parts of a board's questions, in their order."""
+    from leaderboards.records import read_items
 
-    return [row for stage in parts.values() for row in read_verdicts(context.read(stage) / "verdicts.parquet")]
+    return [item for stage in parts.values() for item in read_items(context.read(stage) / "verdicts.parquet")]

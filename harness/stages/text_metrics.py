@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from judges.judge import Judge
 from judges.kinds.panel import PanelJudge
+from leaderboards.records import GradedItem
 
 COUNTED = 128  # texts at most
 
@@ -31,9 +31,9 @@ def text_figures(texts: Sequence[str]) -> dict[str, float]:
     }
 
 
-def style_figures(grader: Judge, verdicts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def style_figures(grader: Judge, items: Sequence[GradedItem]) -> dict[str, float]:
     """Share of the answers in each style that a panel knows, `style:other` the rest; nothing for another judge."""
     if not isinstance(grader, PanelJudge) or not grader.style_names:
         return {}
-    styles = grader.styles([v["prompt"] for v in verdicts], [v["response"] for v in verdicts])
+    styles = grader.styles([item.prompt for item in items], [item.response for item in items])
     return {f"style:{name}": styles.count(name) / len(styles) for name in (*grader.style_names, "other")}

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from harness.matrix import CONTROL
 from harness.planning.plan import Plan
-from harness.planning.records import CellPlan, Graded
+from harness.planning.boards import board_reading
+from harness.planning.records import CellPlan, Rated
 from harness.stage import Stage
-from harness.stages.benchmark import Benchmark
 from harness.stages.compare import Compare, ComparedCell
-from harness.stages.grade import Grade
+from harness.stages.rate import Rate
 
 Values = NDArray[np.float64]
 
@@ -38,25 +38,34 @@ class PolicyValues:
         return self.cell if self.seed is None else self.cell.rpartition("~")[0]
 
 
-def comparison_stages(plan: Plan, has: Callable[[Stage], bool]) -> list[Compare]:
-    """A stage for each leaderboard and grader over the last grades of the cells that have one."""
-    grades: dict[tuple[str, str], list[tuple[CellPlan, Graded]]] = defaultdict(list)
+@dataclass(frozen=True)
+class Comparison:
+    """The stage that compares the policies on one leaderboard by one grader."""
+
+    stage: Compare
+    leaderboard: str
+    grader: str
+
+
+def comparison_stages(plan: Plan, has: Callable[[Stage], bool]) -> list[Comparison]:
+    """One for each leaderboard and grader over the last scores of the cells that have one."""
+    last_scores: dict[tuple[str, str], list[tuple[CellPlan, Rated]]] = defaultdict(list)
     for cell in plan.cells:
-        last = max((g.iteration for g in cell.grades), default=0)
-        for graded in cell.grades:
-            if graded.iteration == last and isinstance(graded.stage, Grade | Benchmark) and has(graded.stage):
-                grades[graded.leaderboard, graded.grader].append((cell, graded))
-    return [_stage(*key, rows) for key, rows in grades.items() if len(rows) > 1]
+        last = max((rated.iteration for rated in cell.rated), default=0)
+        for rated in cell.rated:
+            if rated.iteration == last and rated.verdicts and has(rated.stage):
+                last_scores[rated.leaderboard, rated.grader].append((cell, rated))
+    return [Comparison(_stage(*names, rows), *names) for names, rows in last_scores.items() if len(rows) > 1]
 
 
-def _stage(leaderboard: str, grader: str, grades: Sequence[tuple[CellPlan, Graded]]) -> Compare:
-    cells = [cell.cell for cell, _ in grades]
-    graded = grades[0][1].stage
-    assert isinstance(graded, Grade | Benchmark)
+def _stage(leaderboard: str, grader: str, scores: Sequence[tuple[CellPlan, Rated]]) -> Compare:
+    cells = [cell.cell for cell, _ in scores]
+    rate = scores[0][1].stage
+    assert isinstance(rate, Rate)
     return Compare(
-        board=graded.board,
+        board=board_reading(rate.board, "by_prompt"),
         cells=tuple(ComparedCell(c.id, f"{c.policy_label}~{c.judge_label}", c.trainer.name, c.seed) for c in cells),
-        grades={c.id: row.stage for c, (_, row) in zip(cells, grades, strict=True)},
+        verdicts={c.id: rated.verdicts for c, (_, rated) in zip(cells, scores, strict=True)},
         title=f"{leaderboard}: comparisons" + (f" graded by {grader}" if grader else ""),
     )
 
@@ -67,7 +76,8 @@ def compare_all(graded: Sequence[PolicyValues], seed: int) -> list[dict[str, Any
     `checkpoint`: each policy against its control, and each two trained under the same judge with the same seed.
     `algorithm`: the same over all seeds, where there are at least two.
     """
-    from leaderboards.statistics.estimates import compare_algorithms, compare_checkpoints, holm
+    from leaderboards.statistics.corrections import holm
+    from leaderboards.statistics.paired import compare_algorithms, compare_checkpoints
 
     checkpoints = [(a.cell, b.cell, compare_checkpoints(a.values, b.values, seed=seed)) for a, b in _rivals(graded)]
     algorithms = [(a, b, compare_algorithms(x, y)) for a, b, x, y in _over_seeds(graded)]

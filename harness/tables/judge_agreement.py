@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from harness.planning.plan import Plan
 from harness.stages.judge import TrainJudge
 from harness.store.artifacts import Store
-from leaderboards.leaderboard import Metric
-from leaderboards.statistics.estimates import Estimate, compare_checkpoints, holm, prompt_bootstrap
+from leaderboards.records import Metric
+from leaderboards.statistics.corrections import holm
+from leaderboards.statistics.intervals import Estimate, prompt_bootstrap
+from leaderboards.statistics.paired import compare_checkpoints
 
-JUDGES = ["judge", "against", "metric", "value", "ci_low", "ci_high", "n", "coverage", "p_value", "p_adjusted"]
 METRICS = {
     "log_loss": Metric(
         unit="nats a pair",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,68 +13,30 @@ import pandas as pd
 
 from harness.matrix import CONTROL
 from harness.planning.plan import Plan
-from harness.planning.records import CellPlan, Graded
+from harness.planning.records import CellPlan, Rated
 from harness.registry import load
 from harness.stage import Stage
-from harness.stages.benchmark import Benchmark
 from harness.stages.fit import Fit
-from harness.stages.grade import Grade
 from harness.stages.judge import TrainJudge
 from harness.stages.play import Play
 from harness.stages.stream import Stream
 from harness.store.artifacts import Store
 from harness.tables.alarms import alarms
 from harness.tables.comparisons import comparison_stages
-from harness.tables.judge_agreement import JUDGES, METRICS, judge_rows
+from harness.tables.judge_agreement import METRICS, judge_rows
+from leaderboards.records import Metric, read_items
+from reports import schema
 
-RESULTS = [
-    "sweep",
-    "cell",
-    "policy",
-    "trainer",
-    "options",
-    "judge",
-    "grader",
-    "seed",
-    "iteration",
-    "leaderboard",
-    "category",
-    "metric",
-    "value",
-    "ci_low",
-    "ci_high",
-    "ci_level",
-    "n",
-    "coverage",
-    "samples",
-    "queries",
-    "steps",
-]
-DYNAMICS = ["sweep", "cell", "policy", "trainer", "judge", "seed", "iteration", "phase", "step", "metric", "value"]
-COMPARISONS = [
-    "leaderboard",
-    "metric",
-    "grader",
-    "a",
-    "b",
-    "difference",
-    "ci_low",
-    "ci_high",
-    "p_value",
-    "p_adjusted",
-    "n",
-    "claim",
-]
 WORK = ("samples", "queries", "steps")
 
 
 def write_tables(plan: Plan, store: Store, out: Path) -> dict[str, pd.DataFrame]:
     """Write every table of the contract from what is in the store, as Parquet and CSV; the tables by name."""
     tables = {
-        "results": pd.DataFrame(list(_results(plan, store)), columns=RESULTS).astype({"seed": "Int64"}),
-        "comparisons": pd.DataFrame(list(_comparisons(plan, store)), columns=COMPARISONS),
-        "dynamics": pd.DataFrame(list(_dynamics(plan, store)), columns=DYNAMICS).astype({"seed": "Int64"}),
-        "judges": pd.DataFrame(list(judge_rows(plan, store)), columns=JUDGES),
+        "results": _frame("results", _results(plan, store)),
+        "comparisons": _frame("comparisons", _comparisons(plan, store)),
+        "dynamics": _frame("dynamics", _dynamics(plan, store)),
+        "judges": _frame("judges", judge_rows(plan, store)),
     }
     for name, table in tables.items():
         table.to_parquet(out / f"{name}.parquet", index=False)
@@ -84,18 +46,25 @@ def write_tables(plan: Plan, store: Store, out: Path) -> dict[str, pd.DataFrame]
     return tables
 
 
+def _frame(table: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows as a table with the columns and types of the schema."""
+    types = {"number": "float64", "count": "Int64", "flag": "boolean"}
+    frame = pd.DataFrame(list(rows), columns=schema.names(table))
+    return frame.astype({column: types[kind] for kind in types for column in schema.of_kind(table, kind)})
+
+
 def _results(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
     for cell in plan.cells:
-        for grade in cell.grades:
-            if not store.has(grade.stage):
+        for rated in cell.rated:
+            if not store.has(rated.stage):
                 continue
-            for score in json.loads((store.path(grade.stage) / "scores.json").read_text(encoding="utf-8")):
-                iteration = score.pop("iteration", grade.iteration)
+            for score in json.loads((store.path(rated.stage) / "scores.json").read_text(encoding="utf-8")):
+                iteration = score.pop("iteration", rated.iteration)
                 yield _identity(plan, cell) | {
                     "options": _options(cell),
-                    "grader": grade.grader,
+                    "grader": rated.grader,
                     "iteration": iteration,
-                    "leaderboard": grade.leaderboard,
+                    "leaderboard": rated.leaderboard,
                     **score,
                     **_work(cell, store, iteration),
                 }
@@ -131,10 +100,9 @@ def _work(cell: CellPlan, store: Store, iteration: int) -> dict[str, int]:
 
 
 def _comparisons(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
-    graders = {g.stage.key: (g.leaderboard, g.grader) for cell in plan.cells for g in cell.grades}
-    for stage in comparison_stages(plan, store.has):
+    for comparison in comparison_stages(plan, store.has):
+        stage, leaderboard, grader = comparison.stage, comparison.leaderboard, comparison.grader
         if store.has(stage):
-            leaderboard, grader = graders[next(iter(stage.grades.values())).key]
             for row in json.loads((store.path(stage) / "comparisons.json").read_text(encoding="utf-8")):
                 yield {"leaderboard": leaderboard, "grader": grader, **row}
 
@@ -181,36 +149,32 @@ def _figures(plan: Plan, cell: CellPlan, store: Store) -> Iterator[dict[str, Any
 
 def answer_figures(cell: CellPlan, store: Store) -> dict[int, dict[str, float]]:
     """Iteration -> figures of a cell's answers to its first leaderboard, and their style shares."""
-    board = next((board for board, _ in cell.answers), "")
-    found: dict[int, dict[str, float]] = {}
-    for (answered, iteration), stage in cell.answers.items():
-        if answered == board and store.has(stage):
-            graded = [
-                g.stage
-                for g in cell.grades
-                if isinstance(g.stage, Grade) and g.stage.answers is stage and store.has(g.stage)
-            ]
-            styles = [store.manifest(grade).get("figures", {}) for grade in graded]
-            found[iteration] = dict(store.manifest(stage)["figures"]) | next((s for s in styles if s), {})
-    return found
+    first_board = next((board for board, _, _ in cell.answers), "")
+    by_iteration: dict[int, dict[str, float]] = {}
+    for (board, iteration, part), stage in cell.answers.items():
+        if board == first_board and iteration not in by_iteration and store.has(stage):  # the curve's part comes first
+            grades = [r.verdicts[part] for r in cell.rated if (r.leaderboard, r.iteration) == (board, iteration)]
+            styles = [store.manifest(grade).get("figures", {}) for grade in grades if store.has(grade)]
+            by_iteration[iteration] = dict(store.manifest(stage)["figures"]) | next((s for s in styles if s), {})
+    return by_iteration
 
 
 def _write_samples(plan: Plan, store: Store, folder: Path) -> None:
     """The last graded answers of every cell, with the untrained policy's and every grader's verdict."""
     folder.mkdir(exist_ok=True)
     for cell in plan.cells:
-        done = [g for g in cell.grades if isinstance(g.stage, Grade | Benchmark) and store.has(g.stage)]
-        last = max((g.iteration for g in done), default=0)
-        frames = [_graded(cell, g, store) for g in done if g.iteration == last]
-        if frames:
-            pd.concat(frames).to_parquet(folder / f"{cell.cell.id}.parquet", index=False)
+        done = [rated for rated in cell.rated if rated.verdicts and store.has(rated.stage)]
+        last = max((rated.iteration for rated in done), default=0)
+        rows = [row for rated in done if rated.iteration == last for row in _graded(cell, rated, store)]
+        if rows:
+            _frame("samples", rows).to_parquet(folder / f"{cell.cell.id}.parquet", index=False)
 
 
-def _graded(cell: CellPlan, grade: Graded, store: Store) -> pd.DataFrame:
-    verdicts = pd.read_parquet(store.path(grade.stage) / "verdicts.parquet").rename(columns={"id": "prompt_id"})
-    return verdicts.assign(
-        cell=cell.cell.id, iteration=grade.iteration, grader=grade.grader, leaderboard=grade.leaderboard
-    )
+def _graded(cell: CellPlan, rated: Rated, store: Store) -> Iterator[dict[str, Any]]:
+    about = {"cell": cell.cell.id, "iteration": rated.iteration, "grader": rated.grader}
+    for item in (i for stage in rated.verdicts.values() for i in read_items(store.path(stage) / "verdicts.parquet")):
+        texts = {"prompt_id": item.id, "prompt": json.dumps(item.prompt), "extra": json.dumps(item.extra)}
+        yield {**vars(item), **about, **texts, "leaderboard": rated.leaderboard}
 
 
 def _metrics(plan: Plan) -> dict[str, Any]:
@@ -218,7 +182,11 @@ def _metrics(plan: Plan) -> dict[str, Any]:
     metrics = {board.name: board.metrics for board in boards}
     if any(isinstance(stage, TrainJudge) for stage in plan.stages):
         metrics["judges"] = METRICS
-    return {f"{of}/{name}": dataclasses.asdict(m) for of, known in metrics.items() for name, m in known.items()}
+    return {f"{board}/{name}": _metric(m) for board, described in metrics.items() for name, m in described.items()}
+
+
+def _metric(metric: Metric) -> dict[str, Any]:
+    return {field: getattr(metric, field) for field in schema.METRIC_FIELDS}
 
 
 def cell_states(plan: Plan, store: Store, reasons: Mapping[str, str], running: Collection[str]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from typing import Protocol as Interface
 from urllib.parse import urlsplit
 
@@ -18,11 +18,11 @@ import numpy as np
 
 from judges.judge import Judge, Prompt, Question, Ratings, References, failing_empty, reference_texts
 from judges.kinds.pair_preference import check_labels
-from judges.protocols.alpaca_eval import AlpacaEval
-from judges.protocols.arena_hard import ArenaHard
-from judges.protocols.custom import TEMPLATE, Custom, cleaned, compile_template
-from judges.protocols.mt_bench import MTBench
-from judges.protocols.protocol import NO_VERDICT, Protocol, Reading, Reply, Request
+from judges.protocols.alpaca_eval import AlpacaEvalProtocol
+from judges.protocols.arena_hard import ArenaHardProtocol
+from judges.protocols.custom import TEMPLATE, CustomProtocol, cleaned, compile_template
+from judges.protocols.mt_bench import MTBenchProtocol
+from judges.protocols.protocol import NO_VERDICT, ChatReply, ChatRequest, Protocol, Reading
 from judges.transports.local_chat import LocalChat
 from judges.verdicts import OK, Answer
 
@@ -43,7 +43,7 @@ class Backend(Interface):
     def clean(self, text: str) -> str:
         """A text of a question as it may stand in a request."""
 
-    def ask(self, requests: Sequence[Request], advance: Advance) -> list[Reply]:
+    def ask(self, requests: Sequence[ChatRequest], advance: Advance) -> list[ChatReply]:
         """A reply to each request, in order; a failed one has its kind as status."""
 
 
@@ -176,8 +176,8 @@ class LLMJudge(Judge):
         self,
         protocol: Protocol,
         questions: Sequence[Question],
-        requests: Sequence[Request],
-        replies: list[Reply],
+        requests: Sequence[ChatRequest],
+        replies: list[ChatReply],
         readings: list[Reading],
     ) -> None:
         """Asks once more where a reply holds no verdict and the protocol says so; both replies are read together."""
@@ -227,20 +227,20 @@ class LLMJudge(Judge):
         changed = {name: value for name, value in decoding.items() if value is not None}
         if self.protocol == "custom":
             compile_template(self.template)
-            return Custom(self.template, self.labels, self.text_verdicts, **changed)  # type: ignore[arg-type]
+            return CustomProtocol(self.template, self.labels, self.text_verdicts, **changed)  # type: ignore[arg-type]
         if self.protocol == "alpaca-eval":
-            return AlpacaEval.installed(max_tokens=self.max_tokens, temperature=self.temperature)
-        if self.protocol == "mt-bench":
-            made: MTBench | ArenaHard = MTBench.from_file(Path(self.prompt_file)) if self.prompt_file else MTBench()
-        else:
-            made = self._arena_hard()
-        return replace(made, **changed)  # type: ignore[arg-type]
+            return AlpacaEvalProtocol.installed(max_tokens=self.max_tokens, temperature=self.temperature)
+        chosen: Any = self._mt_bench() if self.protocol == "mt-bench" else self._arena_hard()
+        return replace(chosen, **changed)
 
-    def _arena_hard(self) -> ArenaHard:
+    def _mt_bench(self) -> MTBenchProtocol:
+        return MTBenchProtocol.from_file(Path(self.prompt_file)) if self.prompt_file else MTBenchProtocol()
+
+    def _arena_hard(self) -> ArenaHardProtocol:
         if not self.prompt_file:
-            return ArenaHard()
+            return ArenaHardProtocol()
         settings = Path(self.settings_file) if self.settings_file else None
-        return ArenaHard.from_files(Path(self.prompt_file), settings, self.category)
+        return ArenaHardProtocol.from_files(Path(self.prompt_file), settings, self.category)
 
     def _find_price(self) -> Price:
         from judges.transports.prices import Price, price_of
@@ -304,11 +304,11 @@ def _check_url(url: str) -> None:
         raise ValueError("base_url must carry no user, password, query or fragment; the key comes from api_key_env")
 
 
-def _read(protocol: Protocol, reply: Reply, question: Question) -> Reading:
+def _read(protocol: Protocol, reply: ChatReply, question: Question) -> Reading:
     return protocol.read(reply, question) if reply.status == OK else Reading.failure(reply.status)
 
 
-def _answer(reading: Reading, reply: Reply) -> Answer:
+def _answer(reading: Reading, reply: ChatReply) -> Answer:
     return Answer(
         reading.value,
         reading.status,

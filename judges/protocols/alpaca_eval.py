@@ -12,14 +12,14 @@ import yaml
 
 from judges.judge import Question, prompt_text
 from judges.protocols.custom import LabelProtocol
-from judges.protocols.protocol import Message, Request, fill
+from judges.protocols.protocol import ChatRequest, Message, fill
 
 EVALUATOR = "weighted_alpaca_eval_gpt4_turbo"
 TURN = re.compile(r"<\|im_start\|>([^\n]*)\n(.*?)<\|im_end\|>", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class AlpacaEval(LabelProtocol):
+class AlpacaEvalProtocol(LabelProtocol):
     """The evaluator `weighted_alpaca_eval_gpt4_turbo` of alpaca-eval 0.6.6.
 
     P(first beats second) = P(m) / (P(m) + P(M)), as `completion_parsers.logprob_parser` computes 2 - preference; a
@@ -37,7 +37,7 @@ class AlpacaEval(LabelProtocol):
     exact: bool = True
 
     @classmethod
-    def installed(cls, *, max_tokens: int | None = None, temperature: float | None = None) -> AlpacaEval:
+    def installed(cls, *, max_tokens: int | None = None, temperature: float | None = None) -> AlpacaEvalProtocol:
         """The protocol of the installed package, which is not imported.
 
         Raises:
@@ -61,14 +61,14 @@ class AlpacaEval(LabelProtocol):
                 "install alpaca-eval==0.6.6"
             ) from error
 
-    def request(self, question: Question) -> Request:
+    def request(self, question: Question) -> ChatRequest:
         values = {
             "instruction": prompt_text(question.prompt),
             "output_1": question.first,
             "output_2": question.second,
         }
         messages: list[Message] = [{"role": role, "content": fill(content, values)} for role, content in self.turns]
-        return Request(messages, self.max_tokens, self.temperature, self.labels, self.top_logprobs)
+        return ChatRequest(messages, self.max_tokens, self.temperature, self.labels, self.top_logprobs)
 
 
 def _configs() -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from judges.judge import Question, prompt_text
-from judges.protocols.protocol import NO_VERDICT, Protocol, Reading, Reply, Request, chat, fill
+from judges.protocols.protocol import NO_VERDICT, ChatReply, ChatRequest, Protocol, Reading, chat, fill
 from judges.protocols.reading import find, one_verdict, strip_thinking, without_text
 
 SYSTEM = """\
@@ -43,7 +43,7 @@ SIDES = ({"ANSWER_A", "answer_1"}, {"ANSWER_B", "answer_2"})
 
 
 @dataclass(frozen=True)
-class ArenaHard(Protocol):
+class ArenaHardProtocol(Protocol):
     """Five-way verdicts as 1, .75, .5, .25 and 0.
 
     Follows lmarena/arena-hard-auto, `gen_judgment.py`: the first of `patterns` that matches decides; a reply without a
@@ -61,7 +61,7 @@ class ArenaHard(Protocol):
     temperature: float = 0.0
 
     @classmethod
-    def from_files(cls, prompt_file: Path, settings_file: Path | None, category: str) -> ArenaHard:
+    def from_files(cls, prompt_file: Path, settings_file: Path | None, category: str) -> ArenaHardProtocol:
         """The official protocol from a config of arena-hard-auto.
 
         Args:
@@ -87,19 +87,19 @@ class ArenaHard(Protocol):
             temperature=float(config.get("temperature", cls.temperature)),
         )
 
-    def request(self, question: Question) -> Request:
+    def request(self, question: Question) -> ChatRequest:
         asked = prompt_text(question.prompt)
         values = {"QUESTION": asked, "question_1": asked}
         values |= dict.fromkeys(SIDES[0], question.first) | dict.fromkeys(SIDES[1], question.second)
-        return Request(chat(self.system, fill(self.template, values)), self.max_tokens, self.temperature)
+        return ChatRequest(chat(self.system, fill(self.template, values)), self.max_tokens, self.temperature)
 
-    def again(self, request: Request, reply: Reply) -> Request | None:
+    def again(self, request: ChatRequest, reply: ChatReply) -> ChatRequest | None:
         if self.attempts < 2:
             return None
         turns = [{"role": "assistant", "content": reply.text}, {"role": "user", "content": ONCE_MORE}]
-        return Request([*request.messages, *turns], request.max_tokens, request.temperature)
+        return ChatRequest([*request.messages, *turns], request.max_tokens, request.temperature)
 
-    def read(self, reply: Reply, question: Question) -> Reading:
+    def read(self, reply: ChatReply, question: Question) -> Reading:
         if problem := without_text(reply):
             return Reading.failure(problem)
         text = strip_thinking(reply.text)

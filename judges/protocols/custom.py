@@ -11,7 +11,7 @@ from typing import Any
 
 from judges.judge import Question, prompt_text
 from judges.kinds.checkpoint import defused, encode_chat
-from judges.protocols.protocol import Protocol, Reading, Reply, Request
+from judges.protocols.protocol import ChatReply, ChatRequest, Protocol, Reading
 from judges.protocols.reading import REFUSAL, strip_thinking
 from judges.verdicts import OK
 
@@ -44,7 +44,7 @@ class LabelProtocol(Protocol):
     exact: bool = False
     """Whether only the label itself counts, and not the label with a space around it."""
 
-    def read(self, reply: Reply, question: Question) -> Reading:
+    def read(self, reply: ChatReply, question: Question) -> Reading:
         if reply.refused or reply.finish == "content_filter":
             return Reading.failure("refusal")
         if reply.top is not None:
@@ -52,7 +52,7 @@ class LabelProtocol(Protocol):
             return Reading(value, "refusal" if status != OK and REFUSAL.match(reply.text) else status)
         return replace(self._text(reply), from_text=True) if self.text_verdicts else Reading.failure("no-logprobs")
 
-    def _text(self, reply: Reply) -> Reading:
+    def _text(self, reply: ChatReply) -> Reading:
         stated = strip_thinking(reply.text).strip().rstrip(".")
         if stated in self.labels:
             return Reading(float(stated == self.labels[0]))
@@ -67,7 +67,7 @@ class LabelProtocol(Protocol):
 
 
 @dataclass(frozen=True)
-class Custom(LabelProtocol):
+class CustomProtocol(LabelProtocol):
     """A user's template and labels. Args and errors: as `LLMJudge`."""
 
     template: str = TEMPLATE
@@ -80,8 +80,8 @@ class Custom(LabelProtocol):
     def compiled(self) -> Any:
         return compile_template(self.template)
 
-    def request(self, question: Question) -> Request:
-        return Request(
+    def request(self, question: Question) -> ChatRequest:
+        return ChatRequest(
             messages=[{"role": "user", "content": render(self.compiled, self.labels, question)}],
             max_tokens=self.max_tokens or (TEXT_TOKENS if self.text_verdicts else 1),
             temperature=self.temperature,

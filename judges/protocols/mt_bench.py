@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from judges.judge import Question, messages_of
-from judges.protocols.protocol import Protocol, Reading, Reply, Request, chat, fill
+from judges.protocols.protocol import ChatReply, ChatRequest, Protocol, Reading, chat, fill
 from judges.protocols.reading import Found, find, one_verdict, strip_thinking, without_text
 
 Prompts = Mapping[str, tuple[str, str]]
@@ -59,7 +59,7 @@ OWN: dict[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True)
-class MTBench(Protocol):
+class MTBenchProtocol(Protocol):
     """MT-Bench's prompts by their names in FastChat's `llm_judge/data/judge_prompts.jsonl`, read as FastChat reads.
 
     A prompt that is a chat of two user's turns is judged by its second turn; the first answer is the one in the chat,
@@ -76,7 +76,7 @@ class MTBench(Protocol):
     temperature: float = 0.0
 
     @classmethod
-    def from_file(cls, prompt_file: Path) -> MTBench:
+    def from_file(cls, prompt_file: Path) -> MTBenchProtocol:
         """The official protocol from FastChat's `judge_prompts.jsonl`.
 
         Raises:
@@ -95,17 +95,17 @@ class MTBench(Protocol):
         return cls(prompts)
 
     @property
-    def rating(self) -> MTBench:
-        return MTBench(self.prompts, "single", self.max_tokens, self.temperature)
+    def rating(self) -> MTBenchProtocol:
+        return MTBenchProtocol(self.prompts, "single", self.max_tokens, self.temperature)
 
-    def request(self, question: Question) -> Request:
+    def request(self, question: Question) -> ChatRequest:
         values = _values(question)
         variant = "math-v1" if question.references else ("v2" if self.kind == "pair" else "v1")
         turns = "-multi-turn" if "question_2" in values else ""
         system, template = self.prompts[f"{self.kind}-{variant}{turns}"]
-        return Request(chat(system, fill(template, values)), self.max_tokens, self.temperature)
+        return ChatRequest(chat(system, fill(template, values)), self.max_tokens, self.temperature)
 
-    def read(self, reply: Reply, question: Question) -> Reading:
+    def read(self, reply: ChatReply, question: Question) -> Reading:
         if problem := without_text(reply):
             return Reading.failure(problem)
         text = strip_thinking(reply.text)

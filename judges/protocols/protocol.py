@@ -16,7 +16,7 @@ NO_VERDICT = "no-verdict"
 
 
 @dataclass(frozen=True)
-class Request:
+class ChatRequest:
     """What a model is asked.
 
     Attributes:
@@ -35,7 +35,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Reply:
+class ChatReply:
     """What came back.
 
     Attributes:
@@ -59,7 +59,7 @@ class Reply:
     calls: int = 0
     status: str = OK
 
-    def followed_by(self, later: Reply) -> Reply:
+    def followed_by(self, later: ChatReply) -> ChatReply:
         """Both as one reply: texts on lines of their own, tokens, seconds and cost added; it ended as the later one."""
         return replace(
             later,
@@ -96,14 +96,14 @@ class Protocol(ABC):
         return None
 
     @abstractmethod
-    def request(self, question: Question) -> Request:
+    def request(self, question: Question) -> ChatRequest:
         """What to ask about the responses as placed."""
 
     @abstractmethod
-    def read(self, reply: Reply, question: Question) -> Reading:
+    def read(self, reply: ChatReply, question: Question) -> Reading:
         """The verdict in a reply that did arrive."""
 
-    def again(self, request: Request, reply: Reply) -> Request | None:
+    def again(self, request: ChatRequest, reply: ChatReply) -> ChatRequest | None:
         """What to ask next where a reply holds no verdict; None: nothing."""
         return None
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from judges.judge import Question, prompt_text
-from judges.protocols.protocol import NO_VERDICT, Reply
+from judges.protocols.protocol import NO_VERDICT, ChatReply
 
 OPENING = re.compile(r"\s*<think(?:ing)?>", re.IGNORECASE)
 CLOSING = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
@@ -45,7 +45,7 @@ def strip_thinking(text: str) -> str:
     return "" if OPENING.match(text) else text
 
 
-def without_text(reply: Reply) -> str | None:
+def without_text(reply: ChatReply) -> str | None:
     """Why a reply holds no text to read: "refusal", "truncated", "empty-reply"; None where it does."""
     if reply.refused or reply.finish == "content_filter":
         return "refusal"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from judges.protocols.protocol import Reply, Request
+from judges.protocols.protocol import ChatReply, ChatRequest
 
 
 class ReplyCache:
@@ -35,21 +35,21 @@ class ReplyCache:
         except (OSError, sqlite3.Error) as error:
             raise ValueError(f"cache {path} cannot be opened: {error}; give another file") from error
 
-    def get(self, key: str) -> Reply | None:
+    def get(self, key: str) -> ChatReply | None:
         """The reply under a key, with the tokens, seconds and cost it took and no calls; None where there is none."""
         row = self.connection.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
-        reply = Reply(**json.loads(row[0]))
+        reply = ChatReply(**json.loads(row[0]))
         top = None if reply.top is None else [(token, value) for token, value in reply.top]
         return replace(reply, top=top, calls=0)
 
-    def put(self, key: str, reply: Reply) -> None:
+    def put(self, key: str, reply: ChatReply) -> None:
         """Keep a reply; the first one under a key stays."""
         self.connection.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", (key, json.dumps(asdict(reply))))
 
 
-def request_key(model: str, base_url: str | None, repeat: int, request: Request) -> str:
+def request_key(model: str, base_url: str | None, repeat: int, request: ChatRequest) -> str:
     """SHA-256 (hex) of what determines a reply. The placement of the responses is in the messages."""
     messages: Sequence[object] = [sorted(turn.items()) for turn in request.messages]
     decoding = [request.max_tokens, request.temperature, request.labels, request.top_logprobs]

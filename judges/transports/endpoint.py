@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 
 import openai
 
-from judges.protocols.protocol import Reply, Request
+from judges.protocols.protocol import ChatReply, ChatRequest
 from judges.transports.cache import ReplyCache, request_key
 from judges.transports.limits import Bucket, Budget, backoff
 from judges.transports.prices import Price
 from judges.verdicts import OK
 
-Done = Callable[[int, Reply], None]
+Done = Callable[[int, ChatReply], None]
 RETRIED = {408, 409, 429}
 OPENAI = "https://api.openai.com/v1"
 ACCOUNT = ("OpenAI-Organization", "OpenAI-Project")  # headers that the client fills from the environment
@@ -35,7 +35,7 @@ OVERHEAD = 16  # tokens that a chat format adds to a message, at most
 class Try:
     """How one call ended: its reply, whether another try may help, the headers, and whether it may have been paid."""
 
-    reply: Reply
+    reply: ChatReply
     again: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
     perhaps_paid: bool = False
@@ -63,7 +63,7 @@ class Endpoint:
         """The text as it is: special tokens are the endpoint's to guard against."""
         return text
 
-    def ask(self, requests: Sequence[Request], advance: Callable[[int], None]) -> list[Reply]:
+    def ask(self, requests: Sequence[ChatRequest], advance: Callable[[int], None]) -> list[ChatReply]:
         """A reply to each request, in order; one that fails has its kind of failure as status.
 
         With a cache equal requests are one: they are asked once.
@@ -71,12 +71,12 @@ class Endpoint:
         Raises:
             ValueError: the endpoint refuses the key or does not know the model, before it answered anything.
         """
-        replies: dict[int, Reply] = {}
+        replies: dict[int, ChatReply] = {}
         rows: dict[str, list[int]] = {}
         for i, request in enumerate(requests):
             rows.setdefault(self._key(request) if self.cache else str(i), []).append(i)
 
-        def done(key: str, reply: Reply) -> None:
+        def done(key: str, reply: ChatReply) -> None:
             replies.update({i: reply if i == rows[key][0] else replace(reply, calls=0) for i in rows[key]})
             advance(len(rows[key]))
 
@@ -90,7 +90,7 @@ class Endpoint:
             _run(self._ask_all(missing, done))
         return [replies[i] for i in range(len(requests))]
 
-    def _key(self, request: Request) -> str:
+    def _key(self, request: ChatRequest) -> str:
         return request_key(self.model, self.base_url, self.repeat, request)
 
     def _client(self) -> openai.AsyncOpenAI:
@@ -106,7 +106,7 @@ class Endpoint:
             http_client=openai.DefaultAioHttpClient(),  # half the processor's time of the default, which scans its pool
         )
 
-    async def _ask_all(self, requests: Mapping[str, Request], done: Callable[[str, Reply], None]) -> None:
+    async def _ask_all(self, requests: Mapping[str, ChatRequest], done: Callable[[str, ChatReply], None]) -> None:
         todo = iter(requests.items())
         async with self._client() as client:
             workers = [
@@ -120,16 +120,18 @@ class Endpoint:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _work(self, client: Any, todo: Iterator[tuple[str, Request]], done: Callable[[str, Reply], None]) -> None:
+    async def _work(
+        self, client: Any, todo: Iterator[tuple[str, ChatRequest]], done: Callable[[str, ChatReply], None]
+    ) -> None:
         for key, request in todo:
             reply = await self._one(client, request)
             if self.cache and reply.status == OK:
                 self.cache.put(key, reply)
             done(key, reply)
 
-    async def _one(self, client: Any, request: Request) -> Reply:
+    async def _one(self, client: Any, request: ChatRequest) -> ChatReply:
         """The reply, after as many tries as it takes and is allowed."""
-        reply = Reply(status="budget")
+        reply = ChatReply(status="budget")
         most = self.price.cost(most_tokens(request), request.max_tokens)
         for tries in range(1, self.max_retries + 2):
             if not await self.budget.reserve(most):
@@ -142,7 +144,7 @@ class Endpoint:
             await asyncio.sleep(wait)
         return reply
 
-    async def _call(self, client: Any, request: Request, most: float) -> Try:
+    async def _call(self, client: Any, request: ChatRequest, most: float) -> Try:
         cost = most  # also where the call is cancelled
         try:
             await self._pace(request)
@@ -152,33 +154,33 @@ class Endpoint:
         finally:
             self.budget.settle(most, cost)
 
-    async def _pace(self, request: Request) -> None:
+    async def _pace(self, request: ChatRequest) -> None:
         if self.requests:
             await self.requests.take(1)
         if self.tokens:
             await self.tokens.take(sum(len(turn["content"]) for turn in request.messages) // 4 + request.max_tokens)
 
-    async def _send(self, client: Any, request: Request) -> Try:
+    async def _send(self, client: Any, request: ChatRequest) -> Try:
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self.timeout):
                 # The typed method spends a third of the processor's time on types that are not needed here.
                 text = await client.post("/chat/completions", cast_to=str, body=self._body(request))
         except TimeoutError:
-            return Try(Reply(status="timeout"), again=True, perhaps_paid=True)
+            return Try(ChatReply(status="timeout"), again=True, perhaps_paid=True)
         except openai.APIStatusError as error:
             return self._refused(error)
         except openai.APIConnectionError as error:
-            return Try(Reply(status=failure_kind(error)), again=True, perhaps_paid=True)
+            return Try(ChatReply(status=failure_kind(error)), again=True, perhaps_paid=True)
         except (openai.OpenAIError, ValueError):
-            return Try(Reply(status="malformed-reply"), perhaps_paid=True)
+            return Try(ChatReply(status="malformed-reply"), perhaps_paid=True)
         reply = self._without_key(read_reply(text))
         self.answered = True
         cost = self.price.cost(reply.input_tokens, reply.output_tokens)
         known = replace(reply, latency=time.perf_counter() - started, cost=cost)
         return Try(known, perhaps_paid=not (reply.input_tokens or reply.output_tokens))
 
-    def _without_key(self, reply: Reply) -> Reply:
+    def _without_key(self, reply: ChatReply) -> ChatReply:
         """The reply without the key, should an endpoint echo it; of parsed texts, as JSON may spell a key with escapes.
         Short keys, as of local servers, are ordinary words.
         """
@@ -188,7 +190,7 @@ class Endpoint:
         top = reply.top and [(token.replace(key, "[key]"), value) for token, value in reply.top]
         return replace(reply, text=reply.text.replace(key, "[key]"), top=top, finish=reply.finish.replace(key, "[key]"))
 
-    def _body(self, request: Request) -> dict[str, Any]:
+    def _body(self, request: ChatRequest) -> dict[str, Any]:
         """The call's arguments. All models of OpenAI take `max_completion_tokens`; other endpoints `max_tokens`."""
         limit = "max_tokens" if self.base_url else "max_completion_tokens"
         body = {"model": self.model, "messages": request.messages, "temperature": request.temperature}
@@ -202,10 +204,10 @@ class Endpoint:
             raise ValueError("the endpoint refused the API key (HTTP 401)") from None
         if not self.answered and code == 404:
             raise ValueError(f"the endpoint does not know the model {self.model!r}, or the base_url is wrong") from None
-        return Try(Reply(status=failure_kind(error)), code in RETRIED or code >= 500, error.response.headers)
+        return Try(ChatReply(status=failure_kind(error)), code in RETRIED or code >= 500, error.response.headers)
 
 
-def most_tokens(request: Request) -> int:
+def most_tokens(request: ChatRequest) -> int:
     """An upper bound on the tokens of a request: a token is a byte at least."""
     return sum(len(turn["content"].encode("utf-8", "surrogatepass")) + OVERHEAD for turn in request.messages)
 
@@ -219,13 +221,13 @@ def failure_kind(error: openai.OpenAIError) -> str:
     return "connection"  # the transport calls some of these timeouts, but has none of its own
 
 
-def read_reply(body: str) -> Reply:
+def read_reply(body: str) -> ChatReply:
     """A chat completion's body as a reply; status "malformed-reply" for anything else."""
     try:
         content = json.loads(body)
         choice = content["choices"][0]
         message, usage = choice["message"], content.get("usage") or {}
-        return Reply(
+        return ChatReply(
             text=_text(message.get("content")),
             top=_top(choice.get("logprobs")),
             finish=_text(choice.get("finish_reason")) or "stop",
@@ -234,7 +236,7 @@ def read_reply(body: str) -> Reply:
             output_tokens=_count(usage.get("completion_tokens")),
         )
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
-        return Reply(status="malformed-reply")
+        return ChatReply(status="malformed-reply")
 
 
 def _text(value: Any) -> str:

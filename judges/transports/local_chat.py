@@ -23,7 +23,7 @@ from judges.kinds.checkpoint import (
     read_config,
 )
 from judges.protocols.custom import encode_messages
-from judges.protocols.protocol import Reply, Request
+from judges.protocols.protocol import ChatReply, ChatRequest
 
 KIND = "ForCausalLM"
 
@@ -54,7 +54,7 @@ class LocalChat:
         """The text without special tokens."""
         return defused(self.loaded.tokenizer, text)
 
-    def ask(self, requests: Sequence[Request], advance: Callable[[int], None]) -> list[Reply]:
+    def ask(self, requests: Sequence[ChatRequest], advance: Callable[[int], None]) -> list[ChatReply]:
         """A reply to each request, in order; all are of one protocol.
 
         Raises:
@@ -67,7 +67,7 @@ class LocalChat:
         advance(len(rows) - len(fits))
         kept = [rows[i] for i in fits]
         given = self._labels(kept, labels, advance) if labels else self._generate(kept, requests[0], advance)
-        replies = [Reply(status="too-long")] * len(rows)
+        replies = [ChatReply(status="too-long")] * len(rows)
         for i, reply in zip(fits, given, strict=True):
             replies[i] = reply
         latency = (time.perf_counter() - started) / len(rows)
@@ -77,15 +77,17 @@ class LocalChat:
 
     def _labels(
         self, rows: Sequence[list[int]], labels: tuple[str, str], advance: Callable[[int], None]
-    ) -> list[Reply]:
+    ) -> list[ChatReply]:
         """Log-probabilities of the two labels among themselves; a local model is never read as text."""
         tokens = label_ids(self.loaded.tokenizer, labels)
         logits = last_logits(self.loaded, rows, tokens, self.batch_size, advance)
         scores = logits - np.logaddexp(logits[:, :1], logits[:, 1:])
-        return [Reply(top=list(zip(labels, each, strict=True))) for each in scores.tolist()]
+        return [ChatReply(top=list(zip(labels, each, strict=True))) for each in scores.tolist()]
 
-    def _generate(self, rows: Sequence[list[int]], request: Request, advance: Callable[[int], None]) -> list[Reply]:
-        replies = [Reply()] * len(rows)
+    def _generate(
+        self, rows: Sequence[list[int]], request: ChatRequest, advance: Callable[[int], None]
+    ) -> list[ChatReply]:
+        replies = [ChatReply()] * len(rows)
         for batch in batches([len(row) for row in rows], self.batch_size):
             made = self._continue([rows[i] for i in batch], request)
             for i, new in zip(batch, made, strict=True):
@@ -93,7 +95,7 @@ class LocalChat:
             advance(len(batch))
         return replies
 
-    def _continue(self, rows: Sequence[list[int]], request: Request) -> list[list[int]]:
+    def _continue(self, rows: Sequence[list[int]], request: ChatRequest) -> list[list[int]]:
         """New token ids of each row: greedy at temperature 0, else drawn."""
         import torch
 
@@ -110,12 +112,12 @@ class LocalChat:
             )
         return output[:, longest:].tolist()
 
-    def _reply(self, new: list[int]) -> Reply:
+    def _reply(self, new: list[int]) -> ChatReply:
         """A reply from its tokens; one without an end is cut off."""
         ends = self._ends()
         length = next((i for i, token in enumerate(new) if token in ends), None)
         text = self.loaded.tokenizer.decode(new[:length], skip_special_tokens=True)
-        return Reply(text, finish="length" if length is None else "stop", output_tokens=len(new[:length]))
+        return ChatReply(text, finish="length" if length is None else "stop", output_tokens=len(new[:length]))
 
     def _ends(self) -> set[int]:
         ends = self.loaded.model.generation_config.eos_token_id

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from judges.kinds.checkpoint import defused
-from judges.protocols.protocol import Reply, Request
+from judges.protocols.protocol import ChatReply, ChatRequest
 
 
 class VllmChat:
@@ -43,7 +43,7 @@ class VllmChat:
         """The text without special tokens."""
         return defused(self.engine.get_tokenizer(), text)
 
-    def ask(self, requests: Sequence[Request], advance: Callable[[int], None]) -> list[Reply]:
+    def ask(self, requests: Sequence[ChatRequest], advance: Callable[[int], None]) -> list[ChatReply]:
         """A reply to each request, in order; the engine batches them itself."""
         import vllm
 
@@ -58,19 +58,19 @@ class VllmChat:
         return [replace(read_output(output), latency=latency) for output in outputs]
 
 
-def sampling(request: Request) -> dict[str, Any]:
+def sampling(request: ChatRequest) -> dict[str, Any]:
     """The arguments of `vllm.SamplingParams` for a request."""
     asked: dict[str, Any] = {"max_tokens": request.max_tokens, "temperature": request.temperature}
     return asked | ({"logprobs": request.top_logprobs} if request.top_logprobs else {})
 
 
-def read_output(output: Any) -> Reply:
+def read_output(output: Any) -> ChatReply:
     """A `vllm.RequestOutput` as a reply; "no-reply" where it holds none."""
     if not output.outputs:
-        return Reply(status="no-reply")
+        return ChatReply(status="no-reply")
     made = output.outputs[0]
     first = made.logprobs[0] if made.logprobs else None
-    return Reply(
+    return ChatReply(
         text=made.text,
         top=None if first is None else [(each.decoded_token or "", each.logprob) for each in first.values()],
         finish=made.finish_reason or "stop",

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from judges.judge import Judge, Prompt
-from leaderboards.grading import both_orders, lengths, play_games, preferences, verdict_row, win_rate
-from leaderboards.leaderboard import Answers, Metric, Request, Score, TextLeaderboard, Verdict, data_path
+from leaderboards.grading import both_orders, graded_item, lengths, play_games, preferences, win_rate
+from leaderboards.leaderboard import Part, TextLeaderboard, data_path
+from leaderboards.records import Answers, BoardQuestion, GradedItem, Metric, Score
 from leaderboards.sources import Record, find_file, json_interval, json_number, numbers, read_records, texts
-from leaderboards.statistics.estimates import Estimate, prompt_bootstrap
+from leaderboards.statistics.intervals import Estimate, prompt_bootstrap
 from leaderboards.statistics.length_control import (
     CONTROL_FILES,
     LengthControl,
@@ -40,7 +41,7 @@ class AlpacaEval(TextLeaderboard):
     """AlpacaEval 2.0: answers to a set of instructions, each compared with a baseline's output.
 
     The judge is asked once an instruction, in the order that alpaca-eval itself draws for it. The
-    length-controlled win rate is there where its files are, over all instructions: never before the last iteration or
+    length-controlled win rate is there where its files are, over all instructions: never before the final iteration or
     under a `limit`. What upstream's own judge prompt would say is up to the judge.
 
     Args:
@@ -85,60 +86,60 @@ class AlpacaEval(TextLeaderboard):
                 f"{len(self._control.difficulty)} instructions; give files of one set, numbered from 0"
             )
 
-    def requests(self, heldout: Sequence[tuple[str, Prompt]], temperature: float, *, last: bool) -> list[Request]:
-        asked = self.asked(texts(self._outputs, "instruction"), last=last)
-        return [Request(id=str(i), prompt=text, temperature=temperature) for i, text in enumerate(asked)]
+    def requests(self, heldout: Sequence[tuple[str, Prompt]], temperature: float, part: Part) -> list[BoardQuestion]:
+        instructions = self.part_of(list(enumerate(texts(self._outputs, "instruction"))), part)
+        return [BoardQuestion(id=str(i), prompt=text, temperature=temperature) for i, text in instructions]
 
     def grade(
-        self, requests: Sequence[Request], answers: Answers, baseline: Answers | None, judge: Judge
-    ) -> list[Verdict]:
-        rows = [self._outputs[int(request.id)] for request in requests]
-        replies, before = [self.reply(r.id, answers) for r in requests], [output["output"] for output in rows]
-        drawn = np.array([[model_first(output["instruction"]) for output in rows]], bool)
-        placed = drawn if self.orders == "one" else both_orders(len(rows))
-        games = play_games(judge, [r.prompt for r in requests], replies, before, placed)
-        categories = [str(output.get("dataset") or "") for output in rows]
-        each = zip(requests, replies, before, games.mean(), games.status, categories, strict=True)
-        return [verdict_row(*columns) for columns in each]
+        self, questions: Sequence[BoardQuestion], answers: Answers, baseline: Answers | None, judge: Judge
+    ) -> list[GradedItem]:
+        outputs = [self._outputs[int(question.id)] for question in questions]
+        ours, theirs = [self.answer_to(q.id, answers) for q in questions], [output["output"] for output in outputs]
+        official_order = np.array([[model_first(output["instruction"]) for output in outputs]], bool)
+        orders = official_order if self.orders == "one" else both_orders(len(outputs))
+        games = play_games(judge, [q.prompt for q in questions], ours, theirs, orders)
+        categories = [str(output.get("dataset") or "") for output in outputs]
+        columns = zip(questions, ours, theirs, games.mean(), games.status, categories, strict=True)
+        return [graded_item(*row) for row in columns]
 
-    def rate(self, verdicts: Sequence[Verdict], seed: int) -> list[Score]:
-        liked = preferences(verdicts)
-        estimates = {**win_rates(liked, seed=seed), "average_length": prompt_bootstrap(lengths(verdicts), seed=seed)}
+    def rate(self, items: Sequence[GradedItem], seed: int) -> list[Score]:
+        liked = preferences(items)
+        estimates = {**win_rates(liked, seed=seed), "average_length": prompt_bootstrap(lengths(items), seed=seed)}
         scores = [Score.of(name, estimate) for name, estimate in estimates.items()]
-        if self._control is None or len(verdicts) < len(self._outputs):
+        if self._control is None or len(items) < len(self._outputs):
             return scores
-        difference = np.array([len(v["before"]) for v in verdicts]) - lengths(verdicts)
+        difference = np.array([len(item.baseline_response) for item in items]) - lengths(items)
         try:
-            rate = length_controlled_winrate(liked, difference, [int(v["id"]) for v in verdicts], self._control, seed)
+            rate = length_controlled_winrate(liked, difference, [int(item.id) for item in items], self._control, seed)
         except ValueError:  # too few verdicts, or all lengths alike: no such figure, and no other in its place
             return [Score(metric="length_controlled_winrate", value=math.nan, coverage=0.0), *scores]
         return [Score.of("length_controlled_winrate", rate), *scores]
 
-    def by_prompt(self, verdicts: Sequence[Verdict]) -> dict[str, dict[str, float | None]]:
-        liked = {v["id"]: v["preference"] for v in verdicts}
+    def by_prompt(self, items: Sequence[GradedItem]) -> dict[str, dict[str, float | None]]:
+        liked = {item.id: item.preference for item in items}
         return {"win_rate": {id: None if p is None else 100 * p for id, p in liked.items()}}
 
     @cached_property
     def _outputs(self) -> list[Record]:
         """The baseline's outputs."""
         path = data_path(self.name, self.data, WHAT)
-        found = find_file(path, OUTPUTS, OUTPUTS) if path.is_dir() else path
-        if found is None:
+        file = find_file(path, OUTPUTS, OUTPUTS) if path.is_dir() else path
+        if file is None:
             raise ValueError(f"{path} holds no *model_outputs.json; give {WHAT}")
-        records = read_records(found)
+        records = read_records(file)
         try:
             for name in ("instruction", "output", "generator"):
                 texts(records, name)
         except ValueError as error:
-            raise ValueError(f"{found}: {error}") from error
+            raise ValueError(f"{file}: {error}") from error
         return records
 
     @cached_property
     def _control(self) -> LengthControl | None:
         """What the length-controlled win rate needs, where its files are."""
         folder = data_path(self.name, self.data, WHAT)
-        there = folder.is_dir() and any(find_file(folder, *names) for names in CONTROL_FILES.items())
-        return read_length_control(folder) if there else None
+        has_files = folder.is_dir() and any(find_file(folder, *names) for names in CONTROL_FILES.items())
+        return read_length_control(folder) if has_files else None
 
 
 def model_first(instruction: str) -> bool:
@@ -209,9 +210,9 @@ def win_rates(preferences: ArrayLike, *, seed: int = 0) -> dict[str, Estimate]:
 
 def standard_error(values: ArrayLike) -> float:
     """Of the mean, NaNs left out, with the sample's n - 1; NaN for fewer than two."""
-    known = np.asarray(values, np.float64)
-    known = known[~np.isnan(known)]
-    return float(known.std(ddof=1) / math.sqrt(len(known))) if len(known) > 1 else math.nan
+    numbers = np.asarray(values, np.float64)
+    numbers = numbers[~np.isnan(numbers)]
+    return float(numbers.std(ddof=1) / math.sqrt(len(numbers))) if len(numbers) > 1 else math.nan
 
 
 def _length_controlled(
@@ -245,7 +246,7 @@ def _length_controlled(
 
 def _only(records: Sequence[Record], name: str) -> str:
     """The one text that all records hold under `name`."""
-    found = sorted(set(texts(records, name)))
-    if len(found) > 1:
-        raise ValueError(f"the annotations are of {len(found)} {name}s: {', '.join(found[:5])}; rate one at a time")
-    return found[0]
+    values = sorted(set(texts(records, name)))
+    if len(values) > 1:
+        raise ValueError(f"the annotations are of {len(values)} {name}s: {', '.join(values[:5])}; rate one at a time")
+    return values[0]

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from judges.judge import Judge, Prompt
-from leaderboards.grading import both_orders, play_games, preferences, verdict_row, win_rate
-from leaderboards.leaderboard import Answers, Request, Score, TextLeaderboard, Verdict, data_path
+from leaderboards.grading import both_orders, graded_item, play_games, preferences, win_rate
+from leaderboards.leaderboard import Part, TextLeaderboard, data_path
+from leaderboards.records import Answers, BoardQuestion, GradedItem, Score
 from leaderboards.sources import (
     Record,
     distinct,
@@ -32,7 +33,7 @@ from leaderboards.sources import (
     read_records,
     texts,
 )
-from leaderboards.statistics.estimates import Estimate, prompt_bootstrap
+from leaderboards.statistics.intervals import Estimate, prompt_bootstrap
 
 WHAT = "a folder with question.jsonl and model_answer/*.jsonl, as in arena-hard-auto"
 DECISIVE, SLIGHT = 0.875, 0.625  # P(A beats B) from which on the verdict is A>>B, A>B: halfway between 1, 3/4 and 1/2
@@ -67,7 +68,7 @@ class Battle:
 
 
 @dataclass(frozen=True)
-class Question:
+class ArenaHardQuestion:
     """A question of the set, and the baseline's answer to it."""
 
     id: str
@@ -115,60 +116,64 @@ class ArenaHard(TextLeaderboard):
         super().__post_init__()
         _ = self._questions  # read here, so that bad files are found before anything runs
 
-    def requests(self, heldout: Sequence[tuple[str, Prompt]], temperature: float, *, last: bool) -> list[Request]:
-        return [Request(id=q.id, prompt=q.prompt, temperature=0.0) for q in self.asked(self._questions, last=last)]
+    def requests(self, heldout: Sequence[tuple[str, Prompt]], temperature: float, part: Part) -> list[BoardQuestion]:
+        questions = self.part_of(self._questions, part)
+        return [BoardQuestion(id=q.id, prompt=q.prompt, temperature=0.0) for q in questions]
 
     def grade(
-        self, requests: Sequence[Request], answers: Answers, baseline: Answers | None, judge: Judge
-    ) -> list[Verdict]:
+        self, questions: Sequence[BoardQuestion], answers: Answers, baseline: Answers | None, judge: Judge
+    ) -> list[GradedItem]:
         by_id = {question.id: question for question in self._questions}
-        questions, replies = [by_id[r.id] for r in requests], [self.reply(r.id, answers) for r in requests]
-        prompts, before = [r.prompt for r in requests], [question.answer for question in questions]
-        games = play_games(judge, prompts, replies, before, both_orders(len(requests)))
+        official, ours = [by_id[q.id] for q in questions], [self.answer_to(q.id, answers) for q in questions]
+        theirs = [question.answer for question in official]
+        games = play_games(judge, [q.prompt for q in questions], ours, theirs, both_orders(len(questions)))
         # A is the baseline's answer in the first game and the policy's in the second.
         labels = zip(map(verdict_label, 1 - games.preference[0]), map(verdict_label, games.preference[1]), strict=True)
-        rows = []
-        for request, reply, question, status, (one, two) in zip(
-            requests, replies, questions, games.status, labels, strict=True
+        items = []
+        for question, answer, entry, status, (one, two) in zip(
+            questions, ours, official, games.status, labels, strict=True
         ):
             scores = scores_of_games(one, two)
             share = sum(scores) / len(scores) if scores else np.nan
-            graded = verdict_row(request, reply, question.answer, share, status, question.category)
-            rows.append(graded | {"first_game": one, "second_game": two})
-        return rows
+            labelled = {"first_game": one, "second_game": two}
+            items.append(graded_item(question, answer, entry.answer, share, status, entry.category, **labelled))
+        return items
 
-    def rate(self, verdicts: Sequence[Verdict], seed: int) -> list[Score]:
-        battles = [Battle(v["id"], v["category"], scores_of_games(v["first_game"], v["second_game"])) for v in verdicts]
+    def rate(self, items: Sequence[GradedItem], seed: int) -> list[Score]:
+        battles = [
+            Battle(item.id, item.category, scores_of_games(item.extra["first_game"], item.extra["second_game"]))
+            for item in items
+        ]
         pooled = arena_hard_scores(battles, seed=seed)
         scores = [
             Score.of("win_rate", pooled.pop("win_rate")),
-            Score.of("prompt_win_rate", prompt_bootstrap(100 * preferences(verdicts), seed=seed)),
+            Score.of("prompt_win_rate", prompt_bootstrap(100 * preferences(items), seed=seed)),
         ]
         of_categories = [Score.of("win_rate", estimate, category) for category, estimate in pooled.items()]
         return scores + (of_categories if len(of_categories) > 1 else [])
 
-    def by_prompt(self, verdicts: Sequence[Verdict]) -> dict[str, dict[str, float | None]]:
-        shares = {v["id"]: v["preference"] for v in verdicts}
+    def by_prompt(self, items: Sequence[GradedItem]) -> dict[str, dict[str, float | None]]:
+        shares = {item.id: item.preference for item in items}
         return {"prompt_win_rate": {id: None if share is None else 100 * share for id, share in shares.items()}}
 
     @cached_property
-    def _questions(self) -> list[Question]:
+    def _questions(self) -> list[ArenaHardQuestion]:
         folder = data_path(self.name, self.data, WHAT)
         path = find_file(folder, "question.jsonl", "question.jsonl.gz")
         if path is None:
             raise ValueError(f"{folder} holds no question.jsonl; give {WHAT}")
-        asked = read_records(path)
-        ids = distinct(identifiers(asked, "uid" if "uid" in asked[0] else "question_id"), path)
+        records = read_records(path)
+        ids = distinct(identifiers(records, "uid" if "uid" in records[0] else "question_id"), path)
         answers: dict[str, dict[str, str]] = {}
         questions = []
-        for id, record in zip(ids, asked, strict=True):
+        for id, record in zip(ids, records, strict=True):
             category = str(record.get("category") or "")
             model = self._baseline_of(category)
             if model not in answers:
                 answers[model] = _answers(one_file(path.parent / "model_answer", model))
             if id not in answers[model]:
                 raise ValueError(f"{path.parent}: the baseline {model or 'there'} has no answer to question {id}")
-            questions.append(Question(id, _prompt(record, path), category, answers[model][id]))
+            questions.append(ArenaHardQuestion(id, _prompt(record, path), category, answers[model][id]))
         return questions
 
     def _baseline_of(self, category: str) -> str:
@@ -209,14 +214,14 @@ def rate_arena_hard(judgments: Path, *, seed: int = 0) -> dict[str, dict[str, An
     """
     records = read_records(judgments)
     rows = _from_battles(records) if "model_a" in records[0] else _from_games(records)
-    asked = {battle.prompt for _, _, battle in rows}
+    prompts = {battle.prompt for _, _, battle in rows}
     by_model: dict[str, list[Battle]] = defaultdict(list)
     baselines: dict[str, set[str]] = defaultdict(set)
     for model, baseline, battle in rows:
         by_model[model].append(battle)
         baselines[model] |= {baseline} - {""}
     return {
-        model: _figures(battles, len(asked), seed) | {"baseline": _one_or_all(sorted(baselines[model]))}
+        model: _figures(battles, len(prompts), seed) | {"baseline": _one_or_all(sorted(baselines[model]))}
         for model, battles in sorted(by_model.items())
     }
 
@@ -256,14 +261,14 @@ def _answers(path: Path) -> dict[str, str]:
     records = read_records(path)
     new = "messages" in records[0]
     ids = distinct(identifiers(records, "uid" if "uid" in records[0] else "question_id"), path)
-    found = {}
+    answers = {}
     for id, record in zip(ids, records, strict=True):
         try:
             text = record["messages"][-1]["content"] if new else record["choices"][0]["turns"][0]["content"]
-            found[id] = text["answer"] if isinstance(text, dict) else text
+            answers[id] = text["answer"] if isinstance(text, dict) else text
         except (LookupError, TypeError) as error:
             raise ValueError(f"{path}: the answer to {id} has neither 'messages' nor 'choices' with 'turns'") from error
-    return found
+    return answers
 
 
 def _pooled(battles: Sequence[Battle], seed: int) -> Estimate:
@@ -274,7 +279,7 @@ def _pooled(battles: Sequence[Battle], seed: int) -> Estimate:
     return prompt_bootstrap(means, [len(scores) for scores in by_prompt.values()], seed=seed)
 
 
-def _figures(battles: Sequence[Battle], asked: int, seed: int) -> dict[str, Any]:
+def _figures(battles: Sequence[Battle], prompts: int, seed: int) -> dict[str, Any]:
     estimates = arena_hard_scores(battles, seed=seed)
     total = estimates.pop("win_rate")
     return {
@@ -284,7 +289,7 @@ def _figures(battles: Sequence[Battle], asked: int, seed: int) -> dict[str, Any]
         "categories": {name: json_number(estimate.value) for name, estimate in estimates.items()},
         "intervals": {name: json_interval(e) for name, e in estimates.items()},
         "n": total.n,
-        "coverage": total.n / asked,
+        "coverage": total.n / prompts,
         "failed_games": sum(battle.failed_games for battle in battles),
     }
 
@@ -320,8 +325,8 @@ def _from_battles(records: Sequence[Record]) -> list[tuple[str, str, Battle]]:
         if baseline not in pair:
             raise ValueError(f"a battle is {pair[0]} against {pair[1]}; rate battles against one baseline only")
         model, place = (pair[1], "model_b") if pair[0] == baseline else (pair[0], "model_a")
-        known = {"model_a": 0.0, "model_b": 0.0, "tie": 0.5, "tie (bothbad)": 0.5} | {place: 1.0}
-        scores = (known[winner],) if isinstance(winner, str) and winner in known else ()
+        score_of = {"model_a": 0.0, "model_b": 0.0, "tie": 0.5, "tie (bothbad)": 0.5} | {place: 1.0}
+        scores = (score_of[winner],) if isinstance(winner, str) and winner in score_of else ()
         rows.append((model, baseline, Battle(prompt, "", scores, failed_games=1 - len(scores))))
     return rows
 

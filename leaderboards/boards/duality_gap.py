@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from leaderboards.leaderboard import Leaderboard, Metric, Score
+from leaderboards.leaderboard import Leaderboard
+from leaderboards.records import Metric, Score
 from trainers.games import (
     duality_gap,
     entropy,

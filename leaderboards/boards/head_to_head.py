@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from judges.judge import Judge, Prompt
-from leaderboards.grading import both_orders, lengths, play_games, preferences, verdict_row
-from leaderboards.leaderboard import Answers, Metric, Request, Score, TextLeaderboard, Verdict
-from leaderboards.statistics.estimates import prompt_bootstrap
+from leaderboards.grading import both_orders, graded_item, lengths, play_games, preferences
+from leaderboards.leaderboard import Part, TextLeaderboard
+from leaderboards.records import Answers, BoardQuestion, GradedItem, Metric, Score
+from leaderboards.statistics.intervals import prompt_bootstrap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,26 +32,28 @@ class HeadToHead(TextLeaderboard):
         "average_length": Metric(unit="characters", better="neither", estimates="mean length of the answers"),
     }
 
-    def requests(self, heldout: Sequence[tuple[str, Prompt]], temperature: float, *, last: bool) -> list[Request]:
-        return [Request(id=id, prompt=prompt, temperature=temperature) for id, prompt in self.asked(heldout, last=last)]
+    def requests(self, heldout: Sequence[tuple[str, Prompt]], temperature: float, part: Part) -> list[BoardQuestion]:
+        prompts = self.part_of(heldout, part)
+        return [BoardQuestion(id=id, prompt=prompt, temperature=temperature) for id, prompt in prompts]
 
     def grade(
-        self, requests: Sequence[Request], answers: Answers, baseline: Answers | None, judge: Judge
-    ) -> list[Verdict]:
+        self, questions: Sequence[BoardQuestion], answers: Answers, baseline: Answers | None, judge: Judge
+    ) -> list[GradedItem]:
         if baseline is None:
             raise ValueError("head-to-head compares with the untrained policy: hand over its answers as baseline")
-        replies, before = ([self.reply(r.id, texts) for r in requests] for texts in (answers, baseline))
-        replies = [
+        ours, theirs = ([self.answer_to(q.id, texts) for q in questions] for texts in (answers, baseline))
+        ours = [
             a if b.status == "ok" or a.status != "ok" else replace(a, status=f"baseline-{b.status}")
-            for a, b in zip(replies, before, strict=True)
+            for a, b in zip(ours, theirs, strict=True)
         ]
-        texts = [b.text for b in before]
-        games = play_games(judge, [r.prompt for r in requests], replies, texts, both_orders(len(requests)))
-        return [verdict_row(*each) for each in zip(requests, replies, texts, games.mean(), games.status, strict=True)]
+        texts = [b.text for b in theirs]
+        games = play_games(judge, [q.prompt for q in questions], ours, texts, both_orders(len(questions)))
+        columns = zip(questions, ours, texts, games.mean(), games.status, strict=True)
+        return [graded_item(*row) for row in columns]
 
-    def by_prompt(self, verdicts: Sequence[Verdict]) -> dict[str, dict[str, float | None]]:
-        return {"win_rate": {v["id"]: v["preference"] for v in verdicts}}
+    def by_prompt(self, items: Sequence[GradedItem]) -> dict[str, dict[str, float | None]]:
+        return {"win_rate": {item.id: item.preference for item in items}}
 
-    def rate(self, verdicts: Sequence[Verdict], seed: int) -> list[Score]:
-        figures = {"win_rate": preferences(verdicts), "average_length": lengths(verdicts)}
+    def rate(self, items: Sequence[GradedItem], seed: int) -> list[Score]:
+        figures = {"win_rate": preferences(items), "average_length": lengths(items)}
         return [Score.of(name, prompt_bootstrap(values, seed=seed)) for name, values in figures.items()]

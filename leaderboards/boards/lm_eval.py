@@ -23,8 +23,9 @@ from unittest.mock import patch
 
 import yaml
 
-from leaderboards.leaderboard import Leaderboard, Metric, Score, Verdict, data_path
-from leaderboards.statistics.estimates import prompt_bootstrap
+from leaderboards.leaderboard import Leaderboard, data_path
+from leaderboards.records import GradedItem, Metric, Score
+from leaderboards.statistics.intervals import prompt_bootstrap
 
 WHAT = "a folder with lm-eval task files (*.yaml) and the data they name, or name lm-eval's own tasks with tasks"
 MEANS = {
@@ -92,7 +93,7 @@ class LMEval(Leaderboard):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{self.name}: {name} is {value}; it must be at least {least}")
-        if self.tasks is not None and not self._asked:
+        if self.tasks is not None and not self._named:
             raise ValueError(f"{self.name}: tasks is {self.tasks!r}; name at least one, such as arc_easy")
         if self.data is not None or self.tasks is None:
             self._check_tasks()
@@ -104,15 +105,15 @@ class LMEval(Leaderboard):
             ValueError: with every unknown name and those nearest to it.
         """
         if self.data is None:
-            _refuse_unknown(self._asked, _own_tasks())
+            _refuse_unknown(self._named, _own_tasks())
 
-    def evaluate(self, checkpoint: str | Path) -> list[Verdict]:
+    def evaluate(self, checkpoint: str | Path) -> list[GradedItem]:
         """Run the tasks on a checkpoint: a folder or hub id that `transformers` loads, or peft's folder of an
         adapter. Not for several threads at once: lm-eval seeds the global random generators, and the working directory
         changes for the while.
 
         Returns:
-            One record a task, filter, document and metric: `id` ("task/document"), `prompt` (the text before the
+            One item a task, filter, document and metric: `id` ("task/document"), `prompt` (the text before the
             answer), `response` (the likeliest choice, or what was generated), `metric`, `value` (None where it is no
             number), `status`, `category` (the task; "task,filter" where it has several filters).
 
@@ -131,7 +132,7 @@ class LMEval(Leaderboard):
         with _quiet(), contextlib.chdir(folder or "."), patch.multiple("lm_eval.evaluator", **NO_PROVENANCE):
             manager = TaskManager(include_path=folder, include_defaults=folder is None)
             _refuse_unknown(self._names, manager.all_tasks)
-            found = lm_eval.simple_evaluate(
+            evaluated = lm_eval.simple_evaluate(
                 model=HFLM(**opened, device=device, batch_size=self.batch_size),
                 tasks=self._names,
                 num_fewshot=self.num_fewshot,
@@ -142,36 +143,35 @@ class LMEval(Leaderboard):
                 task_manager=manager,
             )
         return [
-            record
-            for task, samples in found["samples"].items()
-            for record in _records(task, samples, found["results"][task])
+            item
+            for task, samples in evaluated["samples"].items()
+            for item in _items(task, samples, evaluated["results"][task])
         ]
 
-    def rate(self, records: Sequence[Verdict], seed: int) -> list[Score]:
-        """A score for every task, filter and metric; the category is that of the records."""
+    def rate(self, items: Sequence[GradedItem], seed: int) -> list[Score]:
+        """A score for every task, filter and metric; the category is that of the items."""
         values: dict[tuple[str, str], list[float]] = defaultdict(list)
-        for record in records:
-            value = math.nan if record["value"] is None else record["value"]
-            values[record["category"], record["metric"]].append(value)
+        for item in items:
+            values[item.category, item.metric].append(math.nan if item.value is None else item.value)
         return [
             Score.of(metric, prompt_bootstrap(of_documents, seed=seed), category)
             for (category, metric), of_documents in values.items()
         ]
 
-    def by_prompt(self, records: Sequence[Verdict]) -> dict[str, dict[str, float | None]]:
-        """Metric -> record id -> value, of one metric (and its first filter) a task: acc, exact_match or the first."""
-        found: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        for record in records:
-            found[record["id"].rpartition("/")[0]].append((record["metric"], record["category"]))
-        chosen = {task: min(kinds, key=lambda kind: _rank(kind[0])) for task, kinds in found.items()}
+    def by_prompt(self, items: Sequence[GradedItem]) -> dict[str, dict[str, float | None]]:
+        """Metric -> item id -> value, of one metric (and its first filter) a task: acc, exact_match or the first."""
+        kinds_by_task: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for item in items:
+            kinds_by_task[item.id.rpartition("/")[0]].append((item.metric, item.category))
+        chosen = {task: min(kinds, key=lambda kind: _rank(kind[0])) for task, kinds in kinds_by_task.items()}
         values: dict[str, dict[str, float | None]] = defaultdict(dict)
-        for record in records:
-            if (record["metric"], record["category"]) == chosen[record["id"].rpartition("/")[0]]:
-                values[record["metric"]][record["id"]] = record["value"]
+        for item in items:
+            if (item.metric, item.category) == chosen[item.id.rpartition("/")[0]]:
+                values[item.metric][item.id] = item.value
         return dict(values)
 
     @property
-    def _asked(self) -> list[str]:
+    def _named(self) -> list[str]:
         """The tasks asked for by name."""
         given = self.tasks.split(",") if isinstance(self.tasks, str) else self.tasks or ()
         return [name.strip() for name in given if name.strip()]
@@ -179,14 +179,14 @@ class LMEval(Leaderboard):
     @property
     def _names(self) -> list[str]:
         """The tasks to run."""
-        return self._asked or [config["task"] for config in self._configs if _is_name(config, "task")]
+        return self._named or [config["task"] for config in self._configs if _is_name(config, "task")]
 
     @cached_property
     def _configs(self) -> list[dict[str, Any]]:
         """What the task files say, files included by others and functions left out."""
         folder = data_path(self.name, self.data, WHAT)
-        found = [_read_task(path) for path in sorted(folder.rglob("*.yaml"))]
-        return [config for config in found if "task" in config or "group" in config]
+        configs = [_read_task(path) for path in sorted(folder.rglob("*.yaml"))]
+        return [config for config in configs if "task" in config or "group" in config]
 
     def _check_tasks(self) -> None:
         """As far as the files tell without lm-eval, which takes seconds to import."""
@@ -197,7 +197,7 @@ class LMEval(Leaderboard):
         if twice:
             raise ValueError(f"{self.data}: two files define the task {twice[0]!r}; lm-eval would take either")
         tags = {tag for config in self._configs for tag in _listed(config.get("tag"))}
-        unknown = [name for name in self._asked if name not in tags | set(named)]
+        unknown = [name for name in self._named if name not in tags | set(named)]
         if unknown:
             raise ValueError(f"{self.data} has no task {unknown[0]!r}; there is {', '.join(sorted(tags | set(named)))}")
         for config in self._configs:
@@ -214,16 +214,16 @@ def _own_tasks() -> tuple[str, ...]:
         return tuple(TaskManager().all_tasks)
 
 
-def _refuse_unknown(names: Sequence[str], known: Sequence[str]) -> None:
-    unknown = sorted(set(names) - set(known))
+def _refuse_unknown(names: Sequence[str], available: Sequence[str]) -> None:
+    unknown = sorted(set(names) - set(available))
     if unknown:
-        near = {name: " or ".join(map(repr, difflib.get_close_matches(name, known))) for name in unknown}
-        told = ", ".join(f"{name!r} (did you mean {near[name]}?)" if near[name] else repr(name) for name in unknown)
-        raise ValueError(f"lm-eval: there is no task, group or tag {told}; `lm-eval ls tasks` lists all")
+        near = {name: " or ".join(map(repr, difflib.get_close_matches(name, available))) for name in unknown}
+        hints = ", ".join(f"{name!r} (did you mean {near[name]}?)" if near[name] else repr(name) for name in unknown)
+        raise ValueError(f"lm-eval: there is no task, group or tag {hints}; `lm-eval ls tasks` lists all")
 
 
-def _records(task: str, samples: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> Iterator[Verdict]:
-    """The records of a task, checked: known metrics that are means over documents."""
+def _items(task: str, samples: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> Iterator[GradedItem]:
+    """The items of a task, checked: known metrics that are means over documents."""
     filters = dict.fromkeys(sample["filter"] for sample in samples)
     kinds = dict.fromkeys((name, sample["filter"]) for sample in samples for name in sample["metrics"])
     for metric, filter in kinds:
@@ -232,20 +232,22 @@ def _records(task: str, samples: Sequence[Mapping[str, Any]], results: Mapping[s
         if any(isinstance(sample[metric], tuple | list | str) for sample in of):
             raise ValueError(f"lm-eval: {metric} of task {task} has no number a document, {NO_MEAN}")
         values = [float(sample[metric]) if math.isfinite(sample[metric]) else None for sample in of]
-        known = [value for value in values if value is not None]
+        finite = [value for value in values if value is not None]
         official = results[f"{metric},{filter}"]
-        if len(known) == len(of) and not math.isclose(sum(known) / len(known), official, rel_tol=1e-9, abs_tol=1e-12):
+        if len(finite) == len(of) and not math.isclose(
+            sum(finite) / len(finite), official, rel_tol=1e-9, abs_tol=1e-12
+        ):
             raise ValueError(f"lm-eval: {metric} of task {task} is {official}, {NO_MEAN}")
         for sample, value in zip(of, values, strict=True):
-            yield {
-                "id": f"{task}/{sample['doc_id']}",
-                "prompt": str(sample["arguments"][0][0]),
-                "response": _response(sample),
-                "metric": metric,
-                "value": value,
-                "status": "ok" if value is not None else "not-a-number",
-                "category": f"{task},{filter}" if len(filters) > 1 else task,
-            }
+            yield GradedItem(
+                id=f"{task}/{sample['doc_id']}",
+                prompt=str(sample["arguments"][0][0]),
+                response=_response(sample),
+                metric=metric,
+                value=value,
+                status="not-a-number",
+                category=f"{task},{filter}" if len(filters) > 1 else task,
+            )
 
 
 def _response(sample: Mapping[str, Any]) -> str:

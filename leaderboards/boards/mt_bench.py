@@ -17,18 +17,8 @@ from typing import Any
 import numpy as np
 
 from judges.judge import Judge, Prompt
-from leaderboards.grading import verdict_row
-from leaderboards.leaderboard import (
-    Answers,
-    Metric,
-    Reply,
-    Request,
-    Score,
-    TextLeaderboard,
-    Verdict,
-    conversation,
-    data_path,
-)
+from leaderboards.leaderboard import Part, TextLeaderboard, conversation, data_path
+from leaderboards.records import Answers, BoardAnswer, BoardQuestion, GradedItem, Metric, Score
 from leaderboards.sources import (
     Record,
     distinct,
@@ -42,7 +32,7 @@ from leaderboards.sources import (
     read_records,
     texts,
 )
-from leaderboards.statistics.estimates import Estimate, prompt_bootstrap
+from leaderboards.statistics.intervals import Estimate, prompt_bootstrap
 
 WHAT = "a folder with question.jsonl and perhaps reference_answer/*.jsonl, as in FastChat's mt_bench"
 TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1} | dict.fromkeys(
@@ -64,7 +54,7 @@ class Rating:
 
 
 @dataclass(frozen=True)
-class Question:
+class MTBenchQuestion:
     """A question of two turns, and the reference answers to them where there are some."""
 
     id: str
@@ -104,10 +94,9 @@ class MTBench(TextLeaderboard):
         super().__post_init__()
         _ = self._questions  # read here, so that bad files are found before anything runs
 
-    def requests(self, heldout: Sequence[tuple[str, Prompt]], temperature: float, *, last: bool) -> list[Request]:
-        asked = self.asked(self._questions, last=last)
+    def requests(self, heldout: Sequence[tuple[str, Prompt]], temperature: float, part: Part) -> list[BoardQuestion]:
         return [
-            Request(
+            BoardQuestion(
                 id=f"{question.id}/{turn}",
                 prompt=question.turns[turn - 1],
                 temperature=TEMPERATURES.get(question.category, temperature),
@@ -115,73 +104,89 @@ class MTBench(TextLeaderboard):
                 follows=f"{question.id}/1" if turn == 2 else None,
             )
             for turn in (1, 2)
-            for question in asked
+            for question in self.part_of(self._questions, part)
         ]
 
     def grade(
-        self, requests: Sequence[Request], answers: Answers, baseline: Answers | None, judge: Judge
-    ) -> list[Verdict]:
-        replies = {request.id: self._reply(request, answers) for request in requests}
-        by_id, said = {r.id: r for r in requests}, {id: [reply.text] for id, reply in replies.items()}
-        prompts = {id: conversation(request, by_id, said) for id, request in by_id.items()}
-        rated = [request for request in requests if replies[request.id].status == "ok"]
-        told = judge.rate(
-            [prompts[r.id] for r in rated],
-            [replies[r.id].text for r in rated],
-            [self._references(r) for r in rated],
+        self, questions: Sequence[BoardQuestion], answers: Answers, baseline: Answers | None, judge: Judge
+    ) -> list[GradedItem]:
+        ours = {question.id: self._answer_to(question, answers) for question in questions}
+        by_id, texts_by_id = {q.id: q for q in questions}, {id: [answer.text] for id, answer in ours.items()}
+        prompts = {id: conversation(question, by_id, texts_by_id) for id, question in by_id.items()}
+        answered = [question for question in questions if ours[question.id].status == "ok"]
+        record = judge.rate(
+            [prompts[q.id] for q in answered],
+            [ours[q.id].text for q in answered],
+            [self._references(q) for q in answered],
         )
-        ratings = {r.id: each for r, each in zip(rated, zip(told.rating, told.status, strict=True), strict=True)}
+        rows = zip(answered, record.rating, record.status, strict=True)
+        ratings = {question.id: (rating, status) for question, rating, status in rows}
         return [
-            self._row(r, prompts[r.id], replies[r.id], *ratings.get(r.id, (np.nan, replies[r.id].status)))
-            for r in requests
+            self._item(q, prompts[q.id], ours[q.id], *ratings.get(q.id, (np.nan, ours[q.id].status))) for q in questions
         ]
 
-    def rate(self, verdicts: Sequence[Verdict], seed: int) -> list[Score]:
-        known = [np.nan if v["rating"] is None else v["rating"] for v in verdicts]
-        ratings = [Rating(v["question"], v["turn"], score) for v, score in zip(verdicts, known, strict=True)]
-        estimates = mt_bench_scores(ratings, {v["question"]: v["category"] for v in verdicts}, seed=seed)
+    def rate(self, items: Sequence[GradedItem], seed: int) -> list[Score]:
+        ratings = [
+            Rating(item.extra["question"], item.turn, np.nan if item.rating is None else item.rating) for item in items
+        ]
+        estimates = mt_bench_scores(ratings, {item.extra["question"]: item.category for item in items}, seed=seed)
         overall = [Score.of(name, estimates.pop(name)) for name in self.metrics if name in estimates]
         return overall + [Score.of("score", estimate, category) for category, estimate in estimates.items()]
 
-    def by_prompt(self, verdicts: Sequence[Verdict]) -> dict[str, dict[str, float | None]]:
-        of: dict[str, list[float]] = {v["question"]: [] for v in verdicts}
-        for verdict in verdicts:
-            if verdict["rating"] is not None:
-                of[verdict["question"]].append(verdict["rating"])
-        return {"score": {id: sum(ratings) / len(ratings) if ratings else None for id, ratings in of.items()}}
+    def by_prompt(self, items: Sequence[GradedItem]) -> dict[str, dict[str, float | None]]:
+        by_question: dict[str, list[float]] = {item.extra["question"]: [] for item in items}
+        for item in items:
+            if item.rating is not None:
+                by_question[item.extra["question"]].append(item.rating)
+        return {"score": {id: sum(ratings) / len(ratings) if ratings else None for id, ratings in by_question.items()}}
 
-    def _reply(self, request: Request, answers: Answers) -> Reply:
+    def _answer_to(self, question: BoardQuestion, answers: Answers) -> BoardAnswer:
         """The answer; none to a turn whose first turn has none, since then nobody asked for it."""
-        asked = request.follows is None or bool(answers.get(request.follows))
-        return self.reply(request.id, answers if asked else {})
+        reached = question.follows is None or bool(answers.get(question.follows))
+        return self.answer_to(question.id, answers if reached else {})
 
-    def _row(self, request: Request, prompt: Prompt, reply: Reply, rating: float, status: str) -> Verdict:
-        question, references = self._by_id[request.id.rpartition("/")[0]], self._references(request)
-        graded = verdict_row(request, reply, references[-1] if references else "", np.nan, status, question.category)
-        rated = None if np.isnan(rating) else float(rating)
-        return graded | {"prompt": prompt, "question": question.id, "rating": rated}
+    def _item(
+        self, question: BoardQuestion, prompt: Prompt, answer: BoardAnswer, rating: float, status: str
+    ) -> GradedItem:
+        official, references = self._official(question), self._references(question)
+        return GradedItem(
+            id=question.id,
+            rating=rating,
+            status=status,
+            prompt=prompt,
+            response=answer.text,
+            baseline_response=references[-1] if references else "",
+            category=official.category,
+            turn=question.turn,
+            stripped=answer.stripped,
+            extra={"question": official.id},
+        )
 
-    def _references(self, request: Request) -> tuple[str, ...] | None:
-        """The reference answers up to the request's turn."""
-        references = self._by_id[request.id.rpartition("/")[0]].references
-        return references[: request.turn] if references else None
+    def _official(self, question: BoardQuestion) -> MTBenchQuestion:
+        """The question of the set that a turn is of."""
+        return self._by_id[question.id.rpartition("/")[0]]
+
+    def _references(self, question: BoardQuestion) -> tuple[str, ...] | None:
+        """The reference answers up to the question's turn."""
+        references = self._official(question).references
+        return references[: question.turn] if references else None
 
     @cached_property
-    def _by_id(self) -> dict[str, Question]:
+    def _by_id(self) -> dict[str, MTBenchQuestion]:
         return {question.id: question for question in self._questions}
 
     @cached_property
-    def _questions(self) -> list[Question]:
+    def _questions(self) -> list[MTBenchQuestion]:
         folder = data_path(self.name, self.data, WHAT)
         path = find_file(folder, "question.jsonl", "question.jsonl.gz")
         if path is None:
             raise ValueError(f"{folder} holds no question.jsonl; give {WHAT}")
-        asked = read_records(path)
-        ids = distinct(identifiers(asked, "question_id"), path)
-        categories, turns = texts(asked, "category"), [_two(t, path) for t in field(asked, "turns")]
+        records = read_records(path)
+        ids = distinct(identifiers(records, "question_id"), path)
+        categories, turns = texts(records, "category"), [_two(t, path) for t in field(records, "turns")]
         references = _reference_answers(path.parent / "reference_answer")
         return [
-            Question(id, category, two, references.get(id))
+            MTBenchQuestion(id, category, two, references.get(id))
             for id, category, two in zip(ids, categories, turns, strict=True)
         ]
 
@@ -210,8 +215,8 @@ def rate_mt_bench(judgments: Path, questions: Path | None = None, *, seed: int =
     for model, rating in zip(texts(records, "model"), _ratings(records), strict=True):
         by_model[model].append(rating)
     category_of = _categories(records, questions)
-    asked = {(r.question, r.turn) for ratings in by_model.values() for r in ratings}
-    return {model: _figures(ratings, category_of, len(asked), seed) for model, ratings in sorted(by_model.items())}
+    judged = {(r.question, r.turn) for ratings in by_model.values() for r in ratings}
+    return {model: _figures(ratings, category_of, len(judged), seed) for model, ratings in sorted(by_model.items())}
 
 
 def mt_bench_scores(ratings: Sequence[Rating], category_of: Mapping[str, str], *, seed: int = 0) -> dict[str, Estimate]:
@@ -251,13 +256,13 @@ def _pooled(ratings: Sequence[Rating], seed: int) -> Estimate:
     by_question: dict[str, list[float]] = defaultdict(list)
     for rating in ratings:
         by_question[rating.question].append(rating.score)
-    known = [[score for score in scores if not np.isnan(score)] for scores in by_question.values()]
-    means = [sum(scores) / len(scores) if scores else np.nan for scores in known]
-    estimate = prompt_bootstrap(means, [len(scores) for scores in known], seed=seed)
-    return replace(estimate, coverage=sum(map(len, known)) / len(ratings))
+    read = [[score for score in scores if not np.isnan(score)] for scores in by_question.values()]
+    means = [sum(scores) / len(scores) if scores else np.nan for scores in read]
+    estimate = prompt_bootstrap(means, [len(scores) for scores in read], seed=seed)
+    return replace(estimate, coverage=sum(map(len, read)) / len(ratings))
 
 
-def _figures(ratings: Sequence[Rating], category_of: Mapping[str, str], asked: int, seed: int) -> dict[str, Any]:
+def _figures(ratings: Sequence[Rating], category_of: Mapping[str, str], judged: int, seed: int) -> dict[str, Any]:
     estimates = mt_bench_scores(ratings, category_of, seed=seed)
     values = {name: json_number(estimate.value) for name, estimate in estimates.items()}
     intervals = {name: json_interval(e) for name, e in estimates.items()}
@@ -268,7 +273,7 @@ def _figures(ratings: Sequence[Rating], category_of: Mapping[str, str], asked: i
         "score": values["score"],
         "categories": {name: values[name] for name in dict.fromkeys(category_of.values()) if name in values},
         "n": estimates["score"].n,
-        "coverage": len(rated) / asked,
+        "coverage": len(rated) / judged,
         "ci": intervals.pop("score"),
         "ci_level": estimates["score"].ci_level,
         "intervals": intervals,
@@ -279,8 +284,8 @@ def _categories(records: Sequence[Record], questions: Path | None) -> dict[str, 
     """Question id -> category, from the question file or, without it, of the official questions."""
     if questions is None:
         return {str(FIRST_QUESTION + i): name for i, name in enumerate(np.repeat(CATEGORIES, QUESTIONS_EACH).tolist())}
-    asked = read_records(questions)
-    category_of = dict(zip(identifiers(asked, "question_id"), texts(asked, "category"), strict=True))
+    listed = read_records(questions)
+    category_of = dict(zip(identifiers(listed, "question_id"), texts(listed, "category"), strict=True))
     unknown = sorted(set(identifiers(records, "question_id")) - category_of.keys())
     if unknown:
         raise ValueError(f"{questions} lacks {len(unknown)} judged questions, such as {unknown[0]}")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from leaderboards.sources import find_file, read_table
-from leaderboards.statistics.estimates import Estimate, prompt_bootstrap
+from leaderboards.statistics.intervals import Estimate, prompt_bootstrap
 
 Floats = NDArray[np.float64]
 PENALTIES = np.logspace(-4, 4, 10)  # scikit-learn's C: inverse strength

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from reports.numbers import show
 from reports.sections.common import Figure, tags
-from reports.tables import Row, Sweep, grouped
+from reports.tables import Row, Sweep, game_verdicts, grouped
 
 PER_BOARD = 40
 IN_ALL = 900
@@ -91,7 +91,7 @@ def _by_id(name: str) -> list[tuple[int, int, str]]:
 
 def _item(prompt_id: str, rows: Sequence[Row]) -> dict[str, Any]:
     first = rows[0]
-    before, after = marked(first["before"][:CLIP], first["response"][:CLIP])
+    before, after = marked(first["baseline_response"][:CLIP], first["response"][:CLIP])
     verdicts = [_verdict(row) for row in rows if row["grader"] or row["status"] or row["preference"] is not None]
     rated = any(row["rating"] is not None for row in rows)
     return {
@@ -99,9 +99,9 @@ def _item(prompt_id: str, rows: Sequence[Row]) -> dict[str, Any]:
         "about": _about(first),
         "beside": "reference answer" if rated else "baseline",
         "prompt": messages(first["prompt"]),
-        "before": before if first["before"] else [],
+        "before": before if first["baseline_response"] else [],
         "after": after,
-        "cut": [max(0, len(first[key]) - CLIP) for key in ("before", "response")],
+        "cut": [max(0, len(first[key]) - CLIP) for key in ("baseline_response", "response")],
         "verdicts": verdicts,
         "outcomes": sorted({verdict["outcome"] for verdict in verdicts}),
     }
@@ -110,7 +110,7 @@ def _item(prompt_id: str, rows: Sequence[Row]) -> dict[str, Any]:
 def _about(row: Row) -> list[str]:
     """What tells a sample from others of its board: its category, its turn, that thinking was taken out of it."""
     turn = f"turn {row['turn']}" if row["turn"] is not None and row["turn"] > 1 else ""
-    stripped = "thinking left out" if row["stripped"] in ("True", "1.0", "1") else ""
+    stripped = "thinking left out" if row["stripped"] else ""
     return [text for text in (row["category"], turn, stripped) if text]
 
 
@@ -123,7 +123,7 @@ def _verdict(row: Row) -> dict[str, Any]:
         "value": shown,
         "outcome": outcome if rating is None else "rated",
         "status": row["status"],
-        "games": ", then ".join(filter(None, (row["first_game"], row["second_game"]))),
+        "games": ", then ".join(game_verdicts(row)),
     }
 
 

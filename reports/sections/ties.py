@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from reports.numbers import show
 from reports.sections.common import Prose
-from reports.tables import Row, Sweep
+from reports.tables import Row, Sweep, game_verdicts
 
 TIE = "A=B"  # a game's verdict
 
@@ -18,22 +18,22 @@ def ties(sweep: Sweep, board: str, grader: str) -> Prose:
     may be the mean of two orders that contradict each other.
     """
     rows = [row for row in sweep.samples if (row["leaderboard"], row["grader"]) == (board, grader)]
-    found = _games(rows)
-    if 2 * sum(found) <= len(found):
+    games = _are_ties(rows)
+    if 2 * sum(games) <= len(games):
         return []
     untrained = {cell for cell, info in sweep.info.items() if info["trainer"] == "sft"}
-    of_start = _games([row for row in rows if row["cell"] in untrained])
+    of_start = _are_ties([row for row in rows if row["cell"] in untrained])
     start = f"; {_share(of_start)} on the untrained policy’s answers" if of_start else ""
-    counts = f"{show(sum(found))} of {show(len(found))} games that {grader} judged on {board} are ties"
-    told = "this grader does not tell most of these answers from the baseline’s."
-    return [f"{counts} ({_share(found)}{start}): {told}"]
+    counts = f"{show(sum(games))} of {show(len(games))} games that {grader} judged on {board} are ties"
+    meaning = "this grader does not tell most of these answers from the baseline’s."
+    return [f"{counts} ({_share(games)}{start}): {meaning}"]
 
 
-def _games(rows: Sequence[Row]) -> list[bool]:
+def _are_ties(rows: Sequence[Row]) -> list[bool]:
     """Whether each game is a tie."""
-    return [game == TIE for row in rows for game in (row["first_game"], row["second_game"]) if game]
+    return [game == TIE for row in rows for game in game_verdicts(row)]
 
 
-def _share(found: Sequence[bool]) -> str:
+def _share(games: Sequence[bool]) -> str:
     """Whole per cent, rounded down: all of them alone are 100%."""
-    return f"{100 * sum(found) // len(found)}%"
+    return f"{100 * sum(games) // len(games)}%"
