@@ -14,7 +14,8 @@ from harness.config.schema import Config, Game
 from harness.matrix import ONE_LIST, Variant
 from harness.pocket.judges import OPTIONS, PANEL
 from harness.registry import Kind, load, make
-from harness.stage import Stage, canonical, machine
+from harness.run.devices import machine
+from harness.stage import Stage, canonical
 from harness.store.artifacts import content_hash
 from leaderboards.leaderboard import NoData
 from trainers.fitting.distributed import check_accelerate

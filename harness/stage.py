@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
+
+from harness.run.devices import machine
 
 VERSIONS = {
     "pocket": 2,
@@ -83,31 +82,3 @@ class Stage:
 def canonical(value: Any) -> str:
     """JSON with sorted keys: equal values, equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-@cache
-def machine() -> dict[str, Any]:
-    """Kind of device and threads a stage: the same inputs give the same bytes only where these are the same.
-
-    On a CPU an operation has one thread, or what `OMP_NUM_THREADS` says; other stages use the other cores, so that a
-    stage's own arithmetic does not depend on how many run at once. A model judge's verdicts can, in their last bits:
-    it is asked in batches for what the store does not hold yet, padding follows the batch, and stages that share a
-    judge ask in an order that time decides. A verdict once stored is every later stage's.
-    """
-    device = _device()
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return {"device": device, "threads": int(given) if given.isdecimal() else 1 if device == "cpu" else cores()}
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def _device() -> str:
-    """The first visible GPU's name, or `cpu`; asked of the driver, so that planning does not load torch."""
-    if shutil.which("nvidia-smi") is None or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-        return "cpu"
-    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    found = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip().splitlines()
-    return found[0] if found else "cpu"

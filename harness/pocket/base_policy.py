@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.pocket.grammar import corpus, vocabulary
-from harness.stage import cores
+from harness.run.devices import cores
 
 if TYPE_CHECKING:
     from torch import Tensor
