@@ -15,7 +15,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
-    from harness.run.local import Listener
+    from harness.run.executor import Listener
     from harness.stage import Stage
     from harness.store.artifacts import Store
     from trainers.policies.causal_lm import CausalLM

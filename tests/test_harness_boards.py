@@ -15,6 +15,7 @@ import pytest
 import torch
 from boards_world import lm_eval
 from conftest import PANEL, WORDS, InlineExecutor, Workspace, write_prompts
+from harness.stages.evaluating import _by_policy, answer
 from leaderboards_published import write
 from rich.console import Console
 
@@ -25,7 +26,6 @@ from harness.run.sweep import Outcome, run_sweep
 from harness.stage import Stage
 from harness.stages import ModelCache, evaluating
 from harness.stages.context import Context
-from harness.stages.evaluating import _by_policy, answer
 from harness.stages.text_metrics import text_figures
 from harness.store.artifacts import Store
 from judges import PanelJudge

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sys
@@ -19,9 +20,11 @@ import pytest
 from conftest import Ended, InlineExecutor, Workspace, install
 
 from harness import registry
-from harness.run import local
-from harness.run.local import LocalExecutor, _Worker, default_jobs
-from harness.stage import Stage, machine
+from harness.run import devices, local
+from harness.run.devices import default_jobs, machine
+from harness.run.executor import Schedule
+from harness.run.local import LocalExecutor, _Worker
+from harness.stage import Stage
 from harness.store.artifacts import Store
 
 
@@ -38,6 +41,11 @@ class Heard:
 
     def progressed(self, stage: Stage, done: int, total: int) -> None:
         self.progress[stage.title] = (done, total)
+
+    def retried(self, stage: Stage, reason: str) -> None:
+        self.events.append(("retried", stage.title))
+
+    def tick(self) -> None: ...
 
     def finished(self, stage: Stage, computed: bool) -> None:
         self.events.append(("computed" if computed else "found", stage.title))
@@ -57,14 +65,16 @@ class Heard:
 
 
 class ThreadExecutor(LocalExecutor):
-    """Workers that are threads: they keep an empty artifact, fail where they are told to, or die."""
+    """Workers that are threads: they keep an empty artifact, fail where they are told to, or die (so many times)."""
 
-    def __init__(self, store: Store, jobs: int, fail: Sequence[str] = (), die: Sequence[str] = ()) -> None:
+    def __init__(
+        self, store: Store, jobs: int, fail: Sequence[str] = (), die: Sequence[str] = (), deaths: int = 2
+    ) -> None:
         super().__init__(store, jobs)
-        self.fail, self.die = fail, die
+        self.fail, self.dies = fail, dict.fromkeys(die, deaths)
         self.lock, self.at_work, self.most, self.hired = threading.Lock(), 0, 0, 0
 
-    def _hire(self) -> _Worker:
+    def _spawn_worker(self) -> _Worker:
         ours, theirs = Pipe()
         thread = threading.Thread(target=self._serve, args=(theirs,), daemon=True)
         thread.start()
@@ -76,11 +86,12 @@ class ThreadExecutor(LocalExecutor):
         return self._workers[-1]
 
     def _serve(self, pipe: Any) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            self._work(pipe)
+
+    def _work(self, pipe: Any) -> None:
         while True:
-            try:
-                stage = pipe.recv()
-            except (EOFError, OSError):
-                return
+            stage = pipe.recv()
             with self.lock:
                 self.at_work += 1
                 self.most = max(self.most, self.at_work)
@@ -88,11 +99,12 @@ class ThreadExecutor(LocalExecutor):
             pipe.send(("progress", 1, 2))
             with self.lock:
                 self.at_work -= 1
-            if stage.title in self.die:
+            if self.dies.get(stage.title, 0):
+                self.dies[stage.title] -= 1
                 pipe.close()
                 return
             if stage.title in self.fail:
-                pipe.send(("failed", "told to", "Traceback"))
+                pipe.send(("bug", "KeyError: told to", "Traceback"))
                 continue
             with self.store.writing(stage):
                 pass
@@ -146,7 +158,64 @@ def test_what_fails_or_dies_takes_along_only_what_needs_it(tmp_path: Path, seed:
         assert title not in heard.of("started")
         assert heard.reasons[title].startswith(tuple(f"{cause}: " for cause in (*fail, *die)))
     for title in {*fail, *die} & set(heard.of("started")):
-        assert ("told to" if title in fail else "the worker process died (signal 9)") in heard.reasons[title]
+        assert ("told to" if title in fail else "the worker process was killed by signal 9") in heard.reasons[title]
+    assert Counter(heard.of("retried")) == Counter({*die} & set(heard.of("started")))
+
+
+def test_a_stage_whose_worker_dies_once_is_computed_by_a_fresh_one(tmp_path: Path) -> None:
+    stages, heard = graph(0), Heard()
+    with ThreadExecutor(Store(tmp_path), 2, die=["s2", "s5"], deaths=1) as executor:
+        executor.execute(stages, heard)
+    assert Counter(heard.of("computed")) == Counter({s.title for s in stages})
+    assert Counter(heard.of("retried")) == Counter(["s2", "s5"])
+    assert heard.of("failed") == []
+
+
+class CountingStore(Store):
+    """Counts how often it is asked for each stage."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.asked: Counter[str] = Counter()
+
+    def has(self, stage: Stage) -> bool:
+        self.asked[stage.key] += 1
+        return super().has(stage)
+
+
+def test_the_store_is_asked_once_a_stage_however_many_there_are(tmp_path: Path) -> None:
+    stages = graph(0, 300)
+    for turn in ("computed", "found"):
+        store, heard = CountingStore(tmp_path), Heard()
+        with ThreadExecutor(store, 2) as executor:
+            executor.execute(stages, heard)
+        assert set(store.asked.values()) == {1}
+        assert len(heard.of(turn)) == 300
+
+
+def test_a_chain_of_thousands_of_stages_is_no_deeper_than_a_short_one(tmp_path: Path) -> None:
+    stage, stages = Stage("fit", {"i": 0}), list[Stage]()
+    for i in range(3000):
+        stage = Stage("fit", {"i": i}, {"start": stage})
+        assert stage.key  # it is made of the last one's, and so never a chain of calls
+        stages.append(stage)
+    schedule = Schedule(stages[::-1])
+    assert schedule.next_ready() is stages[0]
+    assert schedule.next_ready() is None
+    assert schedule.fail(stages[0]) == stages[:0:-1]
+    assert schedule.unfinished == 0
+
+
+def test_an_error_of_a_disk_that_is_full_ends_the_execution(tmp_path: Path) -> None:
+    class FullExecutor(ThreadExecutor):
+        def _receive(self, worker: _Worker) -> tuple[Any, ...]:
+            message = super()._receive(worker)
+            return ("unwritable", 28, "No space left on device", None) if message == ("done",) else message
+
+    store = Store(tmp_path)
+    with FullExecutor(store, 2) as executor, pytest.raises(OSError, match="No space left") as error:
+        executor.execute(graph(0), Heard())
+    assert error.value.filename == str(store.root)
 
 
 def test_what_is_there_is_found_and_nobody_is_hired_for_it(tmp_path: Path) -> None:
@@ -238,13 +307,16 @@ def test_two_processes_work_at_once_a_dependent_stage_waits_and_a_death_fails_on
     assert set(heard.of("computed")) == {"a", "b", "a gap", "b gap"}
     assert set(heard.of("failed")) == {"killed", "killed gap"}
     assert set(Counter(heard.of("computed", "found", "failed")).values()) == {1}
-    assert Counter(heard.of("started")) == Counter(["a", "b", "a gap", "b gap", "killed"])
+    assert Counter(heard.of("started")) == Counter(["a", "b", "a gap", "b gap", "killed", "killed"])
+    assert heard.of("retried") == ["killed"]
     for name in ("a", "b"):
         assert heard.place("computed", name) < heard.place("started", f"{name} gap")
     for title in ("killed", "killed gap"):
-        assert heard.reasons[title].startswith("killed: the worker process died (signal 9); out of memory?")
+        assert heard.reasons[title] == "killed: the worker process was killed by signal 9 (Killed)"
     assert sorted((plugin / "log").read_text().split()) == ["a", "b"]  # once each: no artifact is made twice
-    assert list((plugin / "store" / "tmp").glob("gap-*")) == []
+    assert all(folder.name.startswith("play~") for folder in (plugin / "store" / "tmp").iterdir())
+    store.prepare()
+    assert list((plugin / "store" / "tmp").iterdir()) == []  # the killed ones' are cleared away
 
 
 @pytest.fixture
@@ -294,24 +366,82 @@ def test_a_sweep_leaves_the_same_bytes_one_stage_after_the_other_and_two_at_once
 def test_as_many_stages_as_cores_hold_and_one_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch, device: str, threads: int, cores: int, jobs: int
 ) -> None:
-    monkeypatch.setattr("harness.run.local.machine", lambda: {"device": device, "threads": threads})
-    monkeypatch.setattr("harness.run.local.cores", lambda: cores)
+    monkeypatch.setattr("harness.run.devices.machine", lambda: {"device": device, "threads": threads})
+    monkeypatch.setattr("harness.run.devices.cores", lambda: cores)
     assert default_jobs() == jobs
 
 
 @pytest.mark.parametrize(
     ("given", "device", "threads"),
-    [(None, "cpu", 1), ("", "cpu", 1), ("3", "cpu", 3), ("many", "cpu", 1), (None, "A GPU", 12), ("3", "A GPU", 3)],
+    [
+        *[
+            (None, "cpu", 1),
+            ("", "cpu", 1),
+            ("3", "cpu", 3),
+            ("many", "cpu", 1),
+            (None, "A GPU", 12),
+            ("3", "A GPU", 3),
+        ],
+        *[
+            ("0", "cpu", 1),
+            ("0", "A GPU", 12),
+            ("-2", "cpu", 1),
+            ("1e3", "cpu", 1),
+            ("9" * 30, "cpu", 1),
+            ("²", "cpu", 1),
+        ],
+    ],
 )
 def test_a_stage_on_a_cpu_has_one_thread_or_what_the_environment_says(
     monkeypatch: pytest.MonkeyPatch, given: str | None, device: str, threads: int
 ) -> None:
-    monkeypatch.setattr("harness.stage._device", lambda: device)
-    monkeypatch.setattr("harness.stage.cores", lambda: 12)
+    monkeypatch.setattr("harness.run.devices._device", lambda: device)
+    monkeypatch.setattr("harness.run.devices.cores", lambda: 12)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if given is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", given)
     assert machine.__wrapped__() == {"device": device, "threads": threads}
+
+
+def test_cores_are_counted_where_the_system_knows_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 5, 7}, raising=False)
+    assert devices.cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert devices.cores() == 6
+
+
+@pytest.mark.parametrize(
+    ("files", "count"),
+    [
+        ({"proc/self/cgroup": "0::/a", "sys/fs/cgroup/a/memory.events": "low 0\noom 3\noom_kill 2\n"}, 2),
+        ({"proc/self/cgroup": "4:memory:/b\n0::/", "sys/fs/cgroup/memory/b/memory.oom_control": "oom_kill 4\n"}, 4),
+        ({"proc/self/cgroup": "4:cpu:/b", "proc/vmstat": "pgfault 9\noom_kill 7\n"}, 7),
+        ({"proc/vmstat": "pgfault 9\n"}, None),
+        ({}, None),
+    ],
+)
+def test_the_kernels_count_of_processes_killed_for_memory_is_read_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], count: int | None
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(devices, "Path", lambda name: tmp_path / name.lstrip("/"))
+    assert devices.oom_kills() == count
+
+
+@pytest.mark.parametrize(("before", "after", "told"), [(1, 2, True), (1, 1, False), (None, None, False)])
+def test_a_killed_worker_is_told_as_out_of_memory_only_where_the_kernel_counted_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, before: int | None, after: int | None, told: bool
+) -> None:
+    monkeypatch.setattr(local, "oom_kills", lambda: after)
+    process = SimpleNamespace(join=lambda *_: None, terminate=lambda: None, is_alive=lambda: False, exitcode=-9)
+    executor, (ours, _) = LocalExecutor(Store(tmp_path)), Pipe()
+    executor._workers.append(_Worker(process, ours, Stage("fit", {}), before))
+    reason = executor._exit_reason(executor._workers[0])
+    assert reason.startswith("the worker process was killed by signal 9 (Killed)")
+    assert ("out of memory" in reason) is told
 
 
 @pytest.mark.parametrize(
@@ -338,6 +468,6 @@ def test_threads_sleep_while_they_wait_only_where_there_are_more_of_them_than_co
     monkeypatch.setattr(local, "machine", lambda: {"device": "cpu", "threads": threads})
     monkeypatch.setattr(local, "cores", lambda: cores)
     seen: list[str | None] = []
-    monkeypatch.setattr(local, "_start_deaf_to_ctrl_c", lambda process: seen.append(os.environ.get("OMP_WAIT_POLICY")))
-    LocalExecutor(Store(tmp_path), jobs)._hire().pipe.close()
+    monkeypatch.setattr(local, "_start_ignoring_sigint", lambda process: seen.append(os.environ.get("OMP_WAIT_POLICY")))
+    LocalExecutor(Store(tmp_path), jobs)._spawn_worker().pipe.close()
     assert seen == [policy]

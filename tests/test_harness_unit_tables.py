@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from harness.registry import make
 from harness.stage import Stage
 from harness.store.artifacts import Store
 from harness.tables.comparisons import Graded, comparison_stages
-from harness.tables.tables import cell_states, trained_losses, write_tables
+from harness.tables.tables import trained_losses, write_tables
 from leaderboards.records import GradedItem, write_items
 from reports import schema
 
@@ -236,59 +235,6 @@ def test_metrics_of_judges_are_described_where_the_sweep_trains_some(store: Stor
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["judges/log_loss"]["better"] == "lower"
     assert metrics["judges/accuracy"]["better"] == "higher"
-
-
-# --- states ------------------------------------------------------------------------------------------------------
-
-
-def state_of(plan: Plan, store: Store, reasons: dict[str, str] | None = None, running: Collection[str] = ()) -> Any:
-    (state,) = cell_states(plan, store, reasons or {}, running)
-    return state
-
-
-def test_a_cell_is_missing_then_running_then_done(store: Store) -> None:
-    plan = Plan(CONFIG, [trained()])
-    sample, pair, fit = plan.cells[0].training[1]
-    assert state_of(plan, store)["state"] == "missing"
-    assert state_of(plan, store, running=[sample.key])["state"] == "running"
-    keep(store, sample)
-    state = state_of(plan, store, running=[pair.key])
-    found = {s["key"]: s["state"] for s in state["stages"]}
-    assert [found[s.key] for s in (sample, pair, fit)] == ["done", "running", "missing"]
-    for stage in plan.cells[0].stages:
-        if not store.has(stage):
-            keep(store, stage)
-    state = state_of(plan, store)
-    assert (state["state"], state["reason"]) == ("done", "")
-    assert len(state["stages"]) == 10  # two iterations of sample, pair, fit, answer, grade
-
-
-def test_a_failure_outweighs_what_runs_and_gives_its_reason_and_a_later_artifact_heals_it(store: Store) -> None:
-    plan = Plan(CONFIG, [trained()])
-    sample, pair, _ = plan.cells[0].training[1]
-    state = state_of(plan, store, {pair.key: "no judge"}, running=[sample.key])
-    assert (state["state"], state["reason"]) == ("failed", "no judge")
-    keep(store, pair)
-    assert {s["key"]: s["state"] for s in state_of(plan, store, {pair.key: "no judge"})["stages"]}[pair.key] == "done"
-
-
-def test_another_cells_failure_is_not_ones_own(store: Store) -> None:
-    plan = Plan(CONFIG, [trained(seed=0), trained(seed=1)])
-    first = plan.cells[0].training[1][0]
-    states = cell_states(plan, store, {first.key: "gone"}, ())
-    assert [(s["state"], s["reason"], s["seed"]) for s in states] == [("failed", "gone", 0), ("missing", "", 1)]
-
-
-def test_a_state_names_the_cell_and_its_stages_by_title_or_kind(store: Store) -> None:
-    state = state_of(Plan(CONFIG, [trained()]), store)
-    assert [state[k] for k in ("cell", "policy", "trainer", "judge")] == [
-        "pocket~omd(eta=0.5)~panel~s0",
-        "pocket",
-        "omd(eta=0.5)",
-        "panel",
-    ]
-    assert state["options"] == {"eta": 0.5}
-    assert {s["name"] for s in state["stages"]} == {"sample", "pair", "fit 1", "fit 2", "answer", "grade"}
 
 
 # --- losses of the provenance ------------------------------------------------------------------------------------

@@ -217,7 +217,7 @@ def test_a_killed_rank_is_named_and_one_process_goes_on_from_what_two_kept(
             os.kill(killed[0], signal.SIGKILL)
 
     started = time.monotonic()
-    with pytest.raises(ValueError, match=r"rank 1 of 2 was ended by SIGKILL .*run the sweep again"):
+    with pytest.raises(ChildProcessError, match=r"rank 1 of 2 was ended by SIGKILL .*run the sweep again"):
         launch(dataclasses.replace(broken, every=0.0), written(tmp_path / "file", said), report)
     assert time.monotonic() - started < 90
     assert not rank_1(tmp_path)

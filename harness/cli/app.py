@@ -16,6 +16,7 @@ from rich.table import Table
 
 from harness.cli import judges as judge_commands
 from harness.cli.rate import rate
+from harness.errors import is_about_a_place, os_error_message, printable
 
 if TYPE_CHECKING:
     from harness.planning.plan import Plan
@@ -47,9 +48,9 @@ def main() -> None:
         _say(f"error: {error}")
         sys.exit(2)
     except OSError as error:
-        if error.filename is None:
+        if not is_about_a_place(error):
             raise
-        _say(f"error: {error.filename}: {error.strerror}; give a file or folder that can be read or written there")
+        _say(f"error: {os_error_message(error)}")
         sys.exit(2)
     except Exception as error:
         sys.exit(_usage_exit(error))
@@ -68,7 +69,7 @@ def _usage_exit(error: Exception) -> int:
 
 
 def _say(text: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(printable(text), markup=False)
 
 
 def _print_json(value: Any) -> None:
@@ -107,7 +108,7 @@ def sweep(
         known = "not built yet" if executor == "ray" else "there is no such executor"
         raise ValueError(f"--executor {executor}: {known}; use local")
     from harness.config.schema import load_config
-    from harness.run.local import default_jobs
+    from harness.run.devices import default_jobs
     from harness.run.sweep import run_sweep
 
     loaded = load_config(config, set or [])
@@ -118,7 +119,10 @@ def sweep(
     counts = ", ".join(f"{n} {state}" for state, n in outcome.states.items())
     failed = f"; {len(outcome.failures)} failures" if outcome.failures else ""
     console.print(f"{len(outcome.executed)} stages executed; cells: {counts}{failed}", highlight=False)
-    typer.echo(outcome.report)
+    if outcome.report is None:
+        _say(f"error: {outcome.failures[-1]}")
+    else:
+        typer.echo(outcome.report)
     raise typer.Exit(outcome.exit_code)
 
 

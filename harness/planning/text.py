@@ -138,10 +138,7 @@ class TextPlanner:
                 continue
             answers = self._answers(plan, iteration, policy, board, final, title)
             for grader in self.graders if answers else ():
-                grades = {
-                    part: self._grade(board, grader, part, answers[part], title)
-                    for part in answers
-                }
+                grades = {part: self._grade(board, grader, part, answers[part], title) for part in answers}
                 plan.rated.append(_rated(board, grader.label, iteration, grades, f"{title}, rate by {grader.label}"))
 
     def _answers(
@@ -157,7 +154,9 @@ class TextPlanner:
         plan.answers |= {(board.label, iteration, part): stage for part, stage in answers.items()}
         return answers
 
-    def _grade(self, board: ComponentSpec, grader: ComponentSpec, part: QuestionPart, answers: Answer, title: str) -> Grade:
+    def _grade(
+        self, board: ComponentSpec, grader: ComponentSpec, part: QuestionPart, answers: Answer, title: str
+    ) -> Grade:
         baseline = None
         if load("leaderboards", board.name).baseline == "start":
             of_start = f"{board.name}: the untrained policy's answers{_NAMED[part]}"

@@ -1,14 +1,25 @@
-"""The machine that a process runs on."""
+"""Facts about the machine that stages run on: device, threads of a stage, and how many processes memory has cost."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
+
+from trainers.cores import cores
+
+__all__ = ["cores", "default_jobs", "machine", "oom_kills", "threads"]
+
+MOST_JOBS = 8
+"""Stages at once by default, for the memory."""
 
 
 @cache
@@ -21,8 +32,7 @@ def machine() -> dict[str, Any]:
     judge ask in an order that time decides. A verdict once stored is every later stage's.
     """
     device = _device()
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return {"device": device, "threads": int(given) if given.isdecimal() else 1 if device == "cpu" else cores()}
+    return {"device": device, "threads": threads(device)}
 
 
 @cache
@@ -32,9 +42,18 @@ def environment() -> dict[str, Any]:
     return machine() | {"platform": platform.platform(), "python": platform.python_version(), **versions}
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+def threads(device: str) -> int:
+    """Threads of an operation: what `OMP_NUM_THREADS` says where it is a number from 1 to 9999."""
+    given = re.fullmatch(r"0*([1-9][0-9]{0,3})", os.environ.get("OMP_NUM_THREADS", "").strip())
+    if given:
+        return int(given[1])
+    return 1 if device == "cpu" else cores()
+
+
+def default_jobs() -> int:
+    """Stages at once: as many as the cores hold on a CPU (at most eight, for the memory), one on a GPU."""
+    facts = machine()
+    return min(MOST_JOBS, max(1, cores() // facts["threads"])) if facts["device"] == "cpu" else 1
 
 
 def _device() -> str:
@@ -42,5 +61,33 @@ def _device() -> str:
     if shutil.which("nvidia-smi") is None or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return "cpu"
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    found = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip().splitlines()
-    return found[0] if found else "cpu"
+    names = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip().splitlines()
+    return names[0] if names else "cpu"
+
+
+def oom_kills() -> int | None:
+    """Processes that the kernel has killed for lack of memory, in this control group or else on this machine.
+
+    None where the system does not say.
+    """
+    for file in _oom_counters():
+        with suppress(OSError):
+            count = re.search(r"^oom_kill (\d+)$", file.read_text(), re.MULTILINE)
+            if count:
+                return int(count[1])
+    return None
+
+
+def _oom_counters() -> Iterator[Path]:
+    """Files that may hold the counter, the narrowest first: cgroup v2, cgroup v1, the whole machine."""
+    root = Path("/sys/fs/cgroup")
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if not controllers:
+                yield root / group.lstrip("/") / "memory.events"
+            elif "memory" in controllers.split(","):
+                yield root / "memory" / group.lstrip("/") / "memory.oom_control"
+    yield root / "memory.events"
+    yield root / "memory" / "memory.oom_control"
+    yield Path("/proc/vmstat")

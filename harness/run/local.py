@@ -1,55 +1,69 @@
 """Runs stages in warm worker processes on this machine, those at once that do not need each other.
 
-A worker keeps torch and the frozen policies loaded between stages; where one dies (out of memory, a crash) its stage
-fails with the reason and a fresh worker goes on.
+A worker keeps torch and the frozen policies loaded between stages. Where one dies (out of memory, a crash) its stage is
+tried once more in a fresh worker, and fails with the reason if that one dies too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import heapq
 import multiprocessing
 import os
 import signal
-import sys
-import traceback
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from harness.run.devices import cores, machine
+from harness.errors import printable
+from harness.run.devices import cores, machine, oom_kills
+from harness.run.executor import Listener, Schedule, failure_file
+from harness.run.worker import worker_main
 from harness.stage import Stage
 from harness.store.artifacts import Store
 
-
-class Listener(Protocol):
-    """Hears what happens to stages; every stage given to an executor ends as finished or failed."""
-
-    def started(self, stage: Stage) -> None: ...
-
-    def progressed(self, stage: Stage, done: int, total: int) -> None: ...
-
-    def finished(self, stage: Stage, computed: bool) -> None:
-        """The artifact is there; `computed` is false where it was there before."""
-
-    def failed(self, stage: Stage, reason: str, details: str) -> None: ...
-
-
-def default_jobs() -> int:
-    """Stages at once: as many as the cores hold on a CPU (at most eight, for the memory), one on a GPU."""
-    known = machine()
-    return min(8, max(1, cores() // known["threads"])) if known["device"] == "cpu" else 1
+TICK = 1.0
+"""Seconds between two looks at workers that say nothing."""
+GRACE = 10.0
+"""Seconds that a worker has to clear up before it is killed."""
+OOM_ADVICE = "lower training.batch_size, sampling.batch_size or --jobs"
+DETAILS_LIMIT = 1_000_000
+"""Characters of a traceback that are kept."""
 
 
 @dataclass
 class _Worker:
-    """A worker process, our end of its pipe, and the stage it is at."""
+    """A worker process, our end of its pipe, the stage it is at, and what memory had cost when it began that."""
 
     process: Any
     pipe: Connection
     stage: Stage | None = None
+    oom_kills: int | None = None
+
+
+@dataclass
+class _Execution:
+    """One call of `execute`: the schedule, and stages that may begin and have no worker, first in order first."""
+
+    schedule: Schedule
+    listener: Listener
+    waiting: list[tuple[int, Stage]] = field(default_factory=list)
+    retried: set[str] = field(default_factory=set)
+
+    def wait(self, stage: Stage) -> None:
+        heapq.heappush(self.waiting, (self.schedule.place(stage), stage))
+
+    def finish(self, stage: Stage, computed: bool) -> None:
+        self.listener.finished(stage, computed)
+        self.schedule.finish(stage)
+
+    def fail(self, stage: Stage, reason: str, details: str) -> None:
+        reason = printable(f"{stage.title}: {reason}" if stage.title else reason)
+        self.listener.failed(stage, reason, printable(details, DETAILS_LIMIT))
+        for reader in self.schedule.fail(stage):
+            self.listener.failed(reader, reason, "")
 
 
 class LocalExecutor:
@@ -63,83 +77,99 @@ class LocalExecutor:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        for worker in self._workers:
+            worker.pipe.close()
+            worker.process.terminate()
         for worker in list(self._workers):
             self._stop(worker)
 
     def execute(self, stages: Sequence[Stage], listener: Listener) -> None:
         """Compute every stage that is not in the store; one whose input failed fails with that reason.
 
-        A stage begins when all it reads is there; of several, the first in order.
+        A stage begins when all it reads is there; of several, the first in order. The store is asked once a stage.
+
+        Raises:
+            OSError: nothing more can be written into the store.
         """
-        waiting = {stage.key: stage for stage in stages}
-        failures: dict[str, str] = {}
-        while waiting or any(self._busy()):
-            for stage in list(waiting.values()):
-                broken = next((failures[s.key] for s in stage.inputs.values() if s.key in failures), None)
-                at_work = {worker.stage.key for worker in self._busy() if worker.stage}
-                if broken is not None:
-                    failures[stage.key] = broken
-                    listener.failed(stage, broken, "")
-                elif any(s.key in waiting or s.key in at_work for s in stage.inputs.values()):
-                    continue
-                elif self.store.has(stage):
-                    listener.finished(stage, computed=False)
-                elif len(at_work) < self.jobs:
-                    self._begin(stage, listener)
+        run = _Execution(Schedule(stages), listener)
+        while run.schedule.unfinished:
+            while stage := run.schedule.next_ready():
+                if self.store.has(stage):
+                    run.finish(stage, computed=False)
                 else:
-                    break
-                del waiting[stage.key]
-            failures |= self._hear(listener)
+                    run.wait(stage)
+            while run.waiting and len(self._busy) < self.jobs:
+                self._begin(heapq.heappop(run.waiting)[1], listener)
+            if self._busy:
+                self._poll(run)
+
+    @property
+    def _busy(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.stage is not None]
 
     def _begin(self, stage: Stage, listener: Listener) -> None:
         for idle in [w for w in self._workers if w.stage is None and not w.process.is_alive()]:
             self._stop(idle)
-        worker = next((w for w in self._workers if w.stage is None), None) or self._hire()
-        worker.stage = stage
+        worker = next((w for w in self._workers if w.stage is None), None) or self._spawn_worker()
+        worker.stage, worker.oom_kills = stage, oom_kills()
         listener.started(stage)
-        with contextlib.suppress(ConnectionError):  # a dead worker is heard of when its outcome is read
+        with contextlib.suppress(ConnectionError):  # a dead worker is noticed when its outcome is read
             worker.pipe.send(stage)
 
-    def _hear(self, listener: Listener) -> dict[str, str]:
-        """Wait until a stage has ended; key -> reason of those that failed."""
-        failures: dict[str, str] = {}
-        ended = False
-        while not ended and any(self._busy()):
-            for pipe in wait([worker.pipe for worker in self._busy()]):
-                worker = next(w for w in self._workers if w.pipe is pipe)
-                assert worker.stage is not None
-                stage, (kind, *said) = worker.stage, self._outcome(worker)
-                if kind == "progress":
-                    listener.progressed(stage, *said)
-                    continue
-                ended, worker.stage = True, None
-                if kind == "done":
-                    listener.finished(stage, computed=True)
-                    continue
-                reason, details = said
-                failures[stage.key] = f"{stage.title}: {reason}" if stage.title else reason
-                listener.failed(stage, failures[stage.key], details)
-        return failures
+    def _poll(self, run: _Execution) -> None:
+        """Wait for what workers say, at most a second, and pass it on."""
+        ready = wait([worker.pipe for worker in self._busy], TICK)
+        for worker in self._busy:
+            # A process that a dead worker forked may hold its end of the pipe open.
+            if worker.pipe in ready or not worker.process.is_alive():
+                self._handle(worker, self._receive(worker), run)
+        run.listener.tick()
 
-    def _outcome(self, worker: _Worker) -> tuple[Any, ...]:
-        """The next thing a worker says; its death is a failure."""
+    def _receive(self, worker: _Worker) -> tuple[Any, ...]:
+        """The next message of a worker; of a dead one, how it ended."""
         try:
-            return tuple(worker.pipe.recv())
-        except (EOFError, ConnectionError):
-            return "failed", self._epitaph(worker), ""
+            if worker.pipe.poll():
+                return tuple(worker.pipe.recv())
+        except (EOFError, OSError):  # killed, perhaps in the middle of a message
+            pass
+        return "died", self._exit_reason(worker)
 
-    def _busy(self) -> Iterator[_Worker]:
-        return (worker for worker in self._workers if worker.stage is not None)
+    def _handle(self, worker: _Worker, message: tuple[Any, ...], run: _Execution) -> None:
+        assert worker.stage is not None
+        stage, (kind, *facts) = worker.stage, message
+        if kind == "progress":
+            run.listener.progressed(stage, *facts)
+            return
+        worker.stage = None
+        if kind == "done":
+            run.finish(stage, computed=True)
+        elif kind == "unwritable":
+            number, text, file = facts
+            raise OSError(number, text, file or str(self.store.root))
+        elif kind == "bug":
+            reason, details = facts
+            note = f"this is a bug, of nashbench or of a plug-in; the traceback is in {failure_file(stage)}"
+            run.fail(stage, f"{printable(reason, 1000)} ({note})", details)
+        elif kind == "died" and stage.key not in run.retried:
+            run.retried.add(stage.key)
+            run.listener.retried(stage, facts[0])
+            run.wait(stage)
+        else:
+            run.fail(stage, facts[0], "")
 
-    def _epitaph(self, worker: _Worker) -> str:
+    def _exit_reason(self, worker: _Worker) -> str:
+        """How a dead worker ended, as far as that can be known."""
         worker.process.join(5)
         code = worker.process.exitcode
         self._stop(worker)
-        killed = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        hint = "; out of memory? lower training.batch_size, sampling.batch_size or --jobs"
-        return f"the worker process died ({killed}){hint if code == -signal.SIGKILL else ''}"
+        if code is None or code >= 0:
+            return f"the worker process ended with exit code {code}"
+        killed = f"the worker process was killed by signal {-code} ({signal.strsignal(-code)})"
+        if code == -signal.SIGKILL and (oom_kills() or 0) > (worker.oom_kills or 0):
+            return f"{killed}: the machine ran out of memory; {OOM_ADVICE}"
+        return killed
 
-    def _hire(self) -> _Worker:
+    def _spawn_worker(self) -> _Worker:
         if self.jobs * machine()["threads"] > cores():
             # Threads that spin while they wait take the cores from other stages. Elsewhere they must spin: where they
             # sleep instead, a stage on two threads takes three times as long (measured). A fit in several processes
@@ -147,20 +177,24 @@ class LocalExecutor:
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, str(self.store.root)), daemon=True)
-        _start_deaf_to_ctrl_c(process)
+        process = context.Process(target=worker_main, args=(theirs, str(self.store.root)), daemon=True)
+        _start_ignoring_sigint(process)
         theirs.close()
         self._workers.append(_Worker(process, ours))
         return self._workers[-1]
 
     def _stop(self, worker: _Worker) -> None:
+        """End a worker, by SIGKILL where it does not end by itself."""
         self._workers.remove(worker)
         worker.pipe.close()
         worker.process.terminate()
-        worker.process.join()
+        worker.process.join(GRACE)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
 
 
-def _start_deaf_to_ctrl_c(process: Any) -> None:
+def _start_ignoring_sigint(process: Any) -> None:
     """Start a process that inherits a blocked SIGINT: the parent alone decides what Ctrl-C means."""
     resource_tracker.ensure_running()  # or the start below would do it, and unblock
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -168,32 +202,3 @@ def _start_deaf_to_ctrl_c(process: Any) -> None:
         process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def _serve(pipe: Connection, store_root: str) -> None:
-    """The worker: stages in, progress and outcomes out, until the pipe closes."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as an exception, so that half an artifact is cleared away
-    # Asked of the environment, so that a sweep of games never waits for the import of transformers.
-    os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    import torch
-
-    from harness.stages.context import ModelCache
-    from harness.stages.running import run_stage
-
-    torch.set_num_threads(machine()["threads"])
-    store, models = Store(Path(store_root)), ModelCache()
-    while True:
-        try:
-            stage = pipe.recv()
-        except EOFError:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is half done, and an exception now would be heard
-            return
-        try:
-            run_stage(stage, store, models, lambda done, total: pipe.send(("progress", done, total)))
-            pipe.send(("done",))
-        except (ValueError, FloatingPointError, OSError) as error:
-            pipe.send(("failed", str(error), traceback.format_exc()))
-        except Exception as error:  # our own bug or a plug-in's: the cell fails with its name, the others go on
-            pipe.send(("failed", f"{type(error).__name__}: {error}", traceback.format_exc()))
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()  # for the stages of other workers

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from harness.errors import printable
 from harness.stage import Stage
 
 QUIET = 30.0
@@ -20,25 +21,20 @@ class ProgressListener:
 
     Args:
         stages: all stages that will be heard of.
-        changed: called when a stage begins or ends, and at the end of all.
         checks: keys of stages whose failure the caller reports itself.
     """
 
-    def __init__(
-        self, stages: Sequence[Stage], changed: Callable[[], None], console: Console, checks: Collection[str] = ()
-    ) -> None:
-        self.console, self.changed, self.checks = console, changed, checks
-        self.left = {stage.key: stage for stage in stages}
+    def __init__(self, stages: Sequence[Stage], console: Console, checks: Collection[str] = ()) -> None:
+        self.console, self.checks = console, checks
+        self.left = {stage.key: stage.kind for stage in stages}
         self.total = len(self.left)
-        self.executed: list[str] = []
-        self.reasons: dict[str, str] = {}
-        self.details: dict[str, str] = {}
+        self.left_by_kind = Counter(self.left.values())
         self.running: dict[str, float] = {}
         self.seconds: dict[str, list[float]] = defaultdict(list)
         self.spoke = time.monotonic()
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -56,56 +52,69 @@ class ProgressListener:
     def __exit__(self, *exception: object) -> None:
         self.bars.stop()
         self.running.clear()
-        self.changed()
 
     def started(self, stage: Stage) -> None:
         self.running[stage.key] = time.monotonic()
-        self.bar_of[stage.key] = self.bars.add_task(stage.title or stage.kind, total=None, left="")
-        self.changed()
+        self.bar_of[stage.key] = self.bars.add_task(_name(stage), total=None, left="")
 
     def progressed(self, stage: Stage, done: int, total: int) -> None:
         self.bars.update(self.bar_of[stage.key], completed=done, total=total)
         if time.monotonic() - self.spoke > QUIET:
-            self._say(f"{stage.title or stage.kind}: {done} of {total}")
+            self._say(f"{_name(stage)}: {done} of {total}")
+
+    def retried(self, stage: Stage, reason: str) -> None:
+        self._print(f"{_name(stage)}: {reason}; it is tried once more", "yellow")
+        self.bars.remove_task(self.bar_of.pop(stage.key))
 
     def finished(self, stage: Stage, computed: bool) -> None:
-        self.left.pop(stage.key, None)
+        self._leave(stage)
         if computed:
-            self.executed.append(stage.key)
             self.seconds[stage.kind].append(time.monotonic() - self.running[stage.key])
             self._line(stage, f"{self.seconds[stage.kind][-1]:.1f} s")
         self._ended(stage)
 
     def failed(self, stage: Stage, reason: str, details: str) -> None:
-        self.reasons[stage.key], self.details[stage.key] = reason, details
         if stage.key in self.running and stage.key not in self.checks:
-            self.console.print(f"failed: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+            self._print(f"failed: {reason}", "red")
+        self._leave(stage)
         self._ended(stage)
+
+    def tick(self) -> None: ...
+
+    def _leave(self, stage: Stage) -> None:
+        kind = self.left.pop(stage.key, None)
+        if kind is not None:
+            self.left_by_kind[kind] -= 1
 
     def _ended(self, stage: Stage) -> None:
         self.running.pop(stage.key, None)
-        self.left.pop(stage.key, None)
         self.bars.update(self.all, completed=self.total - len(self.left), left=self._remaining())
         if stage.key in self.bar_of:
             self.bars.remove_task(self.bar_of.pop(stage.key))
-        self.changed()
 
     def _remaining(self) -> str:
         """Time left, from the mean seconds of each kind of stage so far."""
-        known = {kind: sum(s) / len(s) for kind, s in self.seconds.items()}
-        unknown = sum(stage.kind not in known for stage in self.left.values())
-        if not self.left or unknown > len(self.left) / 10:
+        means = {kind: sum(s) / len(s) for kind, s in self.seconds.items()}
+        unseen = sum(count for kind, count in self.left_by_kind.items() if kind not in means)
+        if not self.left or unseen > len(self.left) / 10:
             return ""  # too little has been seen to say
-        seconds = sum(known.get(stage.kind, 0.0) for stage in self.left.values()) / max(1, len(self.running) + 1)
+        total = sum(means.get(kind, 0.0) * count for kind, count in self.left_by_kind.items())
+        seconds = total / max(1, len(self.running) + 1)
         return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
 
     def _line(self, stage: Stage, took: str) -> None:
         left = self._remaining()
-        self._say(f"{stage.title or stage.kind}: {took}{left and ', ' + left}")
+        self._say(f"{_name(stage)}: {took}{left and ', ' + left}")
 
     def _say(self, words: str) -> None:
         """A line where there are no bars."""
         if not self.console.is_terminal:
-            done = self.total - len(self.left)
-            self.console.print(f"[{done}/{self.total}] {words}", markup=False, highlight=False, soft_wrap=True)
+            self._print(f"[{self.total - len(self.left)}/{self.total}] {words}")
             self.spoke = time.monotonic()
+
+    def _print(self, words: str, style: str | None = None) -> None:
+        self.console.print(words, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _name(stage: Stage) -> str:
+    return printable(stage.title or stage.kind, 300)

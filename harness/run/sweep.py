@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -14,16 +13,21 @@ import yaml
 from rich.console import Console
 
 from harness.config.schema import Config
+from harness.errors import is_about_a_place, os_error_message
 from harness.planning.plan import Plan, make_plan
 from harness.run.devices import machine
 from harness.run.endpoints import check_endpoints
+from harness.run.events import Broadcast, CellStates, SweepRecord
+from harness.run.executor import Executor
+from harness.run.files import clear_parts, write_atomically
 from harness.run.local import LocalExecutor
+from harness.run.lock import locked
 from harness.run.progress import ProgressListener
 from harness.stage import Stage
 from harness.stages.prompts import Prompts
 from harness.store.artifacts import Store
 from harness.tables.comparisons import comparison_stages
-from harness.tables.tables import cell_states, trained_losses, write_tables
+from harness.tables.tables import trained_losses, write_tables
 
 RECORDED = (
     *("nashbench", "torch", "transformers", "tokenizers", "safetensors", "accelerate", "numpy", "pandas"),
@@ -34,13 +38,13 @@ RECORDED = (
 @dataclass(frozen=True)
 class Outcome:
     """How a sweep ended: cells by state, keys of the stages that were computed now, reasons of those that failed (each
-    once), where the report is.
+    once), where the report is; None where it could not be written, for the last of the reasons.
     """
 
     states: dict[str, int]
     executed: list[str]
     failures: list[str]
-    report: Path
+    report: Path | None
 
     @property
     def exit_code(self) -> int:
@@ -52,47 +56,70 @@ def run_sweep(config: Config, out: Path, store: Store, *, command: str, console:
     """Run what is missing of a sweep and write its folder.
 
     Raises:
-        ValueError: the input is wrong; no stage was started but the looks at prompts and endpoints.
+        ValueError: the input is wrong, or another sweep is at work in the folder; no stage was started but the looks at
+            prompts and endpoints.
+        OSError: the store or the folder cannot be written, and nothing was computed.
     """
     plan = make_plan(config)
-    missing = (stage for stage in plan.stages if not store.has(stage))
+    stages = plan.stages
+    done = {stage.key for stage in stages if store.has(stage)}
+    missing = (stage for stage in stages if stage.key not in done)
     check_endpoints(missing, lambda text: console.print(text, style="yellow", markup=False, soft_wrap=True))
     store.prepare()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"--out {out} cannot be written: {error.strerror}") from error
-    _write_config(config, out)
-    stages = [*plan.stages, *comparison_stages(plan, lambda stage: True)]
+    with locked(out):
+        clear_parts(out)
+        _write_config(config, out)
+        record = SweepRecord(CellStates(plan.cells, done), out)
+        report, fault = None, []
+        try:
+            _execute(plan, stages, LocalExecutor(store, jobs), record, console)
+            report = _finish(plan, store, out, command)
+        except OSError as error:
+            if not record.executed or not is_about_a_place(error):
+                raise
+            fault = [os_error_message(error)]
+    failures = [*dict.fromkeys(record.reasons.values()), *fault]
+    return Outcome(record.states.counts, record.executed, failures, report)
 
-    def write_cells() -> None:
-        cells = cell_states(plan, store, listener.reasons, listener.running)
-        _write_atomically(out / "cells.json", json.dumps(cells))
 
-    listener = ProgressListener(stages, write_cells, console, {stage.key for stage in plan.checks})
-    with listener, LocalExecutor(store, jobs) as executor:
-        executor.execute(plan.checks, listener)
-        if listener.reasons:
-            raise ValueError(next(iter(listener.reasons.values())))
-        executor.execute(plan.stages, listener)
-        executor.execute(comparison_stages(plan, store.has), listener)
-    write_cells()
-    _write_failures(listener, out)
-    try:
-        report = _finish(plan, store, out, command)
-    except ValueError as error:  # the input was accepted long ago: this is no error of the user's
-        raise RuntimeError(
-            f"the tables or the report of {out} could not be written; what was computed is kept"
-        ) from error
-    failures = list(dict.fromkeys(listener.reasons.values()))
-    return Outcome(_count_states(out), listener.executed, failures, report)
+def _execute(plan: Plan, stages: list[Stage], executor: Executor, record: SweepRecord, console: Console) -> None:
+    """The looks at the input, then every stage, then the comparisons of the cells that have grades."""
+    checks, comparisons = plan.checks, comparison_stages(plan, lambda stage: True)
+    progress = ProgressListener([*stages, *comparisons], console, {stage.key for stage in checks})
+    listener = Broadcast(record, progress)
+    with record, progress, executor:
+        executor.execute(checks, listener)
+        if record.reasons:
+            raise ValueError(next(iter(record.reasons.values())))
+        checked = {stage.key for stage in checks}
+        executor.execute([stage for stage in stages if stage.key not in checked], listener)
+        there = record.states.done
+        executor.execute(comparison_stages(plan, lambda stage: stage.key in there), listener)
 
 
 def _finish(plan: Plan, store: Store, out: Path, command: str) -> Path:
-    """Tables, provenance and report."""
+    """Tables, provenance and report.
+
+    Raises:
+        RuntimeError: a bug; the input was accepted long ago, so that no ValueError here is the user's.
+    """
     import reports
 
-    write_tables(plan, store, out)
+    try:
+        write_tables(plan, store, out)
+        write_atomically(out / "provenance.json", _provenance(plan, store, command))
+        return reports.build([out], out / "report")
+    except ValueError as error:
+        raise RuntimeError(
+            f"the tables or the report of {out} could not be written; what was computed is kept"
+        ) from error
+
+
+def _provenance(plan: Plan, store: Store, command: str) -> str:
     provenance = {
         "command": command,
         "versions": {name: _version(name) for name in RECORDED} | {"python": platform.python_version()},
@@ -100,8 +127,7 @@ def _finish(plan: Plan, store: Store, out: Path, command: str) -> Path:
         "losses": trained_losses(plan),
         **_prompt_facts(plan.checks, store),
     }
-    _write_atomically(out / "provenance.json", json.dumps(provenance, indent=1, sort_keys=True, default=str))
-    return reports.build([out], out / "report")
+    return json.dumps(provenance, indent=1, sort_keys=True, default=str)
 
 
 def _prompt_facts(checks: list[Stage], store: Store) -> dict[str, Any]:
@@ -112,31 +138,9 @@ def _prompt_facts(checks: list[Stage], store: Store) -> dict[str, Any]:
     }
 
 
-def _write_failures(listener: ProgressListener, out: Path) -> None:
-    """The traceback of every stage that failed by itself, for a bug report."""
-    folder = out / "failures"
-    for key, details in listener.details.items():
-        if details:
-            folder.mkdir(exist_ok=True)
-            (folder / f"{key}.txt").write_text(f"{listener.reasons[key]}\n\n{details}", encoding="utf-8")
-
-
-def _count_states(out: Path) -> dict[str, int]:
-    cells = json.loads((out / "cells.json").read_text(encoding="utf-8"))
-    states = [cell["state"] for cell in cells]
-    return {state: states.count(state) for state in sorted(set(states))}
-
-
 def _write_config(config: Config, out: Path) -> None:
     resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    _write_atomically(out / "config.yaml", resolved)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    """Readers see the old text or the new one, never half."""
-    temporary = path.with_suffix(path.suffix + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(out / "config.yaml", resolved)
 
 
 def _version(package: str) -> str:

@@ -8,6 +8,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainers.engines.randomness import response_seeds
+
+from harness.errors import users_input
 from harness.specs import Checkpoint, ComponentSpec
 from harness.stage import Facts, Stage, not_in_seed
 from harness.stages.context import Context
@@ -16,7 +19,6 @@ from harness.stages.questions import PARTS, board_requests
 from harness.stages.sample import SAMPLING_ADVICE
 from harness.stages.text_metrics import text_figures
 from judges.judge import Prompt, messages_of
-from trainers.engines.randomness import response_seeds
 from trainers.options import Sampling
 
 if TYPE_CHECKING:
@@ -130,7 +132,8 @@ class Answer(Stage):
             limit, top_p = self.sampling.max_tokens, self.sampling.top_p
             decoding = Decoding(max_tokens=limit, temperature=temperature, top_p=top_p)
             conversations = [messages_of(prompt) for prompt in prompts]
-            texts = sample_texts(endpoint, conversations, k, decoding, seeds, context.unfinished, context.report)
+            with users_input():
+                texts = sample_texts(endpoint, conversations, k, decoding, seeds, context.unfinished, context.report)
             return [([], responses) for responses in texts]
         policy = self._opened(context)
         encoded = [policy.encode(prompt) for prompt in prompts]

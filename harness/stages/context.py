@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import users_input
 from harness.registry import make
 from harness.specs import Checkpoint, ComponentSpec
 from harness.stage import Artifact, Stage
@@ -74,15 +75,18 @@ class Context:
         options = dict(spec.options)
         if spec.source is not None:
             options["model"] = str(self.read(spec.source) / "model")
-        return RememberingJudge(make("judges", spec.name, options), self.store.verdicts)
+        with users_input():
+            return RememberingJudge(make("judges", spec.name, options), self.store.verdicts)
 
     def board(self, spec: ComponentSpec) -> Any:
         """The leaderboard; one that a world brings questions for has them in an artifact."""
         options = dict(spec.options)
         if spec.source is not None:
             options["data"] = str(self.read(spec.source) / spec.name)
-        return make("leaderboards", spec.name, options)
+        with users_input():
+            return make("leaderboards", spec.name, options)
 
     def algorithm(self, spec: ComponentSpec) -> Any:
         """The algorithm with its options."""
-        return make("trainers", spec.name, spec.options)
+        with users_input():
+            return make("trainers", spec.name, spec.options)

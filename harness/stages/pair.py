@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.errors import UserError
 from harness.specs import ComponentSpec
 from harness.stage import Artifact, Facts, Stage
 from harness.stages.context import Context
@@ -56,7 +57,7 @@ class Pair(Stage):
         )
         judge.check_losses()
         if compared.failed and not len(compared):
-            raise ValueError(f"the judge failed on all {compared.failed} comparisons; there is no pair to train on")
+            raise UserError(f"the judge failed on all {compared.failed} comparisons; there is no pair to train on")
         chosen = [groups[p][i] for p, i in zip(compared.prompt, compared.chosen, strict=True)]
         rejected = [groups[p][i] for p, i in zip(compared.prompt, compared.rejected, strict=True)]
         frame = pd.DataFrame(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.errors import UserError, users_input
 from harness.prompts import PromptRecord, iteration_rows, read_prompts
 from harness.specs import Checkpoint
 from harness.stage import Artifact, Facts, Stage, fact
@@ -43,7 +44,8 @@ class Prompts(Stage):
     def run(self, context: Context) -> Facts:
         import pandas as pd
 
-        records = read_prompts(self.source, self.seed_option)
+        with users_input():
+            records = read_prompts(self.source, self.seed_option)
         tokens, facts = self._tokens(context, records)
         rows = [{"id": r.id, "prompt": json.dumps(r.prompt), "split": r.split} for r in records]
         pd.DataFrame(rows).assign(tokens=pd.Series(tokens)).to_parquet(context.out / "prompts.parquet")
@@ -60,7 +62,7 @@ class Prompts(Stage):
         longest, room = max(map(len, tokens)), policy.context_length
         if room is not None and longest + self.max_tokens > room:
             worst = records[max(range(len(tokens)), key=lambda i: len(tokens[i]))].id
-            raise ValueError(
+            raise UserError(
                 f"prompt {worst!r} has {longest} tokens and sampling.max_tokens is {self.max_tokens}; the "
                 f"policy's context holds {room}. Shorten the prompt or lower sampling.max_tokens"
             )

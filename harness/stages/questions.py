@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.errors import UserError, users_input
 from harness.specs import Checkpoint, ComponentSpec
 from harness.stage import Artifact, Facts, Stage
 from harness.stages.context import Context
@@ -50,7 +51,7 @@ class Questions(Stage):
         tokens, room = [len(policy.encode(prompt)) for prompt in prompts], policy.context_length
         longest = max(range(len(tokens)), key=tokens.__getitem__)
         if room is not None and tokens[longest] + self.max_tokens > room:
-            raise ValueError(
+            raise UserError(
                 f"question {requests[longest].id!r} has {tokens[longest]} tokens and sampling.max_tokens is "
                 f"{self.max_tokens}; the policy's context holds {room}. Take the question out of the board's data or "
                 "lower sampling.max_tokens"
@@ -63,4 +64,5 @@ def board_requests(
 ) -> list[BoardQuestion]:
     """What a board asks of a policy in one part of its questions."""
     heldout = list(heldout_prompts(context, prompts))
-    return list(context.board(board).requests(heldout, temperature, part))
+    with users_input():
+        return list(context.board(board).requests(heldout, temperature, part))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from harness.errors import UserError
 from harness.specs import ComponentSpec
 from harness.stage import Facts, Stage
 from harness.stages.context import Context
@@ -33,7 +34,7 @@ class Rate(Stage):
         items = read_all(context, self.verdicts)
         if items and all(item.status != "ok" for item in items):
             kinds = ", ".join(sorted({item.status for item in items}))
-            raise ValueError(f"the grader failed on all {len(items)} answers ({kinds}); no score can be given")
+            raise UserError(f"the grader failed on all {len(items)} answers ({kinds}); no score can be given")
         scores = [asdict(score) for score in context.board(self.board).rate(items, self.seed)]
         (context.out / "scores.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")
         return {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 
+from harness.errors import UserError
 from harness.run.devices import environment
 from harness.stage import Stage
 from harness.stages.context import Context, ModelCache, Report
@@ -15,7 +16,7 @@ def run_stage(stage: Stage, store: Store, models: ModelCache, report: Report) ->
     """Compute a stage and put its artifact into the store; nothing where it is there already.
 
     Raises:
-        ValueError: among other faults of the input, memory that does not suffice, with the options that need less.
+        UserError: among other faults of the input, memory that does not suffice, with the options that need less.
     """
     if store.has(stage):
         return
@@ -27,7 +28,7 @@ def run_stage(stage: Stage, store: Store, models: ModelCache, report: Report) ->
             if not _is_out_of_memory(error):
                 raise
             models.models.clear()
-            raise ValueError(f"out of memory; {stage.memory_advice}") from error
+            raise UserError(f"out of memory; {stage.memory_advice}") from error
         facts["environment"] = environment()
         facts["seconds"] = round(time.perf_counter() - started, 3)
     shutil.rmtree(context.unfinished, ignore_errors=True)

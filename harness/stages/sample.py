@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from trainers.engines.randomness import response_seeds
+
 from harness.specs import Checkpoint
 from harness.stage import Facts, Stage
 from harness.stages.context import Context
 from harness.stages.policies import beside
 from harness.stages.prompts import IterationPrompts, Prompts, training_prompts
-from trainers.engines.randomness import response_seeds
 from trainers.options import Sampling
 
 SAMPLING_ADVICE = "lower sampling.batch_size or sampling.max_tokens"
@@ -41,6 +42,7 @@ class Sample(Stage):
 
     def run(self, context: Context) -> Facts:
         import pandas as pd
+
         frame = training_prompts(context, self.prompts, self.chosen)
         policy = context.policy(self.policy, self.precision)
         mix = (

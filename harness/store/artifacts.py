@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.stage import Artifact, Stage, canonical
+from harness.store.scratch import clear_abandoned, scratch_prefix
 from judges.judge import Question
 from judges.verdicts import Answer
 
@@ -32,7 +33,8 @@ class Store:
         self.root = root.resolve()
 
     def prepare(self) -> None:
-        """Make the folder, before anything starts, and clear away unfinished work of stages that are done since.
+        """Make the folder, before anything starts, and clear away what dead writers left and unfinished work of stages
+        that are done since.
 
         Work that was changed after the artifact came may be another process's, at the same stage: it stays for a day.
 
@@ -41,6 +43,8 @@ class Store:
         """
         try:
             self._tmp.mkdir(parents=True, exist_ok=True)
+            clear_abandoned(self._tmp)
+            tempfile.TemporaryFile(dir=self._tmp).close()  # the folder may be there on a disk that cannot be written
         except OSError as error:
             raise ValueError(f"the store {self.root} cannot be written: {error.strerror}") from error
         for folder in (self.root / UNFINISHED).glob("*"):
@@ -93,7 +97,7 @@ class Store:
         stands. On an error nothing is left behind.
         """
         self._tmp.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{stage.kind}-", dir=self._tmp))
+        folder = Path(tempfile.mkdtemp(prefix=scratch_prefix(stage.kind), dir=self._tmp))
         facts: dict[str, Any] = {}
         try:
             yield folder, facts

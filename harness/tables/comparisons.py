@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.matrix import CONTROL
-from harness.planning.plan import Plan
 from harness.planning.boards import board_reading
+from harness.planning.plan import Plan
 from harness.planning.records import CellPlan, Rated
 from harness.stage import Stage
 from harness.stages.compare import Compare, ComparedCell

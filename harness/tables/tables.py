@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -189,19 +189,8 @@ def _metric(metric: Metric) -> dict[str, Any]:
     return {field: getattr(metric, field) for field in schema.METRIC_FIELDS}
 
 
-def cell_states(plan: Plan, store: Store, reasons: Mapping[str, str], running: Collection[str]) -> list[dict[str, Any]]:
-    """What `cells.json` holds: each cell's state, its reason where it failed, and its stages."""
-    return [_cell_state(cell, store, reasons, running) for cell in plan.cells]
-
-
-def _cell_state(cell: CellPlan, store: Store, reasons: Mapping[str, str], running: Collection[str]) -> dict[str, Any]:
-    stages = [
-        {"name": s.title or s.kind, "key": s.key, "state": _stage_state(s, store, reasons, running)}
-        for s in cell.stages
-    ]
-    states = {stage["state"] for stage in stages}
-    state = next((s for s in ("failed", "running", "missing") if s in states), "done")
-    reason = next((reasons[s.key] for s in cell.stages if s.key in reasons), "")
+def cell_facts(cell: CellPlan) -> dict[str, Any]:
+    """What `cells.json` says of a cell besides its state and its stages."""
     named = cell.cell
     return {
         "cell": named.id,
@@ -210,18 +199,7 @@ def _cell_state(cell: CellPlan, store: Store, reasons: Mapping[str, str], runnin
         "options": json.loads(_options(cell)),
         "judge": named.judge_label,
         "seed": named.seed,
-        "state": state,
-        "reason": reason,
-        "stages": stages,
     }
-
-
-def _stage_state(stage: Stage, store: Store, reasons: Mapping[str, str], running: Collection[str]) -> str:
-    if store.has(stage):
-        return "done"
-    if stage.key in reasons:
-        return "failed"
-    return "running" if stage.key in running else "missing"
 
 
 def trained_losses(plan: Plan) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from trainers.cores import cores
+
 if TYPE_CHECKING:
     from trainers.fitting.fit import Report
     from trainers.fitting.job import Job
@@ -81,8 +83,9 @@ def launch(job: Job, path: Path, report: Report) -> list[Figures]:
     """Run a job in the processes that an accelerate config file asks for; figures as of `Job.run`.
 
     Raises:
-        ValueError: as the job; a rank was killed, with its number and signal, or another error of a rank.
-        FloatingPointError, MemoryError: as the job.
+        ValueError, FloatingPointError, MemoryError: as the job.
+        ChildProcessError: a rank was killed, with its number and signal, or the launcher failed.
+        RuntimeError: another error of a rank.
     """
     import torch
 
@@ -139,7 +142,7 @@ def _environment(said: Mapping[str, Any]) -> dict[str, str]:
     import torch
 
     paths = os.pathsep.join(part for part in sys.path if part)
-    crowded = said.get("use_cpu") and said["num_processes"] * torch.get_num_threads() > len(os.sched_getaffinity(0))
+    crowded = said.get("use_cpu") and said["num_processes"] * torch.get_num_threads() > cores()
     return {**({"OMP_WAIT_POLICY": "PASSIVE"} if crowded else {}), **os.environ, "PYTHONPATH": paths}
 
 
@@ -153,7 +156,7 @@ def _failure(folder: Path, code: int, count: int) -> Exception:
     if killed is not None:
         name = signal.Signals(killed[1]).name
         hint = " (out of memory? lower training.micro_batch_size)" if killed[1] == signal.SIGKILL else ""
-        return ValueError(
+        return ChildProcessError(
             f"rank {killed[0]} of {count} was ended by {name}{hint}; the others were stopped; run the sweep again, it "
             "goes on from the last state that was kept"
         )
@@ -165,9 +168,9 @@ def _failure(folder: Path, code: int, count: int) -> Exception:
         if kind in kinds:
             return kinds[kind](said)
     if raised:
-        return ValueError("rank {} of {}: {}: {}".format(raised[0][0], count, *raised[0][1:]))
+        return RuntimeError("rank {} of {}: {}: {}".format(raised[0][0], count, *raised[0][1:]))
     last = next((line for line in reversed(log.splitlines()) if line.strip()), "it said nothing")
-    return ValueError(
+    return ChildProcessError(
         f"accelerate launch ended with code {code}: {last.strip()}; try the config file with `accelerate test`"
     )
 
