@@ -59,8 +59,8 @@ def checked_algorithm(cell: Cell, plays: str) -> Algorithm:
 
 def question_parts(board: ComponentSpec, *, final: bool) -> list[QuestionPart]:
     """The parts of a board's questions that are asked: those of the curve, and at the last iteration the rest."""
-    curve = [] if _limits(board)[0] == 0 else ["curve"]
-    return [*curve, *(["rest"] if final else [])]
+    asked: dict[QuestionPart, bool] = {"curve": _limits(board)[0] != 0, "rest": final}
+    return [part for part, wanted in asked.items() if wanted]
 
 
 def question_range(board: ComponentSpec, part: QuestionPart) -> tuple[int, int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -25,7 +26,7 @@ class Rated:
     """
 
     stage: Rate | Gap
-    verdicts: dict[str, Grade | Benchmark]
+    verdicts: Mapping[str, Grade | Benchmark]
     leaderboard: str
     grader: str
     iteration: int

@@ -27,6 +27,7 @@ from harness.stages.rate import Rate
 from harness.stages.sample import Sample
 from harness.stages.score import Score
 from harness.stages.stream import Stream
+from leaderboards.leaderboard import Part as QuestionPart
 from trainers.algorithm import Algorithm, Pairing, Player, Schedule
 from trainers.engines.selection import check_engine
 from trainers.options import Endpoint, Sampling, Training
@@ -138,12 +139,14 @@ class TextPlanner:
                 continue
             answers = self._answers(plan, iteration, policy, board, final, title)
             for grader in self.graders if answers else ():
-                grades = {part: self._grade(board, grader, part, answers[part], title) for part in answers}
+                grades: dict[str, Grade | Benchmark] = {
+                    part: self._grade(board, grader, part, answers[part], title) for part in answers
+                }
                 plan.rated.append(_rated(board, grader.label, iteration, grades, f"{title}, rate by {grader.label}"))
 
     def _answers(
         self, plan: CellPlan, iteration: int, policy: Checkpoint, board: ComponentSpec, final: bool, title: str
-    ) -> dict[str, Answer]:
+    ) -> dict[QuestionPart, Answer]:
         """The policy's or the control's answers by part of the board's questions."""
         draw = "control" if plan.algorithm is None else f"seed {plan.cell.seed}"
         control = plan.cell.trainer.name if plan.cell.is_control and plan.cell.trainer.name != CONTROL else None
@@ -202,7 +205,9 @@ _NAMED = {"curve": "", "rest": " the rest"}
 """How a title tells the parts of a board's questions apart."""
 
 
-def _rated(board: ComponentSpec, grader: str, iteration: int, verdicts: dict[str, Any], title: str) -> Rated:
+def _rated(
+    board: ComponentSpec, grader: str, iteration: int, verdicts: Mapping[str, Grade | Benchmark], title: str
+) -> Rated:
     rate = Rate(board=board_reading(board, "rate"), verdicts=verdicts, title=title)
     return Rated(rate, verdicts, board.name, grader, iteration)
 

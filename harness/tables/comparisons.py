@@ -47,7 +47,12 @@ class Comparison:
     grader: str
 
 
-def comparison_stages(plan: Plan, has: Callable[[Stage], bool]) -> list[Comparison]:
+def comparison_stages(plan: Plan, has: Callable[[Stage], bool]) -> list[Compare]:
+    """The stages of `planned_comparisons`."""
+    return [comparison.stage for comparison in planned_comparisons(plan, has)]
+
+
+def planned_comparisons(plan: Plan, has: Callable[[Stage], bool]) -> list[Comparison]:
     """One for each leaderboard and grader over the last scores of the cells that have one."""
     last_scores: dict[tuple[str, str], list[tuple[CellPlan, Rated]]] = defaultdict(list)
     for cell in plan.cells:

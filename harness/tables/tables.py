@@ -22,7 +22,7 @@ from harness.stages.play import Play
 from harness.stages.stream import Stream
 from harness.store.artifacts import Store
 from harness.tables.alarms import alarms
-from harness.tables.comparisons import comparison_stages
+from harness.tables.comparisons import planned_comparisons
 from harness.tables.judge_agreement import METRICS, judge_rows
 from leaderboards.records import Metric, read_items
 from reports import schema
@@ -100,7 +100,7 @@ def _work(cell: CellPlan, store: Store, iteration: int) -> dict[str, int]:
 
 
 def _comparisons(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
-    for comparison in comparison_stages(plan, store.has):
+    for comparison in planned_comparisons(plan, store.has):
         stage, leaderboard, grader = comparison.stage, comparison.leaderboard, comparison.grader
         if store.has(stage):
             for row in json.loads((store.path(stage) / "comparisons.json").read_text(encoding="utf-8")):
