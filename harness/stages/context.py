@@ -60,8 +60,8 @@ class Context:
         return self.store.unfinished(self.stage)
 
     def input(self, name: str) -> Path:
-        """The folder of an input artifact."""
-        return self.store.path(self.stage.inputs[name])
+        """The folder of an input artifact, checked."""
+        return self.store.open(self.stage.inputs[name])
 
     def policy_path(self, name: str) -> str:
         """A checkpoint: an input artifact's, or a path or hub id given from outside."""

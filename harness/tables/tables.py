@@ -82,7 +82,7 @@ def _results(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
         for grade in cell.grades:
             if not store.has(grade.stage):
                 continue
-            for score in json.loads((store.path(grade.stage) / "scores.json").read_text(encoding="utf-8")):
+            for score in json.loads(store.open(grade.stage, "scores.json").read_text(encoding="utf-8")):
                 iteration = score.pop("iteration", grade.iteration)
                 yield _identity(plan, cell) | {
                     "options": _options(cell),
@@ -128,7 +128,7 @@ def _comparisons(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
     for stage in comparison_stages(plan, store.has):
         if store.has(stage):
             leaderboard, grader = graders[next(iter(stage.inputs.values())).key]
-            for row in json.loads((store.path(stage) / "comparisons.json").read_text(encoding="utf-8")):
+            for row in json.loads(store.open(stage, "comparisons.json").read_text(encoding="utf-8")):
                 yield {"leaderboard": leaderboard, "grader": grader, **row}
 
 
@@ -138,7 +138,7 @@ def _dynamics(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
         for iteration, stages in cell.training.items():
             fits = [stage for stage in stages if stage.kind in ("fit", "stream") and store.has(stage)]
             for phase, stage in enumerate(fits, 1):
-                steps = pd.read_parquet(store.path(stage) / "dynamics.parquet")
+                steps = pd.read_parquet(store.open(stage, "dynamics.parquet"))
                 for step, figures in enumerate(steps.to_dict("records"), 1):
                     for metric, value in figures.items():
                         at = {"iteration": iteration, "phase": phase, "step": step}
@@ -196,7 +196,7 @@ def _write_samples(plan: Plan, store: Store, folder: Path) -> None:
 
 
 def _graded(cell: CellPlan, grade: Grade, store: Store) -> pd.DataFrame:
-    verdicts = pd.read_parquet(store.path(grade.stage) / "verdicts.parquet").rename(columns={"id": "prompt_id"})
+    verdicts = pd.read_parquet(store.open(grade.stage, "verdicts.parquet")).rename(columns={"id": "prompt_id"})
     return verdicts.assign(
         cell=cell.cell.id, iteration=grade.iteration, grader=grade.grader, leaderboard=grade.leaderboard
     )
