@@ -226,8 +226,7 @@ class Store:
                 return
             self.quarantine(target, f"{MANIFEST} is missing or empty")
             os.rename(folder, target)
-        for parent in (target.parent, target.parent.parent, self.root):
-            sync(parent)
+        sync(target.parent)
         self._verifier.remember(target, files)
 
     def _check_format(self) -> None:

@@ -47,7 +47,6 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     text = json.dumps({**plain, "sha256": _checksum(plain)}, indent=1, sort_keys=True)
     (folder / MANIFEST).write_text(text, encoding="utf-8")
     sync(folder / MANIFEST)
-    sync(folder)
 
 
 def read_manifest(folder: Path) -> Manifest:
