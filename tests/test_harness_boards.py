@@ -338,4 +338,4 @@ def test_thinking_is_taken_out_before_grading_where_asked_and_that_is_recorded(
     assert set(verdicts["stripped"]) == {strip}
     assert set(verdicts["response"].str.contains("<think>")) == {not strip}
     assert verdicts["response"].str.startswith("a" if strip else "<think>").all()
-    assert f'"strip_thinking":{str(strip).lower()}' in store.manifest(grade.stage)["options"]["leaderboard"]
+    assert f'"strip_thinking":{str(strip).lower()}' in store.manifest(grade.stage)["identity"]["options"]["leaderboard"]

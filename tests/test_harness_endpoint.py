@@ -17,7 +17,7 @@ from conftest import WORDS, Ended, Workspace, check_refused
 from harness.config.schema import load_config
 from harness.planning.plan import make_plan
 from harness.run.endpoints import OPENAI, _endpoints
-from harness.store.artifacts import file_hash
+from harness.store.integrity import file_hash
 
 Command = Callable[..., Ended]
 
@@ -183,7 +183,7 @@ def test_answers_are_kept_until_they_are_in_the_store(
         return file_hash(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr("harness.store.artifacts.file_hash", unstorable)
+        patch.setattr("harness.store.integrity.file_hash", unstorable)
         assert nashbench(*arguments).code == 1
     before = server.total
     assert before > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -17,7 +18,8 @@ import pytest
 
 from harness import stage as stage_module
 from harness.stage import Stage
-from harness.store.artifacts import MANIFEST, Store, content_hash, verdict_key
+from harness.store.artifacts import Store, content_hash, verdict_key
+from harness.store.integrity import MANIFEST
 from judges.judge import Question
 from judges.verdicts import Answer
 
@@ -40,7 +42,8 @@ def test_an_artifact_appears_whole_with_its_manifest_when_the_block_ends(tmp_pat
         assert not (folder / MANIFEST).exists()
     assert store.has(STAGE)
     manifest = store.manifest(STAGE)
-    assert manifest["files"] == {"part/data.txt": content_hash(store.path(STAGE) / "part" / "data.txt")}
+    sha256 = hashlib.sha256(b"three").hexdigest()
+    assert manifest["files"] == {"part/data.txt": {"bytes": 5, "sha256": sha256}}
     assert (manifest["key"], manifest["kind"], manifest["work"]) == (STAGE.key, "play", {"steps": 3})
     assert list((store.root / "tmp").iterdir()) == []
 
@@ -56,7 +59,7 @@ def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         write_half()
     assert not store.has(STAGE)
-    assert files(store) == []
+    assert files(store) == ["format.json"]
 
 
 def test_a_writer_killed_half_way_leaves_no_visible_artifact_and_does_not_stop_the_next(tmp_path: Path) -> None:
@@ -72,7 +75,7 @@ def test_a_writer_killed_half_way_leaves_no_visible_artifact_and_does_not_stop_t
     ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, check=False)
     assert ended.returncode == -signal.SIGKILL
     store = Store(tmp_path)
-    assert [Path(name).name for name in files(store)] == ["data.txt"]  # in tmp/, where nobody looks
+    assert [Path(name).name for name in files(store)] == ["format.json", "data.txt"]  # in tmp/, where nobody looks
     assert not store.has(STAGE)
     assert not store.path(STAGE).exists()
     with store.writing(STAGE) as (folder, _):

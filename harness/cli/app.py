@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import sys
@@ -15,7 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.cli import judges as judge_commands
+from harness.cli import store as store_commands
 from harness.cli.rate import rate
+from harness.cli.store import Json, StoreOption, open_store
 from harness.errors import is_about_a_place, os_error_message, printable
 
 if TYPE_CHECKING:
@@ -28,15 +29,6 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the config; the value is YAML. Repeatable."),
 ]
-StoreOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--store",
-        metavar="DIR",
-        help="Where artifacts live, shared by sweeps. Default: $NASHBENCH_STORE or runs/store.",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
 def main() -> None:
@@ -76,12 +68,6 @@ def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1))
 
 
-def _store(path: Path | None) -> Any:
-    from harness.store.artifacts import Store
-
-    return Store(path or Path(os.environ.get("NASHBENCH_STORE", "runs/store")))
-
-
 @app.command()
 def sweep(
     config: ConfigPath,
@@ -115,7 +101,8 @@ def sweep(
     folder = out or Path("runs") / loaded.name
     console = Console(stderr=True)
     command = shlex.join(["nashbench", *sys.argv[1:]])
-    outcome = run_sweep(loaded, folder, _store(store), command=command, console=console, jobs=jobs or default_jobs())
+    artifacts = open_store(store)
+    outcome = run_sweep(loaded, folder, artifacts, command=command, console=console, jobs=jobs or default_jobs())
     counts = ", ".join(f"{n} {state}" for state, n in outcome.states.items())
     failed = f"; {len(outcome.failures)} failures" if outcome.failures else ""
     console.print(f"{len(outcome.executed)} stages executed; cells: {counts}{failed}", highlight=False)
@@ -138,7 +125,7 @@ def plan(config: ConfigPath, set: Overrides = None, store: StoreOption = None, j
     from harness.planning.plan import make_plan
     from harness.tables.comparisons import comparison_stages
 
-    planned, artifacts = make_plan(load_config(config, set or [])), _store(store)
+    planned, artifacts = make_plan(load_config(config, set or [])), open_store(store)
     stages = [*planned.stages, *comparison_stages(planned, lambda stage: True)]
     there = {stage.key: artifacts.has(stage) for stage in stages}
     rows = [(c.cell.id, len(c.stages), sum(there[s.key] for s in c.stages)) for c in planned.cells]
@@ -251,6 +238,7 @@ def list_names(
 app.command()(judge_commands.judge)
 app.command(name="judge-train")(judge_commands.judge_train)
 app.command()(judge_commands.audit)
+app.add_typer(store_commands.app, name="store")
 
 
 if __name__ == "__main__":

@@ -59,8 +59,8 @@ class Context:
         return self.store.unfinished(self.stage)
 
     def read(self, source: Stage | Artifact) -> Path:
-        """The folder of an input's artifact."""
-        return self.store.path(source)
+        """The folder of an input's artifact, checked to be as it was written."""
+        return self.store.open(source)
 
     def policy_path(self, policy: Checkpoint) -> str:
         """A checkpoint's folder, or the hub id that was given."""

@@ -44,7 +44,7 @@ def judge_rows(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
     which is of pairs.
     """
     trained = [stage for stage in plan.stages if isinstance(stage, TrainJudge) and store.has(stage)]
-    held = {stage.name: _read(store.path(stage) / "model" / "heldout.jsonl") for stage in trained}
+    held = {stage.name: _read(store.open(stage, "model/heldout.jsonl")) for stage in trained}
     prompts = _prompts(held)
     for metric in METRICS:
         values = {name: _values(rows, metric) for name, rows in held.items()}

@@ -24,7 +24,7 @@ from harness.store.artifacts import Store
 from harness.tables.alarms import alarms
 from harness.tables.comparisons import planned_comparisons
 from harness.tables.judge_agreement import METRICS, judge_rows
-from leaderboards.records import Metric, read_items
+from leaderboards.records import Metric
 from reports import schema
 
 WORK = ("samples", "queries", "steps")
@@ -58,7 +58,7 @@ def _results(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
         for rated in cell.rated:
             if not store.has(rated.stage):
                 continue
-            for score in json.loads((store.path(rated.stage) / "scores.json").read_text(encoding="utf-8")):
+            for score in json.loads(store.open(rated.stage, "scores.json").read_text(encoding="utf-8")):
                 iteration = score.pop("iteration", rated.iteration)
                 yield _identity(plan, cell) | {
                     "options": _options(cell),
@@ -103,7 +103,7 @@ def _comparisons(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
     for comparison in planned_comparisons(plan, store.has):
         stage, leaderboard, grader = comparison.stage, comparison.leaderboard, comparison.grader
         if store.has(stage):
-            for row in json.loads((store.path(stage) / "comparisons.json").read_text(encoding="utf-8")):
+            for row in json.loads(store.open(stage, "comparisons.json").read_text(encoding="utf-8")):
                 yield {"leaderboard": leaderboard, "grader": grader, **row}
 
 
@@ -113,7 +113,7 @@ def _dynamics(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
         for iteration, stages in cell.training.items():
             fits = [stage for stage in stages if isinstance(stage, Fit | Stream) and store.has(stage)]
             for phase, stage in enumerate(fits, 1):
-                steps = pd.read_parquet(store.path(stage) / "dynamics.parquet")
+                steps = pd.read_parquet(store.open(stage, "dynamics.parquet"))
                 for step, figures in enumerate(steps.to_dict("records"), 1):
                     for metric, value in figures.items():
                         at = {"iteration": iteration, "phase": phase, "step": step}
@@ -172,7 +172,7 @@ def _write_samples(plan: Plan, store: Store, folder: Path) -> None:
 
 def _graded(cell: CellPlan, rated: Rated, store: Store) -> Iterator[dict[str, Any]]:
     about = {"cell": cell.cell.id, "iteration": rated.iteration, "grader": rated.grader}
-    for item in (i for stage in rated.verdicts.values() for i in read_items(store.path(stage) / "verdicts.parquet")):
+    for item in (i for stage in rated.verdicts.values() for i in read_itemsstore.open(stage, "verdicts.parquet")):
         texts = {"prompt_id": item.id, "prompt": json.dumps(item.prompt), "extra": json.dumps(item.extra)}
         yield {**vars(item), **about, **texts, "leaderboard": rated.leaderboard}
 
