@@ -172,7 +172,7 @@ def _write_samples(plan: Plan, store: Store, folder: Path) -> None:
 
 def _graded(cell: CellPlan, rated: Rated, store: Store) -> Iterator[dict[str, Any]]:
     about = {"cell": cell.cell.id, "iteration": rated.iteration, "grader": rated.grader}
-    for item in (i for stage in rated.verdicts.values() for i in read_itemsstore.open(stage, "verdicts.parquet")):
+    for item in (i for stage in rated.verdicts.values() for i in read_items(store.open(stage, "verdicts.parquet"))):
         texts = {"prompt_id": item.id, "prompt": json.dumps(item.prompt), "extra": json.dumps(item.extra)}
         yield {**vars(item), **about, **texts, "leaderboard": rated.leaderboard}
 
