@@ -72,6 +72,7 @@ class Schedule:
                     self._awaited[place] += 1
         self._ready = [place for place, count in enumerate(self._awaited) if not count]  # in order: already a heap
         self._lost: set[int] = set()
+        self._again: set[int] = set()
         self.unfinished = len(self._stages)
 
     def place(self, stage: Stage) -> int:
@@ -85,10 +86,28 @@ class Schedule:
     def finish(self, stage: Stage) -> None:
         """Its artifact is there: what waited for it alone may begin."""
         self.unfinished -= 1
+        self._again.discard(self._places[stage.key])
         for reader in self._readers[self._places[stage.key]]:
             self._awaited[reader] -= 1
             if not self._awaited[reader] and reader not in self._lost:
                 heapq.heappush(self._ready, reader)
+
+    def recompute(self, reader: Stage, key: str) -> bool:
+        """Hand out again the stage whose artifact was lost after it ended, and then `reader`, which was at work on it.
+
+        False where no stage of this schedule makes that artifact.
+        """
+        source = self._places.get(key)
+        if source is None:
+            return False
+        if source not in self._again:
+            self._again.add(source)
+            self._readers[source] = []  # others have read it, or ask for it themselves
+            self.unfinished += 1
+            heapq.heappush(self._ready, source)
+        self._readers[source].append(self._places[reader.key])
+        self._awaited[self._places[reader.key]] += 1
+        return True
 
     def fail(self, stage: Stage) -> list[Stage]:
         """The stages that it takes along: all that read it, directly or not, and were not lost before."""

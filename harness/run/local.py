@@ -150,6 +150,12 @@ class LocalExecutor:
             reason, details = facts
             note = f"this is a bug, of nashbench or of a plug-in; the traceback is in {failure_file(stage)}"
             run.fail(stage, f"{printable(reason, 1000)} ({note})", details)
+        elif kind == "damaged":
+            key, text = facts
+            if run.schedule.recompute(stage, key):
+                run.listener.retried(stage, text)
+            else:
+                run.fail(stage, text, "")
         elif kind == "died" and stage.key not in run.retried:
             run.retried.add(stage.key)
             run.listener.retried(stage, facts[0])

@@ -23,9 +23,9 @@ from harness.run.files import clear_parts, write_atomically
 from harness.run.local import LocalExecutor
 from harness.run.lock import locked
 from harness.run.progress import ProgressListener
-from harness.stage import Stage
+from harness.stage import Stage, digest
 from harness.stages.prompts import Prompts
-from harness.store.artifacts import Store
+from harness.store.artifacts import DamagedArtifact, Store
 from harness.tables.comparisons import comparison_stages
 from harness.tables.tables import trained_losses, write_tables
 
@@ -62,7 +62,7 @@ def run_sweep(config: Config, out: Path, store: Store, *, command: str, console:
     """
     plan = make_plan(config)
     stages = plan.stages
-    done = {stage.key for stage in stages if store.has(stage)}
+    done = _done(stages, store)
     missing = (stage for stage in stages if stage.key not in done)
     check_endpoints(missing, lambda text: console.print(text, style="yellow", markup=False, soft_wrap=True))
     store.prepare()
@@ -76,14 +76,36 @@ def run_sweep(config: Config, out: Path, store: Store, *, command: str, console:
         record = SweepRecord(CellStates(plan.cells, done), out)
         report, fault = None, []
         try:
-            _execute(plan, stages, LocalExecutor(store, jobs), record, console)
-            report = _finish(plan, store, out, command)
+            record, report = _execute_and_report(plan, store, out, record, command, console, jobs)
         except OSError as error:
             if not record.executed or not is_about_a_place(error):
                 raise
             fault = [os_error_message(error)]
     failures = [*dict.fromkeys(record.reasons.values()), *fault]
     return Outcome(record.states.counts, record.executed, failures, report)
+
+
+def _done(stages: list[Stage], store: Store) -> set[str]:
+    """Keys of the stages whose artifacts are there."""
+    return {stage.key for stage in stages if store.has(stage)}
+
+
+def _execute_and_report(
+    plan: Plan, store: Store, out: Path, record: SweepRecord, command: str, console: Console, jobs: int
+) -> tuple[SweepRecord, Path]:
+    """Compute what is missing, then the tables and the report.
+
+    Tables find damage that no stage has met: each damaged artifact is moved away, so that this ends.
+    """
+    stages = plan.stages
+    while True:
+        _execute(plan, stages, LocalExecutor(store, jobs), record, console)
+        try:
+            return record, _finish(plan, store, out, command, record)
+        except DamagedArtifact as damage:
+            console.print(str(damage), style="yellow", markup=False, soft_wrap=True)
+            again = SweepRecord(CellStates(plan.cells, _done(stages, store)), out, executed=record.executed)
+            record = again
 
 
 def _execute(plan: Plan, stages: list[Stage], executor: Executor, record: SweepRecord, console: Console) -> None:
@@ -101,22 +123,38 @@ def _execute(plan: Plan, stages: list[Stage], executor: Executor, record: SweepR
         executor.execute(comparison_stages(plan, lambda stage: stage.key in there), listener)
 
 
-def _finish(plan: Plan, store: Store, out: Path, command: str) -> Path:
-    """Tables, provenance and report.
+def _finish(plan: Plan, store: Store, out: Path, command: str, record: SweepRecord) -> Path:
+    """Tables, provenance and report; nothing is written again where all that they show is as it was.
 
     Raises:
         RuntimeError: a bug; the input was accepted long ago, so that no ValueError here is the user's.
     """
     import reports
 
+    page, shown = out / "report" / "index.html", _shown(plan, record)
+    if page.is_file() and _read(out / ".shown") == shown:
+        return page
     try:
         write_tables(plan, store, out)
         write_atomically(out / "provenance.json", _provenance(plan, store, command))
-        return reports.build([out], out / "report")
+        page = reports.build([out], out / "report")
+        write_atomically(out / ".shown", shown)
+        return page
     except ValueError as error:
         raise RuntimeError(
             f"the tables or the report of {out} could not be written; what was computed is kept"
         ) from error
+
+
+def _shown(plan: Plan, record: SweepRecord) -> str:
+    """Changes with what tables and report show: the config, the stages that are done or failed, and the code."""
+    rooms = [Path(__file__).parents[1] / "tables", Path(__file__).parents[2] / "reports"]
+    files = [(str(f), f.stat().st_mtime_ns) for room in rooms for f in sorted(room.rglob("*.*")) if f.suffix != ".pyc"]
+    return digest([plan.config.model_dump(mode="json"), record.states.json(), sorted(record.reasons.items()), files])
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def _provenance(plan: Plan, store: Store, command: str) -> str:
@@ -125,9 +163,26 @@ def _provenance(plan: Plan, store: Store, command: str) -> str:
         "versions": {name: _version(name) for name in RECORDED} | {"python": platform.python_version()},
         "hardware": machine() | {"platform": platform.platform()},
         "losses": trained_losses(plan),
+        "environments": _environments(plan, store),
         **_prompt_facts(plan.checks, store),
     }
     return json.dumps(provenance, indent=1, sort_keys=True, default=str)
+
+
+def _environments(plan: Plan, store: Store) -> list[dict[str, Any]]:
+    """The kinds of machine that artifacts were made on, each with how many stages and which cells have some."""
+    made: dict[str, dict[str, Any]] = {}
+    environment_of: dict[str, str] = {}
+    for cell in plan.cells:
+        for stage in cell.stages:
+            if stage.key not in environment_of and store.has(stage):
+                facts = store.manifest(stage).get("environment", {})
+                name = f"{facts.get('device')}, {facts.get('threads')} threads, torch {facts.get('torch')}"
+                environment_of[stage.key] = name
+                made.setdefault(name, {**facts, "stages": 0, "cells": {}})["stages"] += 1
+            if stage.key in environment_of:
+                made[environment_of[stage.key]]["cells"][cell.cell.id] = None
+    return [{**facts, "cells": list(facts["cells"])} for facts in made.values()]
 
 
 def _prompt_facts(checks: list[Stage], store: Store) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.errors import UNWRITABLE, UserError
 from harness.run.devices import machine
-from harness.store.artifacts import Store
+from harness.store.artifacts import DamagedArtifact, Store
 
 GRACE = 2.0
 """Seconds that a worker has to clear up after its driver's death."""
@@ -32,8 +32,8 @@ UNWRITABLE_WORDS = (
 def worker_main(pipe: Connection, store_root: str) -> None:
     """Serve stages until the pipe closes.
 
-    Messages: ("progress", done, total), ("done",), ("failed", reason), ("bug", reason, traceback), or ("unwritable",
-    error number, text, file) where to go on would be in vain.
+    Messages: ("progress", done, total), ("done",), ("failed", reason), ("bug", reason, traceback), ("damaged", key of an
+    input, text), or ("unwritable", error number, text, file) where to go on would be in vain.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as an exception, so that half an artifact is cleared away
     threading.Thread(target=_exit_with_driver, daemon=True).start()
@@ -89,6 +89,8 @@ def failure_message(error: Exception) -> tuple[Any, ...]:
         return "failed", f"{error.filename}: {error.strerror}"
     if isinstance(error, UserError | FloatingPointError | ChildProcessError):  # the last two: see trainers.fitting
         return "failed", text
+    if isinstance(error, DamagedArtifact):
+        return "damaged", error.key, text
     return "bug", f"{type(error).__name__}: {text}", _traceback(error)
 
 

@@ -24,7 +24,7 @@ from harness.store.artifacts import Store
 from harness.tables.alarms import alarms
 from harness.tables.comparisons import planned_comparisons
 from harness.tables.judge_agreement import METRICS, judge_rows
-from leaderboards.records import Metric
+from leaderboards.records import Metric, read_items
 from reports import schema
 
 WORK = ("samples", "queries", "steps")
