@@ -32,8 +32,8 @@ UNWRITABLE_WORDS = (
 def worker_main(pipe: Connection, store_root: str) -> None:
     """Serve stages until the pipe closes.
 
-    Messages: ("progress", done, total), ("done",), ("failed", reason), ("bug", reason, traceback), ("damaged", key of an
-    input, text), or ("unwritable", error number, text, file) where to go on would be in vain.
+    Messages: ("progress", done, total), ("done",), ("failed", reason), ("bug", reason, traceback), ("damaged", key of
+    an input, text), or ("unwritable", error number, text, file) where to go on would be in vain.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as an exception, so that half an artifact is cleared away
     threading.Thread(target=_exit_with_driver, daemon=True).start()
