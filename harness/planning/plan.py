@@ -112,8 +112,8 @@ def _boards(config: Config, policy: str | Game | Endpoint) -> list[Ref]:
         )
     for board in boards:
         kind = in_place(board, lambda name=board.name: load("leaderboards", name))  # type: ignore[misc]
-        if kind.plays != plays:
-            wanted = "an exact game" if kind.plays == "game" else "a language model"
+        if kind.policy_kind != plays:
+            wanted = "an exact game" if kind.policy_kind == "game" else "a language model"
             raise ValueError(f"leaderboard {board.name!r} rates {wanted}; this policy is none")
         if kind.opens_checkpoint and isinstance(policy, Endpoint):
             raise ValueError(
@@ -332,7 +332,7 @@ class TextPlanner:
         answers = self._answers(board, policy, draw, last, f"{title}, answer", control)
         plan.answers[board.label, iteration] = answers
         inputs: dict[str, Stage] = {"answers": answers, "prompts": self.prompts, **board.inputs}
-        if load("leaderboards", board.name).baseline == "start":
+        if load("leaderboards", board.name).baseline == "untrained":
             of_start = f"{board.name}: the untrained policy's answers"
             inputs["baseline"] = self._answers(board, self.base, "baseline", True, of_start)
         for grader in self.graders:

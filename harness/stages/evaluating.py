@@ -152,7 +152,7 @@ def grade(context: Context) -> Facts:
 
     board, judge = context.board(), context.judge()
     answers = _answers(context.input("answers"))
-    baseline = _answers(context.input("baseline")) if board.baseline == "start" else None
+    baseline = _answers(context.input("baseline")) if board.baseline == "untrained" else None
     requests = _requests(context, final=context.options["last"])
     items = check_items(board.name, board.grade(requests, answers, baseline, judge))
     judge.check_losses()
