@@ -48,8 +48,10 @@ class Leaderboard(ABC):
     """A leaderboard of language models; a dataclass of its own options."""
 
     name: ClassVar[str]
-    plays: ClassVar[Literal["text", "game"]] = "text"
     metrics: ClassVar[Mapping[str, Metric]]
+
+    policy_kind: ClassVar[Literal["text", "game"]] = "text"
+    """Which policies the board rates: language models or those of exact games."""
 
     paths: ClassVar[tuple[str, ...]] = ()
     """Options that may name a file or folder; a config resolves these against its own folder."""
@@ -86,9 +88,9 @@ class TextLeaderboard(Leaderboard):
     pairwise: ClassVar[bool]
     """Whether an answer is compared with another one; controls are graded on such boards."""
 
-    baseline: ClassVar[Literal["start", "own"]]
-    """Whose answers the judge compares with: `start`, the untrained policy's, which `grade` is handed; `own`, those
-    that the board brings along.
+    baseline: ClassVar[Literal["untrained", "board"]]
+    """Whose answers the judge compares with: `untrained`, the untrained policy's, which `grade` is handed; `board`,
+    those that the board brings along.
     """
 
     def __post_init__(self) -> None:

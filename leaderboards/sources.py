@@ -61,10 +61,10 @@ def find_file(folder: Path, name: str, pattern: str) -> Path | None:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give one that holds {name}")
-    found = sorted(folder.rglob(name)) or sorted(folder.rglob(pattern))
-    if len(found) > 1:
-        raise ValueError(f"{folder} holds {len(found)} files for {name}: {', '.join(map(str, found))}; leave one")
-    return found[0] if found else None
+    matches = sorted(folder.rglob(name)) or sorted(folder.rglob(pattern))
+    if len(matches) > 1:
+        raise ValueError(f"{folder} holds {len(matches)} files for {name}: {', '.join(map(str, matches))}; leave one")
+    return matches[0] if matches else None
 
 
 def one_file(folder: Path, stem: str = "") -> Path:

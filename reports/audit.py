@@ -8,13 +8,13 @@ from typing import Any
 
 from reports.build import assets, template_environment
 from reports.charts import Line, Point, panel, whisker, whisker_axis
-from reports.numbers import Metric
+from reports.numbers import MetricDisplay
 from reports.sections.common import Figure, Prose, Strong, counted, figure
 from reports.series_style import COLOURS
 
 Row = Mapping[str, Any]
-SHARE = Metric(name="share", decimals=3)
-NATS = Metric(name="nats", decimals=4)
+SHARE = MetricDisplay(name="share", decimals=3)
+NATS = MetricDisplay(name="nats", decimals=4)
 FEW_PROMPTS = 20  # fewer give a bootstrap over prompts too little to draw from
 LONGEST = 4000  # characters of a text that are shown
 # Title, key among the figures and their intervals, what it means.
@@ -71,11 +71,11 @@ def _content(about: Row, figures: Row, disagreements: Sequence[Row]) -> dict[str
         "reliability_chart": _reliability(table),
         "consistency": _cells(consistency, ("questions", "agreement", "spread")),
         "once": consistency.get("reason"),
-        "transitivity": {who: _transitivity(found) for who, found in figures["transitivity"].items()},
+        "transitivity": {who: _transitivity(estimate) for who, estimate in figures["transitivity"].items()},
         "work": [
             (name.replace("_", " "), figure(value)) for name, value in figures["work"].items() if value is not None
         ],
-        "disagreements": [_disagreement(each) for each in disagreements],
+        "disagreements": [_disagreement(case) for case in disagreements],
     }
 
 
@@ -88,22 +88,22 @@ def _headline(figures: Row) -> Prose:
 
 
 def _caveats(figures: Row) -> list[Prose]:
-    found: list[Prose] = []
+    caveats: list[Prose] = []
     if figures["prompts"] == 1:
-        found.append(["The pairs are of 1 prompt: drawn again it is the same one, so the intervals say nothing."])
+        caveats.append(["The pairs are of 1 prompt: drawn again it is the same one, so the intervals say nothing."])
     elif figures["prompts"] < FEW_PROMPTS:
         few = ["The pairs are of ", figure(figures["prompts"]), " prompts"]
-        found.append([*few, f": intervals over fewer than {FEW_PROMPTS} are too narrow to rely on."])
+        caveats.append([*few, f": intervals over fewer than {FEW_PROMPTS} are too narrow to rely on."])
     if figures["coverage"] < 1:
-        found.append(["Not every question has a verdict: coverage is ", figure(figures["coverage"], SHARE), "."])
+        caveats.append(["Not every question has a verdict: coverage is ", figure(figures["coverage"], SHARE), "."])
     if figures["one_order_failed"]:
         failed = figure(figures["one_order_failed"])
-        found.append(
+        caveats.append(
             [failed, " pairs count by one order alone, because the other failed; it carries the bias of place."]
         )
     if figures["order_agreement"] is None:
-        found.append(["No pair was judged in both orders: what place does to this judge is not known."])
-    return found
+        caveats.append(["No pair was judged in both orders: what place does to this judge is not known."])
+    return caveats
 
 
 def _table(figures: Row, rows: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
@@ -125,8 +125,8 @@ def _table(figures: Row, rows: Sequence[tuple[str, str, str]]) -> list[dict[str,
 
 def _value(figures: Row, key: str) -> float | None:
     order = key.removeprefix("accuracy_")
-    found: float | None = figures["accuracy_by_order"].get(order, figures.get(key))
-    return found
+    value: float | None = figures["accuracy_by_order"].get(order, figures.get(key))
+    return value
 
 
 def _cells(row: Row, names: Sequence[str]) -> dict[str, Figure]:
@@ -155,22 +155,22 @@ def _reliability(rows: Sequence[Row]) -> dict[str, Any]:
     return panel(lines, title=title, size=(420, 230), x=(0, 100), y=(0, 100)) | {"tags": {}}
 
 
-def _transitivity(found: Row) -> dict[str, Any]:
-    low, high = found["interval"]
+def _transitivity(estimate: Row) -> dict[str, Any]:
+    low, high = estimate["interval"]
     return {
-        "reason": found.get("reason"),
+        "reason": estimate.get("reason"),
         "ends": None if low is None else [figure(low, NATS), figure(high, NATS)],
-        **_cells(found, ("triples", "cycle_rate", "prompts", "comparisons")),
-        "excess": figure(found["bradley_terry_excess"], NATS),
+        **_cells(estimate, ("triples", "cycle_rate", "prompts", "comparisons")),
+        "excess": figure(estimate["bradley_terry_excess"], NATS),
     }
 
 
-def _disagreement(each: Row) -> dict[str, Any]:
-    texts = {side: (each[side][:LONGEST], max(0, len(each[side]) - LONGEST)) for side in ("first", "second")}
-    orders = [(order, figure(each[order], SHARE)) for order in ("original", "swapped")]
-    prompt = [{"role": turn["role"], "content": turn["content"][:LONGEST]} for turn in each["prompt"]]
-    shown = {"id": each["id"], "label": each["label"], "votes": each["votes"], "prompt": prompt}
-    return {**shown, **texts, "orders": orders, "preference": figure(each["preference"], SHARE)}
+def _disagreement(case: Row) -> dict[str, Any]:
+    texts = {side: (case[side][:LONGEST], max(0, len(case[side]) - LONGEST)) for side in ("first", "second")}
+    orders = [(order, figure(case[order], SHARE)) for order in ("original", "swapped")]
+    prompt = [{"role": turn["role"], "content": turn["content"][:LONGEST]} for turn in case["prompt"]]
+    shown = {"id": case["id"], "label": case["label"], "votes": case["votes"], "prompt": prompt}
+    return {**shown, **texts, "orders": orders, "preference": figure(case["preference"], SHARE)}
 
 
 def _percent(share: float) -> str:

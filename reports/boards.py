@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from reports.numbers import Metric, metric
+from reports.numbers import MetricDisplay, metric
 from reports.tables import Row, Sweep, grouped, is_control, unique
 
 
@@ -18,10 +18,10 @@ class Board:
     """
 
     name: str
-    metrics: tuple[Metric, ...]
+    metrics: tuple[MetricDisplay, ...]
 
     @property
-    def lead(self) -> Metric:
+    def lead(self) -> MetricDisplay:
         """The metric that ranks the board."""
         return self.metrics[0]
 
@@ -64,16 +64,16 @@ class Group:
 
 def boards(sweeps: Sequence[Sweep]) -> list[Board]:
     """Every leaderboard that has a score, in order of first appearance."""
-    found: dict[str, dict[tuple[str, str], Metric]] = {}
+    metrics_by_board: dict[str, dict[tuple[str, str], MetricDisplay]] = {}
     for sweep in sweeps:
         for row in [*sweep.final, *sweep.results]:  # a metric of the last iteration alone may lead
             name, category = row["metric"], row["category"]
-            known = found.setdefault(row["leaderboard"], {})
-            known.setdefault((name, category), metric(name, sweep.meta(row["leaderboard"], name), category))
-    return [Board(name=name, metrics=_ordered(list(metrics.values()))) for name, metrics in found.items()]
+            metrics_of_board = metrics_by_board.setdefault(row["leaderboard"], {})
+            metrics_of_board.setdefault((name, category), metric(name, sweep.meta(row["leaderboard"], name), category))
+    return [Board(name=name, metrics=_ordered(list(metrics.values()))) for name, metrics in metrics_by_board.items()]
 
 
-def _ordered(metrics: Sequence[Metric]) -> tuple[Metric, ...]:
+def _ordered(metrics: Sequence[MetricDisplay]) -> tuple[MetricDisplay, ...]:
     """The overall metrics, or those of single tasks where there is no overall one, the leading first."""
     overall = [metric for metric in metrics if not metric.category] or metrics
     return tuple(sorted(overall, key=lambda m: (not m.sign, not m.official)))
@@ -81,11 +81,11 @@ def _ordered(metrics: Sequence[Metric]) -> tuple[Metric, ...]:
 
 def compared(sweeps: Sequence[Sweep], board: Board) -> Board:
     """The board led by the metric whose values are compared prompt by prompt; as it is where none is."""
-    known = {(row["leaderboard"], row["metric"]) for sweep in sweeps for row in sweep.comparisons}
-    return next((view for view in board.views if (board.name, view.lead.name) in known), board)
+    compared_metrics = {(row["leaderboard"], row["metric"]) for sweep in sweeps for row in sweep.comparisons}
+    return next((view for view in board.views if (board.name, view.lead.name) in compared_metrics), board)
 
 
-def best_first(lead: Metric) -> Callable[[Row], tuple[bool, float]]:
+def best_first(lead: MetricDisplay) -> Callable[[Row], tuple[bool, float]]:
     """A sort key: better values first, rows without a value last."""
 
     def key(row: Row) -> tuple[bool, float]:
@@ -95,7 +95,7 @@ def best_first(lead: Metric) -> Callable[[Row], tuple[bool, float]]:
     return key
 
 
-def median_first(lead: Metric) -> Callable[[Sequence[Row]], tuple[bool, float]]:
+def median_first(lead: MetricDisplay) -> Callable[[Sequence[Row]], tuple[bool, float]]:
     """A sort key for the seeds of an arm: the better median first (of two the worse), without a value last."""
 
     def key(rows: Sequence[Row]) -> tuple[bool, float]:
@@ -107,13 +107,13 @@ def median_first(lead: Metric) -> Callable[[Sequence[Row]], tuple[bool, float]]:
 
 def groups(sweeps: Sequence[Sweep], board: Board) -> list[Group]:
     """The comparable groups of a board's lead metric."""
-    found = []
+    comparable = []
     for sweep in sweeps:
         wanted = (board.name, board.lead.name, board.lead.category)
         rows = [row for row in sweep.final if (row["leaderboard"], row["metric"], row["category"]) == wanted]
         for (policy, grader), members in grouped(rows, lambda row: (row["policy"], row["grader"])).items():
-            found.append(Group(sweep=sweep, board=board, policy=policy, grader=grader, rows=members))
-    return found
+            comparable.append(Group(sweep=sweep, board=board, policy=policy, grader=grader, rows=members))
+    return comparable
 
 
 def alpha(rows: Sequence[Row]) -> float:
@@ -201,7 +201,7 @@ def ranks(group: Group) -> dict[str, tuple[int, int]]:
         values = [row["value"] for row in rows]
         return {row["cell"]: (1 + values.index(row["value"]),) * 2 for row in rows}
     verdicts = {row["cell"]: [better(group, row, other) for other in rows] for row in rows}
-    return {cell: (1 + found.count(-1), len(rows) - found.count(1)) for cell, found in verdicts.items()}
+    return {cell: (1 + against.count(-1), len(rows) - against.count(1)) for cell, against in verdicts.items()}
 
 
 def against_null(group: Group, row: Row) -> int:
@@ -237,15 +237,15 @@ def tested_to_start(group: Group, row: Row) -> bool:
 def arms(group: Group) -> list[list[Row]]:
     """The trained rows by arm and training judge, a row a seed; the arm with the best median seed first."""
     rows = [row for row in group.trained if row["value"] is not None]
-    found = grouped(rows, lambda row: (group.sweep.info[row["cell"]]["arm"], row["judge"])).values()
-    return sorted(found, key=median_first(group.board.lead))
+    seeds_by_arm = grouped(rows, lambda row: (group.sweep.info[row["cell"]]["arm"], row["judge"])).values()
+    return sorted(seeds_by_arm, key=median_first(group.board.lead))
 
 
 def by_prompt(group: Group) -> Group:
     """The same policies under the metric whose values are compared prompt by prompt; as it is where none is."""
     view = compared([group.sweep], group.board)
-    found = (g for g in groups([group.sweep], view) if (g.policy, g.grader) == (group.policy, group.grader))
-    return group if view == group.board else next(found, group)
+    counterparts = (g for g in groups([group.sweep], view) if (g.policy, g.grader) == (group.policy, group.grader))
+    return group if view == group.board else next(counterparts, group)
 
 
 def standings(group: Group) -> tuple[Group, dict[str, int | None]]:

@@ -36,15 +36,15 @@ def build(sweeps: Sequence[Path], out: Path) -> Path:
     network and no script; `out` is created where it is not there, other files in it are left alone.
     Raises ValueError where a path is no directory, or without any path.
     """
-    found = read_sweeps(sweeps)
+    read = read_sweeps(sweeps)
     environment = template_environment()
-    several = {"several": len(found) > 1, "several_policies": not all(sweep.one_policy for sweep in found)}
-    common = {"sweeps": found, "pages": _pages(found), **several, **assets()}
+    several = {"several": len(read) > 1, "several_policies": not all(sweep.one_policy for sweep in read)}
+    common = {"sweeps": read, "pages": _pages(read), **several, **assets()}
     contents = {"index": _index, "training": _training, "comparisons": _comparisons, "samples": _samples}
     out.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        offered = filters(found, WITHOUT.get(name, ()))
-        text = environment.get_template(f"{name}.html").render(**common, **content(found), filters=offered, page=name)
+        offered = filters(read, WITHOUT.get(name, ()))
+        text = environment.get_template(f"{name}.html").render(**common, **content(read), filters=offered, page=name)
         (out / f"{name}.html").write_text(text, encoding="utf-8", errors="replace", newline="\n")
     return out / "index.html"
 
@@ -68,7 +68,7 @@ def _index(sweeps: Sequence[Sweep]) -> dict[str, Any]:
         "maps": matrix.trainer_by_judge(sweeps),
         "crossed": matrix.cross_judge(sweeps),
         "curves": curves.scores(sweeps),
-        "telling": comparisons.telling(sweeps),
+        "key_comparisons": comparisons.key_comparisons(sweeps),
         "judges": judges.judges(sweeps),
         "held_out": judges.held_out(sweeps),
         "cells": provenance.cells(sweeps),
@@ -105,7 +105,7 @@ def filters(sweeps: Sequence[Sweep], without: Sequence[str]) -> list[tuple[str, 
         "grader": unique(row["grader"] for sweep in sweeps for row in sweep.results if row["grader"]),
         "seed": seeds_of(sweeps),
     }
-    return [(name, found) for name, found in choices.items() if len(found) > 1 and name not in without]
+    return [(name, values) for name, values in choices.items() if len(values) > 1 and name not in without]
 
 
 def visible(value: Any) -> Any:

@@ -78,10 +78,10 @@ def extent(
 
     `limits`: the ends of a scale, which the margin does not pass.
     """
-    known = [value for value in finite(values) if value > 0 or not log]
-    if not known:
+    shown = [value for value in finite(values) if value > 0 or not log]
+    if not shown:
         return (1.0, 10.0) if log else (0.0, 1.0)
-    low, high = min(known), max(known)
+    low, high = min(shown), max(shown)
     if log:
         return (low / 1.15, high * 1.15)
     pad = (high - low) * margin or abs(high) * 0.1 or 0.5
@@ -102,17 +102,17 @@ def whisker(axis: Axis, value: float | None, low: float | None, high: float | No
 
 def whisker_axis(values: Iterable[float | None], null: float | None, *, log: bool = False) -> Axis:
     """The common axis of a column of whiskers, the null value inside unless it is far away."""
-    known = list(values)
-    low, high = extent([*known, near(null, known)], log=log)
+    ends = list(values)
+    low, high = extent([*ends, near(null, ends)], log=log)
     return Axis(low=low, high=high, start=5, end=WHISKER - 5, log=log)
 
 
 def near(null: float | None, values: Iterable[float | None]) -> float | None:
     """The null value if the values lie around it or no further from it than they are apart, else None."""
-    known = finite(values)
-    if null is None or not known:
+    shown = finite(values)
+    if null is None or not shown:
         return null
-    low, high = min(known), max(known)
+    low, high = min(shown), max(shown)
     return null if 2 * low - high <= null <= 2 * high - low else None
 
 
@@ -138,8 +138,8 @@ def panel(
     y_range = y or extent([v for line in lines for p in line.points for v in p[1:]] + ([] if log else [null]), log=log)
     x_axis = Axis(low=x_range[0], high=x_range[1], start=44, end=width - right, log=log)
     y_axis = Axis(low=y_range[0], high=y_range[1], start=height - 24, end=10, log=log)
-    drawn = [_line(line, x_axis, y_axis) for line in lines]
-    _spread([line for line in drawn if line["points"] and line["label"]], height - 24)
+    paths = [_line(line, x_axis, y_axis) for line in lines]
+    _spread([line for line in paths if line["points"] and line["label"]], height - 24)
     return {
         "title": title,
         "width": round(width + max(0.0, wanted - LABEL_WIDTH), 1),
@@ -150,7 +150,7 @@ def panel(
         "x_ticks": [(x_axis(tick), tick_text(tick, log)) for tick in x_axis.ticks(5) if log or tick.is_integer()],
         "y_ticks": [(y_axis(tick), tick_text(tick, log)) for tick in y_axis.ticks(4)],
         "null": None if null is None or log or not y_range[0] <= null <= y_range[1] else y_axis(null),
-        "lines": drawn,
+        "lines": paths,
     }
 
 

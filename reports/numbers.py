@@ -14,7 +14,7 @@ SPELLED = {"length_controlled_winrate": "length-controlled win rate", "acc": "ac
 
 
 @dataclass(frozen=True, kw_only=True)
-class Metric:
+class MetricDisplay:
     """A metric as metrics.json describes it; one that is not described has no direction and no scale.
 
     decimals: digits after the point, None for four significant digits. null: the value of a policy as good as what it
@@ -46,14 +46,14 @@ class Metric:
         return f"{self.category} · {spelled}" if self.category else spelled
 
 
-def metric(name: str, meta: dict[str, Any], category: str = "") -> Metric:
-    """The Metric that an entry of metrics.json describes."""
+def metric(name: str, meta: dict[str, Any], category: str = "") -> MetricDisplay:
+    """The MetricDisplay that an entry of metrics.json describes."""
     scale = meta.get("scale") or SCALES.get(str(meta.get("unit")))
     low, high = scale if isinstance(scale, list) and len(scale) == 2 else (None, None)
     log = meta.get("axis") == "log"
     span = None if low is None or high is None or log else high - low
     decimals = None if span is None else 3 if span <= 2 else 2 if span <= 20 else 1 if span <= 200 else 0
-    return Metric(
+    return MetricDisplay(
         name=name,
         unit=str(meta.get("unit") or ""),
         better=str(meta.get("better") or "neither"),

@@ -50,22 +50,22 @@ class Sweep:
     @cached_property
     def info(self) -> dict[str, Row]:
         """Each cell's policy, trainer, options, judge, seed; `arm` (trainer, options), `label` (and policy)."""
-        found: dict[str, Row] = {}
+        info: dict[str, Row] = {}
         for row in [*self.cells, *self.results]:
-            found.setdefault(row["cell"], {key: row[key] for key in ("policy", "trainer", "options", "judge", "seed")})
-        arms = arm_labels(found.values())
-        several = len({row["policy"] for row in found.values()}) > 1
-        for row in found.values():
+            info.setdefault(row["cell"], {key: row[key] for key in ("policy", "trainer", "options", "judge", "seed")})
+        arms = arm_labels(info.values())
+        several = len({row["policy"] for row in info.values()}) > 1
+        for row in info.values():
             row["arm"] = arms[row["trainer"], row["options"]]
             row["label"] = f"{row['arm']} · {short(row['policy'])}" if several else row["arm"]
-        return found
+        return info
 
     @cached_property
     def one_policy(self) -> bool:
         """Whether all cells start from one policy."""
         return len({row["policy"] for row in self.info.values()}) == 1
 
-    def called(self, name: str) -> str:
+    def display_name(self, name: str) -> str:
         """How a reader calls a cell, or an algorithm (a cell's name without its seed); any other name as it is.
 
         That is its label and training judge, and its seed where the sweep has several.
@@ -143,9 +143,9 @@ def arm_labels(cells: Iterable[Row]) -> dict[tuple[str, str], str]:
 
 def bare_names(names: Iterable[str]) -> dict[str, str]:
     """Each name without brackets at its end, where no other one is called so: `dpo` for `dpo(beta=1)`."""
-    known = unique(names)
-    bare = {name: re.sub(r"(?<=.)\(.*\)$", "", name) for name in known}
-    return {name: bare[name] if list(bare.values()).count(bare[name]) == 1 else name for name in known}
+    distinct = unique(names)
+    bare = {name: re.sub(r"(?<=.)\(.*\)$", "", name) for name in distinct}
+    return {name: bare[name] if list(bare.values()).count(bare[name]) == 1 else name for name in distinct}
 
 
 def compact(value: Any) -> str:
@@ -225,13 +225,13 @@ class _Files:
     def document(self, name: str, empty: Any) -> Any:
         text = self.text(name)
         try:
-            found = json.loads(text) if text else empty
+            content = json.loads(text) if text else empty
         except ValueError:
             self.notes.append(f"{name} is not valid JSON")
             return empty
-        if isinstance(found, type(empty)):
-            return found
-        self.notes.append(f"{name} holds a {type(found).__name__} where a {type(empty).__name__} was expected")
+        if isinstance(content, type(empty)):
+            return content
+        self.notes.append(f"{name} holds a {type(content).__name__} where a {type(empty).__name__} was expected")
         return empty
 
     def table(self, name: str, *, needed: bool = True) -> pd.DataFrame | None:
@@ -320,6 +320,6 @@ def _thinned(frame: pd.DataFrame | None) -> pd.DataFrame | None:
     position = groups.cumcount()
     last = groups["value"].transform("size") - 1
     stride = (-(-last // (POINTS_PER_LINE - 1))).clip(lower=1)
-    rang = frame["metric"].str.startswith("alarm:") & (frame["value"] == 1)
+    triggered = frame["metric"].str.startswith("alarm:") & (frame["value"] == 1)
     # Every stride-th row, counted from the end so that the final figure is always among them.
-    return frame[((last - position) % stride == 0) | (position == 0) | rang]
+    return frame[((last - position) % stride == 0) | (position == 0) | triggered]

@@ -10,7 +10,7 @@ import reports_world as world
 
 from reports.boards import Group, against_start, better, boards, compared, groups, oriented, ranks, significant, versus
 from reports.build import build
-from reports.sections.comparisons import matrices, telling
+from reports.sections.comparisons import key_comparisons, matrices
 from reports.sections.judges import judges
 from reports.sections.leaderboard import leaderboard
 from reports.sections.matrix import cross_judge, shading, trainer_by_judge
@@ -273,7 +273,7 @@ def test_the_cross_view_marks_the_diagonal(tmp_path: Path) -> None:
 
 def test_comparisons_with_the_untrained_policy_are_shown_with_the_trained_one_first(tmp_path: Path) -> None:
     sweep = read_sweep(world.language_sweep(tmp_path))
-    blocks = telling([sweep])
+    blocks = key_comparisons([sweep])
     assert [block["board"].lead.name for block in blocks] == list(world.COMPARED.values())
     assert {line["row"]["b"] for block in blocks for line in block["rows"]} == {"sft"}
 

@@ -72,9 +72,9 @@ def test_cells_and_algorithms_are_called_by_readable_names(tmp_path: Path) -> No
         for cell in world.cells(["onpo"], ["llm"], [0, 1])
     ]
     sweep = read_sweep(world.write(tmp_path, {}, {"cells.json": matrix}))
-    assert sweep.called("pocket~onpo~llm~s1") == "onpo · llm · seed 1"
-    assert sweep.called("pocket~onpo~llm") == "onpo · llm"
-    assert sweep.called("anything else") == "anything else"
+    assert sweep.display_name("pocket~onpo~llm~s1") == "onpo · llm · seed 1"
+    assert sweep.display_name("pocket~onpo~llm") == "onpo · llm"
+    assert sweep.display_name("anything else") == "anything else"
 
 
 def test_words_that_the_other_side_lacks_are_marked_and_the_texts_stay_whole() -> None:
@@ -156,7 +156,7 @@ def test_an_alarm_says_what_rang_and_every_rule_has_its_words(tmp_path: Path) ->
     at = {"cell": cell["cell"], "trainer": "dpo", "judge": "llm", "iteration": 1, "step": 0, "value": 1.0}
     rows = [{**at, "metric": f"alarm:{name}"} for name in ("one-style", "of_a_plugin")]
     sweep = read_sweep(world.write(tmp_path, {"dynamics": rows}, {"cells.json": [cell]}))
-    names = [entry["name"] for entry in alarms([sweep])["rang"]]
+    names = [entry["name"] for entry in alarms([sweep])["triggered"]]
     assert names == ["one-style (nearly all answers in one style)", "of a plugin"]
 
 

@@ -9,7 +9,7 @@ import reports_world as world
 
 import reports
 from reports.sections.curves import scores
-from reports.series_style import COLOURS, JUDGES, SLOTS, TRAINERS, slots
+from reports.series_style import COLOURS, JUDGES, SLOTS, TRAINERS, assign_slots
 from reports.tables import read_sweep
 
 
@@ -18,8 +18,8 @@ def of(*names: str) -> dict[str, str]:
 
 
 def test_a_trainer_keeps_its_slot_whoever_else_is_there_and_in_whatever_order() -> None:
-    alone = {name: slots(of(name), TRAINERS)[name] for name in TRAINERS}
-    assert slots(of(*reversed(TRAINERS)), TRAINERS) == alone
+    alone = {name: assign_slots(of(name), TRAINERS)[name] for name in TRAINERS}
+    assert assign_slots(of(*reversed(TRAINERS)), TRAINERS) == alone
     assert len(set(alone.values())) == len(TRAINERS)
 
 
@@ -32,7 +32,7 @@ def test_every_registered_name_of_this_package_has_a_place_of_its_own(group: str
 
 def test_the_first_setting_of_a_trainer_has_its_slot_and_all_settings_differ() -> None:
     kinds = {f"ipo-md · mixture {share}": "ipo-md" for share in range(10)} | of("onpo")
-    found = slots(kinds, TRAINERS)
+    found = assign_slots(kinds, TRAINERS)
     assert found["ipo-md · mixture 0"] == TRAINERS.index("ipo-md")
     assert found["onpo"] == TRAINERS.index("onpo")
     assert len(set(found.values())) == len(kinds)
@@ -40,15 +40,15 @@ def test_the_first_setting_of_a_trainer_has_its_slot_and_all_settings_differ() -
 
 
 def test_a_name_from_elsewhere_keeps_its_slot_unless_another_series_holds_it() -> None:
-    alone = slots(of("mine"), TRAINERS)["mine"]
+    alone = assign_slots(of("mine"), TRAINERS)["mine"]
     others = [name for name in TRAINERS[:5] if TRAINERS.index(name) != alone]
     assert alone < COLOURS
-    assert slots(of(*others, "mine"), TRAINERS)["mine"] == alone
-    assert slots(of(TRAINERS[alone], "mine"), TRAINERS)["mine"] != alone
+    assert assign_slots(of(*others, "mine"), TRAINERS)["mine"] == alone
+    assert assign_slots(of(TRAINERS[alone], "mine"), TRAINERS)["mine"] != alone
 
 
 def test_more_series_than_slots_repeat_them() -> None:
-    found = slots(of(*(f"arm {i}" for i in range(SLOTS + 6))), ())
+    found = assign_slots(of(*(f"arm {i}" for i in range(SLOTS + 6))), ())
     assert set(found.values()) == set(range(SLOTS))
 
 

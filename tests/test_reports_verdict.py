@@ -6,7 +6,7 @@ from typing import Any
 import reports_world as world
 from test_reports_boards import Scores, comparison, prose, sweep_of
 
-from reports.sections.comparisons import telling
+from reports.sections.comparisons import key_comparisons
 from reports.sections.leaderboard import leaderboard
 from reports.sections.training import alarms
 from reports.sections.verdict import verdict
@@ -127,7 +127,7 @@ def test_the_verdict_and_the_comparisons_count_the_same_policies() -> None:
         "2 of the 3 trained policies beat the untrained one in win rate: onpo · j and dpo · j. Worse than it: slic"
         in text
     )
-    ((count,),) = [block["counts"] for block in telling([sweep])]
+    ((count,),) = [block["counts"] for block in key_comparisons([sweep])]
     assert (count["better"], count["worse"], count["of"]) == (2, 1, 3)
 
 
@@ -248,12 +248,12 @@ def test_caveats_name_cells_that_are_not_done_and_alarms_that_rang(tmp_path: Pat
     assert "stories: 1 of 15 cells missing: slic · llm." in text
     assert "stories: 1 of 15 cells failed: slic · pairrm." in text
     assert "The alarm collapse rang in the training of dpo · panel, dpo · llm and dpo · pairrm." in text
-    assert {entry["row"]["trainer"] for entry in alarms([sweep])["rang"]} == {"dpo"}
+    assert {entry["row"]["trainer"] for entry in alarms([sweep])["triggered"]} == {"dpo"}
 
 
 def test_an_alarm_that_rang_for_the_best_one_stands_with_it() -> None:
     sweep = sweep_of(SPREAD)
-    rang = {
+    triggered = {
         "trainer": "dpo",
         "judge": "j",
         "seed": 0,
@@ -263,9 +263,9 @@ def test_an_alarm_that_rang_for_the_best_one_stands_with_it() -> None:
         "iteration": 1,
         "step": 1,
     }
-    sweep.dynamics[:] = [rang, rang | {"cell": "slic/j", "value": 0.0}]
+    sweep.dynamics[:] = [triggered, triggered | {"cell": "slic/j", "value": 0.0}]
     assert "alarm" not in prose(verdict([sweep])["findings"][0]["sentences"])
-    sweep.dynamics.append(rang | {"cell": "onpo/j"})
+    sweep.dynamics.append(triggered | {"cell": "onpo/j"})
     assert "An alarm rang in its training: collapse" in prose(verdict([sweep])["findings"][0]["sentences"])
 
 

@@ -37,8 +37,8 @@ def checked_boards(config: Config, policy: str | Game | Endpoint) -> list[Compon
         )
     for board in boards:
         kind = in_place(board, lambda name=board.name: load("leaderboards", name))  # type: ignore[misc]
-        if kind.plays != plays:
-            wanted = "an exact game" if kind.plays == "game" else "a language model"
+        if kind.policy_kind != plays:
+            wanted = "an exact game" if kind.policy_kind == "game" else "a language model"
             raise ValueError(f"leaderboard {board.name!r} rates {wanted}; this policy is none")
         if kind.opens_checkpoint and isinstance(policy, Endpoint):
             raise ValueError(

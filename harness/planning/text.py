@@ -161,7 +161,7 @@ class TextPlanner:
         self, board: ComponentSpec, grader: ComponentSpec, part: QuestionPart, answers: Answer, title: str
     ) -> Grade:
         baseline = None
-        if load("leaderboards", board.name).baseline == "start":
+        if load("leaderboards", board.name).baseline == "untrained":
             of_start = f"{board.name}: the untrained policy's answers{_NAMED[part]}"
             baseline = self._answer(board, self.base, "baseline", part, of_start)
         return Grade(

@@ -60,7 +60,7 @@ class AlpacaEval(TextLeaderboard):
     name = "alpaca-eval"
     paths = ("data",)
     pairwise = True
-    baseline = "own"
+    baseline = "board"
     metrics = {  # noqa: RUF012
         "length_controlled_winrate": win_rate(
             "P(an answer is preferred to the baseline's) if both were equally long, by a logistic regression",

@@ -99,7 +99,7 @@ class ArenaHard(TextLeaderboard):
     name = "arena-hard"
     paths = ("data",)
     pairwise = True
-    baseline = "own"
+    baseline = "board"
     metrics = {  # noqa: RUF012
         "win_rate": win_rate(
             "Bradley-Terry win rate against the baseline: the share of wins, decisive ones counting three",

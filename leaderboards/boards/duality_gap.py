@@ -27,7 +27,7 @@ class DualityGap(Leaderboard):
     """
 
     name = "duality-gap"
-    plays = "game"
+    policy_kind = "game"
     metrics = {  # noqa: RUF012
         "duality_gap": Metric(unit="probability", better="lower", estimates="gap of the last policy", axis="log"),
         "average_duality_gap": Metric(

@@ -21,7 +21,7 @@ class HeadToHead(TextLeaderboard):
 
     name = "head-to-head"
     pairwise = True
-    baseline = "start"
+    baseline = "untrained"
     metrics = {  # noqa: RUF012
         "win_rate": Metric(
             unit="probability",

@@ -83,7 +83,7 @@ class MTBench(TextLeaderboard):
     name = "mt-bench"
     paths = ("data",)
     pairwise = False
-    baseline = "own"
+    baseline = "board"
     metrics = {  # noqa: RUF012
         "score": Metric(unit="rating", better="higher", estimates="mean rating in 1..10 of all answers", official=True),
         "turn_1": Metric(unit="rating", better="higher", estimates="mean rating of first turns", official=True),

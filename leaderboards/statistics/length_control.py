@@ -52,11 +52,11 @@ def read_length_control(folder: Path) -> LengthControl:
     Raises:
         ValueError: where one is missing, there are several, or a column is no number.
     """
-    found = {name: find_file(folder, name, pattern) for name, pattern in CONTROL_FILES.items()}
-    missing = [CONTROL_FILES[name] for name, path in found.items() if path is None]
+    paths = {name: find_file(folder, name, pattern) for name, pattern in CONTROL_FILES.items()}
+    missing = [CONTROL_FILES[name] for name, path in paths.items() if path is None]
     if missing:
         raise ValueError(f"{folder} holds no {' and no '.join(missing)}; the length-controlled win rate needs them")
-    difficulty, gamed = (read_table(path) for path in found.values() if path)
+    difficulty, gamed = (read_table(path) for path in paths.values() if path)
     try:
         delta, hard, liked = (
             np.array([float(row[name] or "nan") for row in gamed])
@@ -104,16 +104,16 @@ def length_controlled_winrate(
     value = 100 * float(_logistic(equal_lengths @ coefficients).mean())
     influence = 100 * _influence(features, y, control, coefficients)
     interval = prompt_bootstrap(value + influence, seed=seed)
-    known = ~np.isnan(y)
-    return replace(interval, value=value, n=int(known.sum()), coverage=float(known.mean()))
+    graded = ~np.isnan(y)
+    return replace(interval, value=value, n=int(graded.sum()), coverage=float(graded.mean()))
 
 
 def _training_rows(features: Floats, y: Floats, control: LengthControl) -> tuple[Floats, Floats, Floats]:
     """Features, preferences and weights of the gamed baselines' rows and of the model's verdicts."""
-    known = ~np.isnan(y)
-    weights = np.repeat([GAMED_WEIGHT, 1.0], [len(control.gamed_preferences), int(known.sum())])
-    x = np.concatenate([control.gamed_features, features[known]])
-    return x, np.concatenate([control.gamed_preferences, y[known]]), weights
+    graded = ~np.isnan(y)
+    weights = np.repeat([GAMED_WEIGHT, 1.0], [len(control.gamed_preferences), int(graded.sum())])
+    x = np.concatenate([control.gamed_features, features[graded]])
+    return x, np.concatenate([control.gamed_preferences, y[graded]]), weights
 
 
 def _fit_chosen(x: Floats, y: Floats, weights: Floats) -> Floats:

@@ -14,20 +14,20 @@ CONTROLS = {"longest": "the longest of several untrained answers", "constant": "
 FAR_APART = 1.5  # times as much work as another did
 
 
-def caveats(sweeps: Sequence[Sweep], found: Sequence[Group], scored: Sequence[Group]) -> list[Prose]:
+def caveats(sweeps: Sequence[Sweep], with_findings: Sequence[Group], scored: Sequence[Group]) -> list[Prose]:
     """What to know before quoting: of the groups with findings, or of all scores where nothing is trained."""
     return [
         *(caveat for sweep in sweeps for caveat in _undone(sweep)),
-        *_untrained_rivals(found),
+        *_untrained_rivals(with_findings),
         *_alarms(sweeps),
         *_one_seed(sweeps),
-        *_start_apart(found),
+        *_start_apart(with_findings),
         *_ties(scored),
-        *_own_judge(found),
+        *_own_judge(with_findings),
         *_prompts(scored),
         *(caveat for sweep in sweeps for caveat in _coverage(sweep)),
         *(caveat for sweep in sweeps for caveat in _work(sweep)),
-        *_controls(found),
+        *_controls(with_findings),
         *([f"{sweep.name}: no {listed(absent, 9)} yet."] for sweep in sweeps if (absent := _absent(sweep))),
         *([f"{sweep.name}: {note}."] for sweep in sweeps for note in sweep.notes),
     ]
@@ -41,10 +41,8 @@ def _absent(sweep: Sweep) -> list[str]:
 def _undone(sweep: Sweep) -> list[Prose]:
     by_state = grouped((c for c in sweep.cells if c["state"] != "done"), lambda cell: cell["state"])
     total = counted(len(sweep.cells), "cell")
-    return [
-        [f"{sweep.name}: {len(cells)} of {total} {state}: {listed([sweep.called(cell['cell']) for cell in cells], 6)}."]
-        for state, cells in by_state.items()
-    ]
+    undone = {state: [sweep.display_name(cell["cell"]) for cell in cells] for state, cells in by_state.items()}
+    return [[f"{sweep.name}: {len(names)} of {total} {state}: {listed(names, 6)}."] for state, names in undone.items()]
 
 
 def _one_seed(sweeps: Sequence[Sweep]) -> list[Prose]:
@@ -55,9 +53,11 @@ def _one_seed(sweeps: Sequence[Sweep]) -> list[Prose]:
     return [[f"One seed{where}: these are statements on these checkpoints, not on the algorithms."]]
 
 
-def _prompts(found: Sequence[Group]) -> list[Prose]:
+def _prompts(groups: Sequence[Group]) -> list[Prose]:
     """How many prompts each board's scores rest on: the least and the most where its scores differ in that."""
-    rows = [(group.board.name, row["n"]) for group in found for row in group.trained or group.rows if _drawn(row)]
+    rows = [
+        (group.board.name, row["n"]) for group in groups for row in group.trained or group.rows if _has_interval(row)
+    ]
     counts = [
         [*_ends([n for _, n in members]), f" ({board})", ", "]
         for board, members in grouped(rows, lambda pair: pair[0]).items()
@@ -69,7 +69,7 @@ def _prompts(found: Sequence[Group]) -> list[Prose]:
     return [["Prompts or questions behind a score: ", *listing, text]]
 
 
-def _drawn(row: Row) -> bool:
+def _has_interval(row: Row) -> bool:
     """Whether a score rests on a number of prompts and has an interval over them."""
     return bool(row["n"]) and row["ci_low"] is not None
 
@@ -80,8 +80,8 @@ def _ends(counts: Sequence[int]) -> Prose:
     return [low, *(part for end in high for part in (" to ", end))]
 
 
-def _own_judge(found: Sequence[Group]) -> list[Prose]:
-    rows = [row for group in found for row in group.trained]
+def _own_judge(groups: Sequence[Group]) -> list[Prose]:
+    rows = [row for group in groups for row in group.trained]
     own = [row for row in rows if row["judge"] and row["judge"] == row["grader"]]
     if not own:
         return []
@@ -90,25 +90,25 @@ def _own_judge(found: Sequence[Group]) -> list[Prose]:
 
 def _coverage(sweep: Sweep) -> list[Prose]:
     rows = [row for row in sweep.final if row["coverage"] is not None and row["coverage"] < 1]
-    without = unique(sweep.called(row["cell"]) for row in rows if row["value"] is None)
+    without = unique(sweep.display_name(row["cell"]) for row in rows if row["value"] is None)
     rows = [row for row in rows if row["value"] is not None]
     none = [[f"{sweep.name}: some score could not be computed for {listed(without, 6)}."]] if without else []
     if not rows:
         return none
     worst = min(rows, key=lambda row: row["coverage"])
     scores = {(row["cell"], row["leaderboard"], row["grader"]) for row in rows}
-    where = f"{sweep.called(worst['cell'])} on {worst['leaderboard']}" + (
+    where = f"{sweep.display_name(worst['cell'])} on {worst['leaderboard']}" + (
         f", graded by {worst['grader']}" if worst["grader"] else ""
     )
     start = f"{sweep.name}: {counted(len(scores), 'score')} with failed verdicts; lowest coverage "
     return [[start, figure(worst["coverage"]), f" ({where})."], *none]
 
 
-def _untrained_rivals(found: Sequence[Group]) -> list[Prose]:
+def _untrained_rivals(groups: Sequence[Group]) -> list[Prose]:
     """The controls that the best trained policy of a board does not beat."""
     caveats = []
     for name, what in CONTROLS.items():
-        rivals = [group for group in found if _is_unbeaten(group, group.control(name))]
+        rivals = [group for group in groups if _is_unbeaten(group, group.control(name))]
         boards = listed([where(group, False) for group in rivals], 6)
         if rivals:
             text = f"The control {name} ({what}), without any training, is not beaten by the best trained policy on "
@@ -123,10 +123,10 @@ def _is_unbeaten(group: Group, control: Row | None) -> bool:
     return control["ci_low"] is not None and any(better(group, row, control) <= 0 for row in best)
 
 
-def _start_apart(found: Sequence[Group]) -> list[Prose]:
+def _start_apart(groups: Sequence[Group]) -> list[Prose]:
     """The boards where the untrained policy is not at the value where neither side is ahead."""
     caveats: list[Prose] = []
-    for group in found:
+    for group in groups:
         start, lead = group.control("sft"), group.board.lead
         if start is not None and start["value"] is not None and against_null(group, start):
             text = f"The untrained policy itself has a {lead.label} of "
@@ -135,46 +135,51 @@ def _start_apart(found: Sequence[Group]) -> list[Prose]:
     return caveats
 
 
-def _ties(found: Sequence[Group]) -> list[Prose]:
+def _ties(groups: Sequence[Group]) -> list[Prose]:
     """The graders most of whose games on a board are ties."""
-    asked = {(group.sweep.name, group.board.name, group.grader): group.sweep for group in found}
-    several = _several(found)
+    graders = {(group.sweep.name, group.board.name, group.grader): group.sweep for group in groups}
+    several = _several(groups)
     return [
-        [f"{name}: ", *said] if several else said
-        for (name, board, grader), sweep in asked.items()
-        if (said := ties(sweep, board, grader))
+        [f"{name}: ", *note] if several else note
+        for (name, board, grader), sweep in graders.items()
+        if (note := ties(sweep, board, grader))
     ]
 
 
 def _work(sweep: Sweep) -> list[Prose]:
     """The least and the most that the arms of a sweep sampled, asked and stepped, where these are far apart."""
     rows = {row["cell"]: row for row in sweep.final if not is_control(row)}.values()
-    said: Prose = []
+    differences: Prose = []
     for key in ("samples", "queries", "steps"):
-        known = [(row[key], sweep.info[row["cell"]]["arm"]) for row in rows if row[key] is not None]
-        least, most = min(known, default=(0, ""))[0], max(known, default=(0, ""))[0]
+        amounts = [(row[key], sweep.info[row["cell"]]["arm"]) for row in rows if row[key] is not None]
+        least, most = min(amounts, default=(0, ""))[0], max(amounts, default=(0, ""))[0]
         if most > FAR_APART * least:
-            ends = [unique(arm for value, arm in known if value == end) for end in (least, most)]
-            said += [", " if said else "", f"{key} a policy from ", figure(least), f" ({listed(ends[0])}) to "]
-            said += [figure(most), f" ({listed(ends[1])})"]
-    return [[f"The trainers of {sweep.name} did different amounts of work: ", *said, "."]] if said else []
+            ends = [unique(arm for value, arm in amounts if value == end) for end in (least, most)]
+            differences += [
+                ", " if differences else "",
+                f"{key} a policy from ",
+                figure(least),
+                f" ({listed(ends[0])}) to ",
+            ]
+            differences += [figure(most), f" ({listed(ends[1])})"]
+    return [[f"The trainers of {sweep.name} did different amounts of work: ", *differences, "."]] if differences else []
 
 
-def _controls(found: Sequence[Group]) -> list[Prose]:
+def _controls(groups: Sequence[Group]) -> list[Prose]:
     """The controls that nothing trained, yet that beat the untrained policy or some trained one: a sentence each."""
     caveats: list[Prose] = []
     for name, what in CONTROLS.items():
-        several = _several(found)
-        clauses = [clause for group in found if (clause := _beats(group, group.control(name), several))]
+        several = _several(groups)
+        clauses = [clause for group in groups if (clause := _beats(group, group.control(name), several))]
         if clauses:
             listing = [part for clause in clauses for part in [*clause, "; "]][:-1]
             caveats.append([f"The control {name} ({what}), without any training, ", *listing, "."])
     return caveats
 
 
-def _several(found: Sequence[Group]) -> bool:
+def _several(groups: Sequence[Group]) -> bool:
     """Whether they are of more than one sweep, so that each is named."""
-    return len({group.sweep.name for group in found}) > 1
+    return len({group.sweep.name for group in groups}) > 1
 
 
 def _beats(group: Group, row: Row | None, several: bool) -> Prose:
@@ -194,10 +199,12 @@ def _beats(group: Group, row: Row | None, several: bool) -> Prose:
 
 def _alarms(sweeps: Sequence[Sweep]) -> list[Prose]:
     """Which alarms rang while which policies were trained: a sentence each."""
-    rang = [
-        (entry["name"], sweep.called(entry["row"]["cell"])) for sweep in sweeps for entry in alarms([sweep])["rang"]
+    triggered = [
+        (entry["name"], sweep.display_name(entry["row"]["cell"]))
+        for sweep in sweeps
+        for entry in alarms([sweep])["triggered"]
     ]
     return [
         [f"The alarm {name} rang in the training of {listed(unique(cell for _, cell in cells))}."]
-        for name, cells in grouped(rang, lambda pair: pair[0]).items()
+        for name, cells in grouped(triggered, lambda pair: pair[0]).items()
     ]

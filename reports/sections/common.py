@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from reports.boards import Group
 from reports.charts import Line, Point
-from reports.numbers import Metric, show, show_p
-from reports.series_style import JUDGES, TRAINERS, slots
+from reports.numbers import MetricDisplay, show, show_p
+from reports.series_style import JUDGES, TRAINERS, assign_slots
 from reports.tables import Row, Sweep, grouped, is_control
 
 
@@ -28,7 +28,7 @@ class Strong(NamedTuple):
 Prose = list[Any]  # str, Strong and Figure, in reading order
 
 
-def figure(value: float | None, metric: Metric | None = None, *, signed: bool = False) -> Figure:
+def figure(value: float | None, metric: MetricDisplay | None = None, *, signed: bool = False) -> Figure:
     """A value in its metric's decimals."""
     return Figure(value, show(value, metric.decimals if metric else None, signed=signed))
 
@@ -39,7 +39,7 @@ def p_figure(value: float | None, *, equals: bool = False) -> Figure:
     return Figure(value, f"= {text}" if equals and value is not None and not text.startswith("<") else text)
 
 
-def interval(row: Row, metric: Metric, *, signed: bool = False) -> Prose:
+def interval(row: Row, metric: MetricDisplay, *, signed: bool = False) -> Prose:
     """'low to high' of a row, or nothing where it has no interval."""
     if row["ci_low"] is None or row["ci_high"] is None:
         return []
@@ -49,8 +49,8 @@ def interval(row: Row, metric: Metric, *, signed: bool = False) -> Prose:
 def p_note(row: Row) -> Prose:
     """', adjusted p = ...' of a comparison, ', p = ...' where it has no adjusted one, nothing where it has neither."""
     name = "p_value" if row["p_adjusted"] is None else "p_adjusted"
-    said = {"p_value": ", p ", "p_adjusted": ", adjusted p "}[name]
-    return [] if row[name] is None else [said, p_figure(row[name], equals=True)]
+    words = {"p_value": ", p ", "p_adjusted": ", adjusted p "}[name]
+    return [] if row[name] is None else [words, p_figure(row[name], equals=True)]
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:
@@ -74,11 +74,11 @@ def seeds_of(sweeps: Iterable[Sweep]) -> list[int]:
 
 def tags(sweep: Sweep, row: Row) -> dict[str, Any]:
     """What the page's filters look at."""
-    found = {"sweep": sweep.name, "trainer": row["trainer"], "judge": row["judge"], "seed": row["seed"]}
-    return {**found, "grader": row.get("grader", "")}
+    values = {"sweep": sweep.name, "trainer": row["trainer"], "judge": row["judge"], "seed": row["seed"]}
+    return {**values, "grader": row.get("grader", "")}
 
 
-def spread(values: Sequence[float], metric: Metric | None = None) -> list[Figure]:
+def spread(values: Sequence[float], metric: MetricDisplay | None = None) -> list[Figure]:
     """One figure, or the lowest and the highest of several seeds."""
     ends = sorted({min(values), max(values)})
     return [figure(value, metric) for value in ends]
@@ -98,9 +98,9 @@ def cell_lines(sweep: Sweep, rows: Sequence[Row], key: str, point: Callable[[Row
 
 def _slots(sweep: Sweep, key: str) -> dict[str, int]:
     """The colours of a sweep's arms or judges."""
-    of, known = ("trainer", TRAINERS) if key == "arm" else ("judge", JUDGES)
+    of, own_styles = ("trainer", TRAINERS) if key == "arm" else ("judge", JUDGES)
     trained = [row for row in sweep.info.values() if row["judge"]]
-    return slots({row[key]: row[of].partition("(")[0] for row in trained}, known)
+    return assign_slots({row[key]: row[of].partition("(")[0] for row in trained}, own_styles)
 
 
 def where(group: Group, several: bool) -> str:

@@ -1,4 +1,4 @@
-"""The paired comparisons: the most telling ones, a matrix a board and grader, and the whole table."""
+"""The paired comparisons: the key ones, a matrix a board and grader, and the whole table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from reports.boards import (
     tested_to_start,
 )
 from reports.charts import Axis, whisker, whisker_axis
-from reports.numbers import Metric, metric
+from reports.numbers import MetricDisplay, metric
 from reports.sections.common import figure, p_figure
 from reports.sections.leaderboard import ends
 from reports.sections.matrix import pale
@@ -30,35 +30,37 @@ MOST_ROWS = 400  # comparisons on their own page; the rest is in comparisons.csv
 MOST_NAMES = 40  # a wider matrix cannot be read
 
 
-def telling(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
+def key_comparisons(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
     """The comparisons worth a place on the main page, one block a board, of its first metric that has any.
 
     Algorithms first; of checkpoints, those against the untrained policy, or all where there are few.
     """
     blocks = []
     for board in _compared(sweeps):
-        found = groups(sweeps, board)
-        rows = [pair for group in found for pair in _telling(group)]
+        comparable = groups(sweeps, board)
+        rows = [pair for group in comparable for pair in _key_pairs(group)]
         rows = list({(sweep.name, *map(str, row.values())): (sweep, row) for sweep, row in rows}.values())
         if rows:
             lines = _lines(rows[:SHOWN], whisker_axis(_reach([row for _, row in rows[:SHOWN]]), 0.0))
-            counts = [_counts(group) for group in found if any(tested_to_start(group, row) for row in group.trained)]
+            counts = [
+                _counts(group) for group in comparable if any(tested_to_start(group, row) for row in group.trained)
+            ]
             blocks.append({"board": board, "rows": lines, "counts": counts, "left": len(rows) - len(lines)})
     return blocks
 
 
 def _counts(group: Group) -> dict[str, Any]:
     """How many trained policies are separably better and worse than the untrained one, of those that are tested."""
-    found = [against_start(group, row) for row in group.trained if tested_to_start(group, row)]
+    standings = [against_start(group, row) for row in group.trained if tested_to_start(group, row)]
     tags = {"grader": group.grader, "sweep": group.sweep.name}
-    return {"tags": tags, "better": found.count(1), "worse": found.count(-1), "of": len(found)}
+    return {"tags": tags, "better": standings.count(1), "worse": standings.count(-1), "of": len(standings)}
 
 
 def _compared(sweeps: Sequence[Sweep]) -> list[Board]:
     return [compared(sweeps, board) for board in boards(sweeps)]
 
 
-def _telling(group: Group) -> list[tuple[Sweep, Row]]:
+def _key_pairs(group: Group) -> list[tuple[Sweep, Row]]:
     untrained = {row["cell"] for row in group.rows if row["trainer"] == "sft"} | {"sft"}
     checkpoints = comparisons(group, "checkpoint")
     against = [row for row in checkpoints if {row["a"], row["b"]} & untrained]
@@ -80,21 +82,21 @@ def every(sweeps: Sequence[Sweep]) -> dict[str, Any]:
 
 def matrices(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
     """Row minus column for every pair, a matrix a board, grader, claim and training judge."""
-    found = []
+    squares = []
     for board in _compared(sweeps):
         for group in groups(sweeps, board):
             for claim in ("algorithm", "checkpoint"):
                 for judge, rows in _by_judge(group.sweep, comparisons(group, claim)):
                     names = unique(name for row in rows for name in (row["a"], row["b"]))
                     if 2 < len(names) <= MOST_NAMES and len(rows) >= len(names):
-                        found.append(_matrix(group, claim, judge, rows, _controls_last(group.sweep, names)))
-    return found
+                        squares.append(_matrix(group, claim, judge, rows, _controls_last(group.sweep, names)))
+    return squares
 
 
 def _by_judge(sweep: Sweep, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """The comparisons by the judge that trained the sides; all of them under '' where two judges meet in one."""
     judges = [{sweep.info[row[side]]["judge"] for side in "ab" if row[side] in sweep.info} - {""} for row in rows]
-    if any(len(found) > 1 for found in judges):
+    if any(len(cells) > 1 for cells in judges):
         return [("", list(rows))]
     pairs = grouped(zip(rows, judges, strict=True), lambda pair: "".join(pair[1]))
     return [(judge, [row for row, _ in members]) for judge, members in pairs.items()]
@@ -102,17 +104,17 @@ def _by_judge(sweep: Sweep, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
 
 def _controls_last(sweep: Sweep, names: Sequence[str]) -> list[str]:
     controls = {name for name in names if name in sweep.info and is_control(sweep.info[name])}
-    return sorted(names, key=lambda name: (name in controls, sweep.called(name)))
+    return sorted(names, key=lambda name: (name in controls, sweep.display_name(name)))
 
 
 def _matrix(group: Group, claim: str, judge: str, rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
-    known = {(row["a"], row["b"]): row for row in rows}
-    known |= {(row["b"], row["a"]): oriented(row, row["b"]) for row in rows}
+    row_of = {(row["a"], row["b"]): row for row in rows}
+    row_of |= {(row["b"], row["a"]): oriented(row, row["b"]) for row in rows}
     reach = max((abs(row["difference"]) for row in rows if row["difference"] is not None), default=0) or 1
     lead, info = group.board.lead, group.sweep.info
 
-    def called(name: str) -> str:
-        return info[name]["label"] if judge and name in info else group.sweep.called(name)
+    def display_name(name: str) -> str:
+        return info[name]["label"] if judge and name in info else group.sweep.display_name(name)
 
     return {
         "judge": judge,
@@ -120,12 +122,14 @@ def _matrix(group: Group, claim: str, judge: str, rows: Sequence[Row], names: Se
         "grader": group.grader,
         "sweep": group.sweep.name,
         "claim": claim,
-        "names": [called(name) for name in names],
-        "rows": [{"name": called(a), "cells": [_square(known.get((a, b)), lead, reach) for b in names]} for a in names],
+        "names": [display_name(name) for name in names],
+        "rows": [
+            {"name": display_name(a), "cells": [_square(row_of.get((a, b)), lead, reach) for b in names]} for a in names
+        ],
     }
 
 
-def _square(row: Row | None, lead: Metric, reach: float) -> dict[str, Any] | None:
+def _square(row: Row | None, lead: MetricDisplay, reach: float) -> dict[str, Any] | None:
     if row is None or row["difference"] is None:
         return None
     shade, sure = round((lead.sign or 1) * row["difference"] / reach, 2), significant(row, alpha([row]))
@@ -142,8 +146,8 @@ def _line(sweep: Sweep, row: Row, axis: Axis) -> dict[str, Any]:
         "row": row,
         "sweep": sweep.name,
         "metric": of.label,
-        "a": sweep.called(row["a"]),
-        "b": sweep.called(row["b"]),
+        "a": sweep.display_name(row["a"]),
+        "b": sweep.display_name(row["b"]),
         "difference": figure(row["difference"], of, signed=True),
         "interval": ends(row, of),
         "p": p_figure(row["p_value"]),

@@ -7,7 +7,7 @@ from typing import Any
 
 from reports.boards import Board, boards
 from reports.charts import Point, extent, near, panel
-from reports.numbers import Metric
+from reports.numbers import MetricDisplay
 from reports.sections.common import cell_lines
 from reports.tables import Row, Sweep, grouped, short
 
@@ -29,7 +29,7 @@ def scores(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
     return facets
 
 
-def _facets(sweeps: Sequence[Sweep], board: Board, metric: Metric) -> list[dict[str, Any]]:
+def _facets(sweeps: Sequence[Sweep], board: Board, metric: MetricDisplay) -> list[dict[str, Any]]:
     facets = []
     for sweep in sweeps:
         rows = [
@@ -54,7 +54,7 @@ def _facets(sweeps: Sequence[Sweep], board: Board, metric: Metric) -> list[dict[
     return facets
 
 
-def _score_panels(sweep: Sweep, metric: Metric, rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _score_panels(sweep: Sweep, metric: MetricDisplay, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """A panel a start policy and training judge, all with the same axes."""
     values = [row[key] for row in rows for key in ("value", "ci_low", "ci_high")]
     null = None if metric.log else near(metric.null, values)

@@ -8,7 +8,7 @@ from typing import Any
 
 from reports.boards import Board, boards, graders, groups, significant
 from reports.charts import near, whisker, whisker_axis
-from reports.numbers import Metric, metric
+from reports.numbers import MetricDisplay, metric
 from reports.sections.common import Figure, Prose, Strong, figure, interval, p_figure, p_note, spread
 from reports.sections.leaderboard import ends
 from reports.tables import CONTROLS, Row, Sweep, grouped, is_control, unique
@@ -54,39 +54,43 @@ def _control(sweep: Sweep, board: Board, judge: str, trainer: str) -> list[Figur
 def held_out(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
     """For each sweep that trained judges a table a metric, the differences between them, and what these say."""
     return [
-        {"sweep": sweep.name, "sentences": _sentences(sweep), "metrics": [_metric(*found) for found in _metrics(sweep)]}
+        {
+            "sweep": sweep.name,
+            "sentences": _sentences(sweep),
+            "metrics": [_metric(*pair) for pair in _metrics(sweep)],
+        }
         for sweep in sweeps
         if sweep.judges
     ]
 
 
-def _metrics(sweep: Sweep) -> list[tuple[Metric, list[Row]]]:
+def _metrics(sweep: Sweep) -> list[tuple[MetricDisplay, list[Row]]]:
     """Each metric with its rows, in the table's order."""
-    found = grouped(sweep.judges, lambda row: row["metric"])
-    return [(_described(sweep, name), rows) for name, rows in found.items()]
+    by_metric = grouped(sweep.judges, lambda row: row["metric"])
+    return [(_described(sweep, name), rows) for name, rows in by_metric.items()]
 
 
-def _described(sweep: Sweep, name: str) -> Metric:
-    found = metric(name, sweep.meta("judges", name))
-    return found if found.decimals is not None else replace(found, decimals=4)
+def _described(sweep: Sweep, name: str) -> MetricDisplay:
+    described = metric(name, sweep.meta("judges", name))
+    return described if described.decimals is not None else replace(described, decimals=4)
 
 
-def _metric(of: Metric, rows: Sequence[Row]) -> dict[str, Any]:
+def _metric(of: MetricDisplay, rows: Sequence[Row]) -> dict[str, Any]:
     judges = [row for row in rows if not row["against"]]
     judges.sort(key=lambda row: (row["value"] is None, -(of.sign or 1) * (row["value"] or 0)))
     return {"metric": of, "judges": _lines(judges, of, None), "differences": _lines(_differences(rows, of), of, 0.0)}
 
 
-def _differences(rows: Sequence[Row], of: Metric) -> list[Row]:
+def _differences(rows: Sequence[Row], of: MetricDisplay) -> list[Row]:
     """Each pair of judges once, the better one first, the largest difference at the top."""
-    known = [row for row in rows if row["against"] and row["value"] is not None]
-    pairs = grouped(known, lambda row: frozenset((row["judge"], row["against"]))).values()
+    differences = [row for row in rows if row["against"] and row["value"] is not None]
+    pairs = grouped(differences, lambda row: frozenset((row["judge"], row["against"]))).values()
     return sorted(
         (max(pair, key=lambda row: (of.sign or 1) * row["value"]) for pair in pairs), key=lambda row: -abs(row["value"])
     )
 
 
-def _lines(rows: Sequence[Row], of: Metric, null: float | None) -> list[dict[str, Any]]:
+def _lines(rows: Sequence[Row], of: MetricDisplay, null: float | None) -> list[dict[str, Any]]:
     reach = [row[key] for row in rows for key in ("value", "ci_low", "ci_high")]
     axis, null = whisker_axis(reach, null), near(null, reach)
     return [
@@ -121,7 +125,7 @@ def _sentences(sweep: Sweep) -> list[Prose]:
     return sentences + ([_why(above)] if above else [])
 
 
-def _sentence(row: Row, of: Metric) -> Prose:
+def _sentence(row: Row, of: MetricDisplay) -> Prose:
     names: Prose = [Strong(row["judge"]), " and ", Strong(row["against"]), " are not separable: "]
     if _sure(row):
         names = [Strong(row["judge"]), " predicts held-out votes better than ", Strong(row["against"]), ": "]

@@ -7,7 +7,7 @@ from typing import Any
 
 from reports.boards import Board, Group, boards, groups, median_first, ranks
 from reports.charts import Axis, near, whisker, whisker_axis
-from reports.numbers import Metric
+from reports.numbers import MetricDisplay
 from reports.sections.caveats import CONTROLS
 from reports.sections.common import figure, spread, tags
 from reports.sections.ties import ties
@@ -36,26 +36,26 @@ def leaderboard(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
 
 def controls(sweeps: Sequence[Sweep]) -> list[tuple[str, str]]:
     """The controls of the sweeps and what each of them is."""
-    found = {row["trainer"] for sweep in sweeps for row in sweep.info.values() if is_control(row)}
-    return [(name, what) for name, what in {"sft": "the untrained policy", **CONTROLS}.items() if name in found]
+    present = {row["trainer"] for sweep in sweeps for row in sweep.info.values() if is_control(row)}
+    return [(name, what) for name, what in {"sft": "the untrained policy", **CONTROLS}.items() if name in present]
 
 
 def _ties(sweeps: Sequence[Sweep], board: Board) -> list[dict[str, Any]]:
     """What to know of the graders most of whose games on this board are ties."""
-    found = unique((group.sweep.name, group.grader) for group in groups(sweeps, board))
+    graders = unique((group.sweep.name, group.grader) for group in groups(sweeps, board))
     named = {sweep.name: sweep for sweep in sweeps}
-    said = [
+    notes = [
         {"tags": {"sweep": name, "grader": grader}, "sentence": ties(named[name], board.name, grader)}
-        for name, grader in found
+        for name, grader in graders
     ]
-    return [each for each in said if each["sentence"]]
+    return [note for note in notes if note["sentence"]]
 
 
-def _table(sweeps: Sequence[Sweep], board: Board, others: Sequence[Metric]) -> dict[str, Any]:
-    found = groups(sweeps, board)
-    rows = [row for group in found for row in group.rows]
+def _table(sweeps: Sequence[Sweep], board: Board, others: Sequence[MetricDisplay]) -> dict[str, Any]:
+    comparable = groups(sweeps, board)
+    rows = [row for group in comparable for row in group.rows]
     axis = whisker_axis(_reach(rows), board.lead.null, log=board.lead.log)
-    lines = [line for index, group in enumerate(found) for line in _lines(group, axis, others, first=index > 0)]
+    lines = [line for index, group in enumerate(comparable) for line in _lines(group, axis, others, first=index > 0)]
     same = [key for key in COUNTS if len({tuple(line["counts"][key]) for line in lines}) == 1]
     return {
         "board": board,
@@ -82,25 +82,25 @@ def _varying(rows: Sequence[Row]) -> set[str]:
     return keys | ({"policy"} if len({row["policy"] for row in rows}) > 1 else set())
 
 
-def _lines(group: Group, axis: Axis, others: Sequence[Metric], *, first: bool) -> list[dict[str, Any]]:
+def _lines(group: Group, axis: Axis, others: Sequence[MetricDisplay], *, first: bool) -> list[dict[str, Any]]:
     board, info = group.board, group.sweep.info
     rank = ranks(group) if board.lead.sign else {}
-    found = _found(group, others)
+    other_rows = _rows_of_metrics(group, others)
     arms = grouped(group.rows, lambda row: (info[row["cell"]]["arm"], row["judge"], row["iteration"]))
     key, start = median_first(board.lead), group.control("sft")
     null = start["value"] if start and start["value"] is not None else board.lead.null
     null = near(null, _reach(group.rows))
     ordered = sorted(arms.values(), key=lambda rows: (is_control(rows[0]), *key(rows)))
     at = {"null_x": None if null is None else axis(null)}
-    lines = [_line(group, rows, rank, found, axis) | at for rows in ordered]
+    lines = [_line(group, rows, rank, other_rows, axis) | at for rows in ordered]
     lines[0]["first"] = first
     return lines
 
 
-Found = list[tuple[Metric, dict[str, Row]]]
+MetricRows = list[tuple[MetricDisplay, dict[str, Row]]]
 
 
-def _found(group: Group, metrics: Sequence[Metric]) -> Found:
+def _rows_of_metrics(group: Group, metrics: Sequence[MetricDisplay]) -> MetricRows:
     """Each metric with its final rows by cell."""
     rows = [r for r in group.sweep.final if (r["leaderboard"], r["grader"]) == (group.board.name, group.grader)]
     return [
@@ -110,7 +110,7 @@ def _found(group: Group, metrics: Sequence[Metric]) -> Found:
 
 
 def _line(
-    group: Group, rows: Sequence[Row], rank: dict[str, tuple[int, int]], others: Found, axis: Axis
+    group: Group, rows: Sequence[Row], rank: dict[str, tuple[int, int]], others: MetricRows, axis: Axis
 ) -> dict[str, Any]:
     row, lead, held = rows[0], group.board.lead, [rank[row["cell"]] for row in rows if row["cell"] in rank]
     coverage = [row["coverage"] for row in rows if row["coverage"] is not None]
@@ -127,21 +127,24 @@ def _line(
         "value": _spread([row["value"] for row in rows], lead),
         "interval": ends(row, lead) if len(rows) == 1 else [],
         "whiskers": [w for row in rows if (w := whisker(axis, row["value"], row["ci_low"], row["ci_high"]))],
-        "others": [_spread((found[r["cell"]]["value"] for r in rows if r["cell"] in found), m) for m, found in others],
+        "others": [
+            _spread((other_rows[r["cell"]]["value"] for r in rows if r["cell"] in other_rows), m)
+            for m, other_rows in others
+        ],
         "counts": {key: _spread([row[key] for row in rows]) for key in COUNTS},
         "thin": any(share < 1 for share in coverage),
     }
 
 
-def _spread(values: Iterable[float | None], metric: Metric | None = None) -> list[Any]:
-    known = [value for value in values if value is not None]
-    return spread(known, metric) if known else []
+def _spread(values: Iterable[float | None], metric: MetricDisplay | None = None) -> list[Any]:
+    present = [value for value in values if value is not None]
+    return spread(present, metric) if present else []
 
 
-def ends(row: Row, metric: Metric) -> list[Any]:
+def ends(row: Row, metric: MetricDisplay) -> list[Any]:
     """The two ends of a row's interval, [] where it has none."""
-    known = row["ci_low"] is not None and row["ci_high"] is not None
-    return [figure(row["ci_low"], metric), figure(row["ci_high"], metric)] if known else []
+    has_interval = row["ci_low"] is not None and row["ci_high"] is not None
+    return [figure(row["ci_low"], metric), figure(row["ci_high"], metric)] if has_interval else []
 
 
 def categories(sweeps: Sequence[Sweep], board: Board) -> dict[str, Any] | None:
@@ -163,7 +166,7 @@ def categories(sweeps: Sequence[Sweep], board: Board) -> dict[str, Any] | None:
     }
 
 
-def _categories_of(members: Sequence[tuple[Sweep, Row]], names: Sequence[str], lead: Metric) -> dict[str, Any]:
+def _categories_of(members: Sequence[tuple[Sweep, Row]], names: Sequence[str], lead: MetricDisplay) -> dict[str, Any]:
     sweep, first = members[0]
     values = {row["category"]: row["value"] for _, row in members}
     return {

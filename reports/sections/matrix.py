@@ -49,9 +49,10 @@ def shading(group: Group) -> Shade:
     start = worst if at is None else scaled([at])[0]
     reach = max((abs(value - start) for value in values), default=0) or 1
 
-    def shade(found: Sequence[float]) -> float:
-        known = scaled(found) or [start + sign * reach]  # a gap of exactly 0 has no logarithm and is the best there is
-        return round(sign * (sum(known) / len(known) - start) / reach, 2)
+    def shade(square: Sequence[float]) -> float:
+        # A gap of exactly 0 has no logarithm and is the best there is.
+        on_scale = scaled(square) or [start + sign * reach]
+        return round(sign * (sum(on_scale) / len(on_scale) - start) / reach, 2)
 
     return shade
 
@@ -59,10 +60,10 @@ def shading(group: Group) -> Shade:
 def origin(group: Group) -> float | None:
     """What a group's values are held against: the untrained policy's, else a null value nearby, else None."""
     start, lead = group.control("sft"), group.board.lead
-    found = start["value"] if start and finite([start["value"]]) else None
-    if found is None:
-        found = near(lead.null, finite(row["value"] for row in group.trained))
-    return None if lead.log and found is not None and found <= 0 else found
+    value = start["value"] if start and finite([start["value"]]) else None
+    if value is None:
+        value = near(lead.null, finite(row["value"] for row in group.trained))
+    return None if lead.log and value is not None and value <= 0 else value
 
 
 def _by_judge(group: Group) -> dict[str, Any]:

@@ -77,8 +77,8 @@ def _loss(trainer: str, loss: Any) -> dict[str, Any]:
 
 
 def _table(record: Row, key: str) -> Row:
-    found = record.get(key)
-    return found if isinstance(found, dict) else {}
+    table = record.get(key)
+    return table if isinstance(table, dict) else {}
 
 
 def _pairs(value: Any) -> list[tuple[str, str]]:

@@ -31,29 +31,29 @@ def samples(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
 
     Only what a grader saw: benchmark records with a metric of their own are left out.
     """
-    found = _by_cell(sweeps)
-    blocks = sum(len({row["leaderboard"] for row in rows}) for _, _, rows in found)
+    by_cell = _by_cell(sweeps)
+    blocks = sum(len({row["leaderboard"] for row in rows}) for _, _, rows in by_cell)
     most = max(1, min(PER_BOARD, IN_ALL // max(1, blocks)))
-    return [_cell(sweep, cell, rows, most) for sweep, cell, rows in found]
+    return [_cell(sweep, cell, rows, most) for sweep, cell, rows in by_cell]
 
 
 def contents(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
     """The cells that have samples, in the order of `samples`: sweep, label and what filters look at."""
     return [
-        {"sweep": sweep.name, "label": sweep.called(cell), "tags": tags(sweep, _info(sweep, cell))}
+        {"sweep": sweep.name, "label": sweep.display_name(cell), "tags": tags(sweep, _info(sweep, cell))}
         for sweep, cell, _ in _by_cell(sweeps)
     ]
 
 
 def _by_cell(sweeps: Sequence[Sweep]) -> list[tuple[Sweep, str, list[Row]]]:
     """Each cell's rows of what a grader saw, in the sweep's order, controls last."""
-    found = []
+    by_cell = []
     for sweep in sweeps:
         order = list(sweep.info)
         cells = grouped((row for row in sweep.samples if not row["metric"]), lambda row: row["cell"])
         place = {cell: (not _info(sweep, cell)["judge"], order.index(cell) if cell in order else -1) for cell in cells}
-        found += [(sweep, cell, cells[cell]) for cell in sorted(cells, key=place.__getitem__)]
-    return found
+        by_cell += [(sweep, cell, cells[cell]) for cell in sorted(cells, key=place.__getitem__)]
+    return by_cell
 
 
 def _info(sweep: Sweep, cell: str) -> Row:
@@ -67,7 +67,7 @@ def _cell(sweep: Sweep, cell: str, rows: Sequence[Row], most: int) -> dict[str, 
     return {
         "sweep": sweep.name,
         "cell": cell,
-        "label": sweep.called(cell),
+        "label": sweep.display_name(cell),
         "control": not info["judge"],
         "tags": tags(sweep, info),
         "iteration": last,
@@ -130,12 +130,12 @@ def _verdict(row: Row) -> dict[str, Any]:
 def messages(prompt: str) -> list[dict[str, str]]:
     """A prompt as messages of role and content: those of a JSON chat, else one without role for a text."""
     try:
-        found = json.loads(prompt)
+        parsed = json.loads(prompt)
     except ValueError:
-        found = prompt
-    if isinstance(found, list) and found and all(isinstance(m, dict) and "content" in m for m in found):
-        return [{"role": str(m.get("role", "")), "content": str(m["content"])[:CLIP]} for m in found]
-    return [{"role": "", "content": (found if isinstance(found, str) else prompt)[:CLIP]}]
+        parsed = prompt
+    if isinstance(parsed, list) and parsed and all(isinstance(m, dict) and "content" in m for m in parsed):
+        return [{"role": str(m.get("role", "")), "content": str(m["content"])[:CLIP]} for m in parsed]
+    return [{"role": "", "content": (parsed if isinstance(parsed, str) else prompt)[:CLIP]}]
 
 
 def marked(before: str, after: str) -> tuple[list[Piece], list[Piece]]:

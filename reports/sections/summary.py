@@ -12,7 +12,7 @@ from reports.tables import Row, grouped, unique
 MOST_LEVEL = 2  # names of arms that are level with the leader
 
 
-def summary(found: Sequence[Group]) -> list[dict[str, Any]]:
+def summary(with_findings: Sequence[Group]) -> list[dict[str, Any]]:
     """One table a sweep and start policy: a row a training judge, a column a board and grader.
 
     A square holds the arm with the best median seed, its paired difference to the untrained policy (lowest and highest
@@ -20,7 +20,7 @@ def summary(found: Sequence[Group]) -> list[dict[str, Any]]:
     Only where a judge trained two arms or more.
     """
     tables = []
-    for (sweep, policy), groups in grouped(found, lambda group: (group.sweep.name, group.policy)).items():
+    for (sweep, policy), groups in grouped(with_findings, lambda group: (group.sweep.name, group.policy)).items():
         judges = unique(row["judge"] for group in groups for row in group.trained)
         rows = [{"judge": judge, "cells": [_square(group, judge) for group in groups]} for judge in judges]
         if any(cell and cell["of"] > 1 for row in rows for cell in row["cells"]):
@@ -41,13 +41,13 @@ def _square(group: Group, judge: str) -> dict[str, Any] | None:
     if not of_judge:
         return None
     best, *others = of_judge
-    called = {rows[0]["cell"]: group.sweep.info[rows[0]["cell"]]["arm"] for rows in of_judge}
+    arm_of = {rows[0]["cell"]: group.sweep.info[rows[0]["cell"]]["arm"] for rows in of_judge}
     # Exact values, as those of games, have no intervals and differ where they differ.
     uncertain = [rows for rows in others if rows[0]["ci_low"] is not None]
-    level = [called[rows[0]["cell"]] for rows in uncertain if not _ahead(group, best, rows)]
+    level = [arm_of[rows[0]["cell"]] for rows in uncertain if not _ahead(group, best, rows)]
     differences, sure = _against_untrained(group, best)
     return {
-        "leader": called[best[0]["cell"]],
+        "leader": arm_of[best[0]["cell"]],
         "of": len(of_judge),
         "differences": differences,
         "sure": sure,
@@ -70,9 +70,9 @@ def _ahead(group: Group, best: Sequence[Row], rows: Sequence[Row]) -> bool:
 def _against_untrained(group: Group, best: Sequence[Row]) -> tuple[list[Figure], bool]:
     of, start = by_prompt(group), group.control("sft")
     paired = [versus(of, row["cell"], start["cell"] if start else "sft") for row in best]
-    known = [row["difference"] for row in paired if row is not None and row["difference"] is not None]
-    if not known:
+    differences = [row["difference"] for row in paired if row is not None and row["difference"] is not None]
+    if not differences:
         return [], False
-    rows = [row for row in of.trained if row["cell"] in {each["cell"] for each in best}]
+    rows = [row for row in of.trained if row["cell"] in {row_of_best["cell"] for row_of_best in best}]
     sure = {against_start(of, row) for row in rows} in ({1}, {-1})
-    return [figure(value, of.board.lead, signed=True) for value in sorted({min(known), max(known)})], sure
+    return [figure(value, of.board.lead, signed=True) for value in sorted({min(differences), max(differences)})], sure

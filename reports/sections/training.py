@@ -55,15 +55,15 @@ def dynamics(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
     """
     facets = []
     for sweep in sweeps:
-        found = grouped(_figures(sweep), lambda row: row["metric"])
-        for name in sorted(found, key=lambda name: not name.startswith("answers/")):
-            if not any(row["value"] for row in found[name]):
+        by_metric = grouped(_figures(sweep), lambda row: row["metric"])
+        for name in sorted(by_metric, key=lambda name: not name.startswith("answers/")):
+            if not any(row["value"] for row in by_metric[name]):
                 continue
-            panels = _panels(sweep, found[name], _limits(name))
+            panels = _panels(sweep, by_metric[name], _limits(name))
             own = len({tuple(panel["y_ticks"]) for panel in panels}) > 1
             legend = _by_name(panels) if len(panels) > 1 else []
-            found_here = {"name": _called(name), "panels": panels, "own_scales": own, "legend": legend}
-            facets.append({"sweep": sweep.name, **found_here})
+            block = {"name": _metric_title(name), "panels": panels, "own_scales": own, "legend": legend}
+            facets.append({"sweep": sweep.name, **block})
     return facets
 
 
@@ -74,15 +74,15 @@ def _by_name(panels: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def always_zero(sweeps: Sequence[Sweep]) -> list[str]:
     """The figures that are 0 in every row."""
-    found = grouped((row for sweep in sweeps for row in _figures(sweep)), lambda row: row["metric"])
-    return [_called(name) for name, rows in found.items() if not any(row["value"] for row in rows)]
+    by_metric = grouped((row for sweep in sweeps for row in _figures(sweep)), lambda row: row["metric"])
+    return [_metric_title(name) for name, rows in by_metric.items() if not any(row["value"] for row in rows)]
 
 
 def _figures(sweep: Sweep) -> list[Row]:
     return [row for row in _placed(sweep) if not row["metric"].startswith((STYLE, ALARM))]
 
 
-def _called(name: str) -> str:
+def _metric_title(name: str) -> str:
     for start, words in AGAINST.items():
         if name.startswith(start):
             return words.format(name.removeprefix(start))
@@ -91,7 +91,7 @@ def _called(name: str) -> str:
 
 def _limits(name: str) -> tuple[float, float] | None:
     """The ends that an axis of a share cannot pass."""
-    return (0.0, 1.0) if ", share" in _called(name) else None
+    return (0.0, 1.0) if ", share" in _metric_title(name) else None
 
 
 def styles(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
@@ -177,7 +177,7 @@ def _small(sweep: Sweep, arm: str, rows: Sequence[Row], y: Any, null: float | No
 def alarms(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     """The alarms that rang, one entry a row of dynamics, and how many kinds were watched over how many cells."""
     watched = [(sweep, row) for sweep in sweeps for row in sweep.dynamics if row["metric"].startswith(ALARM)]
-    rang = [
+    triggered = [
         {
             "name": _alarm(row["metric"].removeprefix(ALARM)),
             "arm": sweep.info[row["cell"]]["label"] if row["cell"] in sweep.info else row["cell"],
@@ -192,7 +192,7 @@ def alarms(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     return {
         "kinds": len({row["metric"] for _, row in watched}),
         "cells": len({(sweep.name, row["cell"]) for sweep, row in watched}),
-        "rang": rang,
+        "triggered": triggered,
     }
 
 

@@ -22,7 +22,7 @@ from reports.boards import (
     tested_to_start,
     versus,
 )
-from reports.numbers import Metric
+from reports.numbers import MetricDisplay
 from reports.sections.caveats import CONTROLS as UNTRAINED
 from reports.sections.caveats import caveats
 from reports.sections.common import Prose, Strong, counted, figure, interval, listed, p_note, side, where
@@ -44,20 +44,21 @@ def verdict(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     """
     views = [view for board in boards(sweeps) for view in (board.views[:MOST_TASKS] if board.is_of_tasks else [board])]
     scored = [group for view in views if view.lead.sign for group in groups(sweeps, view)]
-    found = [group for group in scored if any(row["value"] is not None for row in group.trained)]
-    order = unique(group.board.name for group in found)
-    found.sort(
+    with_findings = [group for group in scored if any(row["value"] is not None for row in group.trained)]
+    order = unique(group.board.name for group in with_findings)
+    with_findings.sort(
         key=lambda group: (order.index(group.board.name), any(row["judge"] == group.grader for row in group.trained))
     )
     several = len(sweeps) > 1
     cells = [row for sweep in sweeps for row in sweep.info.values()]
     return {
         "findings": [
-            {"where": where(group, several), "sentences": finding(group), "tags": _tags(group)} for group in found
+            {"where": where(group, several), "sentences": finding(group), "tags": _tags(group)}
+            for group in with_findings
         ],
-        "algorithms": [prose for group in found for prose in algorithms(group, several)],
-        "summary": summary(found),
-        "caveats": caveats(sweeps, found, found or scored),
+        "algorithms": [prose for group in with_findings for prose in algorithms(group, several)],
+        "summary": summary(with_findings),
+        "caveats": caveats(sweeps, with_findings, with_findings or scored),
         "trains": any(not is_control(row) for row in cells) or not cells,
     }
 
@@ -72,25 +73,25 @@ def finding(group: Group) -> list[Prose]:
     The first sentence begins with it where no trained policy beats the untrained one, and ends with what scores as
     high without training.
     """
-    found = arms(group)
-    best = found[0]
+    ordered = arms(group)
+    best = ordered[0]
     high, near = _untrained(group, best)
     among = " of the trained" if high else ""
     sentences = [[*_none_better(group), *_best(group, best, among), *_shared(group, best), *high, "."]]
     if len(best) == 1:
-        sentences.append(_rang(group, best[0]))
+        sentences.append(_triggered_alarms(group, best[0]))
         sentences += [_margin(group, best[0]), _by_prompt(group, best[0]), _separable(group, best[0])]
     return [sentence for sentence in [*sentences, *near, _tally(group)] if sentence]
 
 
 def _none_better(group: Group) -> Prose:
     """The start of the first sentence where no trained policy is separably better than the untrained one."""
-    of, found = standings(group)
-    if None in found.values() or 1 in found.values():
+    of, standing_of = standings(group)
+    if None in standing_of.values() or 1 in standing_of.values():
         return []
     start, lead, named = of.control("sft"), of.board.lead, "" if of is group else f" in {of.board.lead.label}"
-    if all(tested_to_start(of, row) for row in of.trained if row["cell"] in found):
-        worse = sum(standing == -1 for standing in found.values())
+    if all(tested_to_start(of, row) for row in of.trained if row["cell"] in standing_of):
+        worse = sum(standing == -1 for standing in standing_of.values())
         verb, rest = ("beats", f", and {worse} {'is' if worse == 1 else 'are'} worse") if worse else (SAME, "")
         return [f"No trained policy {verb} the untrained one{named}{rest}: "]
     text = f"No trained policy’s interval lies {side(of, 1)} "
@@ -123,14 +124,14 @@ def _rank_shared(group: Group, best: Sequence[Row], control: Row) -> str:
     for row in best:
         standing = better(group, row, control)
         if tested(group, row["cell"], control["cell"]):
-            found = {0: ", not separable from the best trained one", -1: ", and beats the best trained one"}
+            words = {0: ", not separable from the best trained one", -1: ", and beats the best trained one"}
         elif None in (row["ci_low"], control["ci_low"]):
             continue
         else:
             lies = f", with an interval {side(group, 1)} the best trained one’s"
-            found = {0: ", with an interval that overlaps the best trained one’s", -1: lies}
-        if standing in found:
-            return found[standing]
+            words = {0: ", with an interval that overlaps the best trained one’s", -1: lies}
+        if standing in words:
+            return words[standing]
     return ""
 
 
@@ -139,10 +140,12 @@ def _name(group: Group, rows: Sequence[Row]) -> Prose:
     return [Strong(arm), *([" trained by ", Strong(judge)] if judge else [])]
 
 
-def _rang(group: Group, row: Row) -> Prose:
+def _triggered_alarms(group: Group, row: Row) -> Prose:
     """The alarms that rang while the best one was trained."""
-    rang = unique(entry["name"] for entry in alarms([group.sweep])["rang"] if entry["row"]["cell"] == row["cell"])
-    return [f"An alarm rang in its training: {listed(rang)}."] if rang else []
+    triggered = unique(
+        entry["name"] for entry in alarms([group.sweep])["triggered"] if entry["row"]["cell"] == row["cell"]
+    )
+    return [f"An alarm rang in its training: {listed(triggered)}."] if triggered else []
 
 
 def _best(group: Group, rows: Sequence[Row], among: str) -> Prose:
@@ -171,7 +174,9 @@ def _best(group: Group, rows: Sequence[Row], among: str) -> Prose:
 def _shared(group: Group, best: Sequence[Row]) -> Prose:
     """Who else has the best one's value."""
     value = best[0]["value"]
-    others = [group.sweep.called(row["cell"]) for row in group.trained if row["value"] == value and row is not best[0]]
+    others = [
+        group.sweep.display_name(row["cell"]) for row in group.trained if row["value"] == value and row is not best[0]
+    ]
     if len(best) > 1 or not others:
         return []
     return [f"; {listed(others)} {'has' if len(others) == 1 else 'have'} the same"]
@@ -213,7 +218,7 @@ def _by_prompt(group: Group, row: Row) -> Prose:
     return [sentence, *_difference(paired, of.board.lead), "."]
 
 
-def _difference(paired: Row, metric: Metric) -> Prose:
+def _difference(paired: Row, metric: MetricDisplay) -> Prose:
     """A difference with its interval and p-value, adjusted where the table has that."""
     bounds = interval(paired, metric, signed=True)
     notes = [*(["interval ", *bounds] if bounds else []), *p_note(paired)]
@@ -230,7 +235,7 @@ def _separable(group: Group, best: Row) -> Prose:
     rivals = [row for row in group.trained if row["value"] is not None and row["cell"] != best["cell"]]
     paired = [row for row in rivals if tested(group, best["cell"], row["cell"])]
     spread = [row for row in rivals if row not in paired and None not in (row["ci_low"], best["ci_low"])]
-    found = []
+    sentences = []
     if paired:
         who = f"{len(paired)} {'that are compared with it by prompt' if spread else 'other trained policies'}"
         words = (
@@ -238,18 +243,18 @@ def _separable(group: Group, best: Row) -> Prose:
             f"It is separable from none of the {who}",
             "Not separable from this best one: ",
         )
-        found.append(_rivals(group, best, paired, words))
+        sentences.append(_rivals(group, best, paired, words))
     if spread:
         who = f"all {len(spread)} {'others' if paired else 'other trained policies'}"
         whose = f"{'that' if len(spread) == 1 else 'those'} of {_name_or(group, spread, who)}"
         lies, overlaps = f"Its interval lies {side(group, 1)} {whose}", "Its interval overlaps those of "
-        found.append(_rivals(group, best, spread, (lies, overlaps + who, overlaps)))
-    return [" ".join(found)] if found else []
+        sentences.append(_rivals(group, best, spread, (lies, overlaps + who, overlaps)))
+    return [" ".join(sentences)] if sentences else []
 
 
 def _rivals(group: Group, best: Row, rivals: Sequence[Row], words: tuple[str, str, str]) -> str:
     """The sentence for a best that is ahead of all, of none, or of some of its rivals."""
-    close = [group.sweep.called(row["cell"]) for row in rivals if better(group, best, row) <= 0]
+    close = [group.sweep.display_name(row["cell"]) for row in rivals if better(group, best, row) <= 0]
     ahead_of_all, of_none, of_some = words
     if not close:
         return f"{ahead_of_all}."
@@ -258,17 +263,17 @@ def _rivals(group: Group, best: Row, rivals: Sequence[Row], words: tuple[str, st
 
 def _name_or(group: Group, rows: Sequence[Row], many: str) -> str:
     """The one policy by its name, or the words for many."""
-    return group.sweep.called(rows[0]["cell"]) if len(rows) == 1 else many
+    return group.sweep.display_name(rows[0]["cell"]) if len(rows) == 1 else many
 
 
 def _tally(group: Group) -> Prose:
     """How many trained policies are above, below and not separable from the untrained one, and in which metric."""
-    of, found = standings(group)
-    rows = [row for row in of.trained if row["cell"] in found]
-    if len(rows) < 2 or None in found.values() or not any(found.values()):
+    of, standing_of = standings(group)
+    rows = [row for row in of.trained if row["cell"] in standing_of]
+    if len(rows) < 2 or None in standing_of.values() or not any(standing_of.values()):
         return []
-    above = [of.sweep.called(row["cell"]) for row in rows if found[row["cell"]] == 1]
-    below = [of.sweep.called(row["cell"]) for row in rows if found[row["cell"]] == -1]
+    above = [of.sweep.display_name(row["cell"]) for row in rows if standing_of[row["cell"]] == 1]
+    below = [of.sweep.display_name(row["cell"]) for row in rows if standing_of[row["cell"]] == -1]
     share = "all" if len(above) == len(rows) else f"{len(above) or 'none'} of the"
     who = f"{share} {len(rows)} trained policies"
     verb = f"beat{'s' if len(above) == 1 else ''} the untrained one in {of.board.lead.label}"
@@ -285,7 +290,7 @@ def _tally(group: Group) -> Prose:
 
 def algorithms(group: Group, several: bool) -> list[Prose]:
     """What the comparisons over seeds claim about algorithms, the separable pairs first, then how many are not."""
-    lead, rows, called = group.board.lead, comparisons(group, "algorithm"), group.sweep.called
+    lead, rows, display_name = group.board.lead, comparisons(group, "algorithm"), group.sweep.display_name
     rows = [row for row in rows if row["difference"] is not None]
     sure = [row for row in rows if significant(row, alpha(group.rows))]
     sentences: list[Prose] = []
@@ -296,14 +301,14 @@ def algorithms(group: Group, several: bool) -> list[Prose]:
         difference = [" by a difference of ", figure(row["difference"], lead, signed=True), *tail]
         sentences.append(
             [
-                Strong(called(row["a"])),
+                Strong(display_name(row["a"])),
                 f" {verb} ",
-                Strong(called(row["b"])),
+                Strong(display_name(row["b"])),
                 *difference,
                 f" on {where(group, several)}.",
             ]
         )
-    unsure = [" and ".join(called(row[side]) for side in "ab") for row in rows if row not in sure]
+    unsure = [" and ".join(display_name(row[side]) for side in "ab") for row in rows if row not in sure]
     further = f" and {len(unsure) - MOST_PAIRS} more pairs" if len(unsure) > MOST_PAIRS else ""
     if unsure:
         sentences.append([f"Not separable on {where(group, several)}: {'; '.join(unsure[:MOST_PAIRS])}{further}."])
