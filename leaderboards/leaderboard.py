@@ -59,6 +59,11 @@ class Leaderboard(ABC):
     package: ClassVar[str] = ""
     """The installed package whose version decides what is computed, where there is one."""
 
+    grading_options: ClassVar[tuple[str, ...]] = ()
+    """Options that decide how answers are graded and not which questions are asked: another value asks no policy
+    again.
+    """
+
     opens_checkpoint: ClassVar[bool] = False
     """Whether the board loads the policy itself (`evaluate`) in place of asking for answers."""
 
@@ -84,6 +89,8 @@ class TextLeaderboard(Leaderboard):
     limit: int | None = None
     curve_limit: int = 256
     strip_thinking: bool = False
+
+    grading_options: ClassVar[tuple[str, ...]] = ("strip_thinking",)
 
     pairwise: ClassVar[bool]
     """Whether an answer is compared with another one; controls are graded on such boards."""

@@ -58,6 +58,7 @@ class AlpacaEval(TextLeaderboard):
     orders: Literal["one", "both"] = "one"
 
     name = "alpaca-eval"
+    grading_options = ("strip_thinking", "orders")
     paths = ("data",)
     pairwise = True
     baseline = "board"
