@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_stages import fake
 
 from harness.errors import REASON_LIMIT, UserError, os_error_message, printable
 from harness.matrix import Cell, Variant
@@ -25,12 +26,12 @@ from harness.stage import Stage
 def cell(seed: int = 0, shared: Sequence[Stage] = ()) -> CellPlan:
     """A cell of a shared stage or a sample of its own, a fit, answers and a grade."""
     plan = CellPlan(Cell("pocket", Variant("dpo", {"beta": 0.5}), Variant("panel", {}), seed), None)
-    sample = shared[0] if shared else Stage("sample", {"seed": seed})
-    fit = Stage("fit", {"seed": seed}, {"pairs": sample}, title=f"fit {seed}")
-    answer = Stage("answer", {"seed": seed}, {"policy": fit})
+    sample = shared[0] if shared else fake("sample", {"seed": seed})
+    fit = fake("fit", {"seed": seed}, {"pairs": sample}, title=f"fit {seed}")
+    answer = fake("answer", {"seed": seed}, {"policy": fit})
     plan.training[1] = [sample, fit]
     plan.answers["board", 1] = answer
-    plan.grades = [Grade(Stage("grade", {"seed": seed}, {"answers": answer}), "board", "panel", 1)]
+    plan.grades = [Grade(fake("grade", {"seed": seed}, {"answers": answer}), "board", "panel", 1)]
     return plan
 
 
@@ -73,14 +74,14 @@ def test_a_failure_outweighs_what_runs_and_gives_the_first_reason_and_what_is_th
 
 
 def test_a_shared_stage_reaches_every_cell_that_needs_it_and_anothers_failure_no_other() -> None:
-    sample = Stage("sample", {})
+    sample = fake("sample", {})
     plans = [cell(seed, [sample]) for seed in range(3)]
     states = CellStates(plans)
     states.update(sample.key, "running")
     assert states.counts == {"running": 3}
     states.update(sample.key, "done")
     states.update(plans[0].training[1][1].key, "failed", "gone")
-    states.update(Stage("compare", {}).key, "failed", "no cell's")
+    states.update(fake("compare", {}).key, "failed", "no cell's")
     assert [(s["state"], s["reason"], s["seed"]) for s in read(states)] == [
         ("failed", "gone", 0),
         ("missing", "", 1),
@@ -214,7 +215,7 @@ def test_every_listener_hears_every_event() -> None:
         def __getattr__(self, event: str) -> Any:
             return lambda *facts: heard.append((self.name, event))
 
-    both, stage = Broadcast(Listener("a"), Listener("b")), Stage("fit", {})
+    both, stage = Broadcast(Listener("a"), Listener("b")), fake("fit", {})
     both.started(stage)
     both.progressed(stage, 1, 2)
     both.retried(stage, "")

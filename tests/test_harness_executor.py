@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from conftest import Ended, InlineExecutor, Workspace, install
+from fake_stages import fake
 
 from harness import registry
 from harness.run import devices, local
@@ -116,7 +117,7 @@ def graph(seed: int, size: int = 20) -> list[Stage]:
     rng, stages = random.Random(seed), list[Stage]()
     for i in range(size):
         sources = rng.sample(stages, min(len(stages), rng.randrange(3)))
-        stages.append(Stage("fit", {"i": i}, {f"in{n}": s for n, s in enumerate(sources)}, title=f"s{i}"))
+        stages.append(fake("fit", {"i": i}, {f"in{n}": s for n, s in enumerate(sources)}, title=f"s{i}"))
     return [*stages, *rng.sample(stages, 5)]
 
 
@@ -194,9 +195,9 @@ def test_the_store_is_asked_once_a_stage_however_many_there_are(tmp_path: Path) 
 
 
 def test_a_chain_of_thousands_of_stages_is_no_deeper_than_a_short_one(tmp_path: Path) -> None:
-    stage, stages = Stage("fit", {"i": 0}), list[Stage]()
+    stage, stages = fake("fit", {"i": 0}), list[Stage]()
     for i in range(3000):
-        stage = Stage("fit", {"i": i}, {"start": stage})
+        stage = fake("fit", {"i": i}, {"start": stage})
         assert stage.key  # it is made of the last one's, and so never a chain of calls
         stages.append(stage)
     schedule = Schedule(stages[::-1])
@@ -291,9 +292,9 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def play(title: str, name: str, **options: str) -> tuple[Stage, Stage]:
     """A game and its gap."""
     chosen = {"name": name, "options": options}
-    run = Stage("play", {"algorithm": chosen, "preference": CYCLE, "iterations": 2, "lr": 0.2}, title=title)
+    run = fake("play", {"algorithm": chosen, "preference": CYCLE, "iterations": 2, "lr": 0.2}, title=title)
     where = {"leaderboard": {"name": "duality-gap", "options": {}}}
-    return run, Stage("gap", {"preference": CYCLE, "tau": 0.0, "of": title}, {"run": run}, where, f"{title} gap")
+    return run, fake("gap", {"preference": CYCLE, "tau": 0.0, "of": title}, {"run": run}, where, f"{title} gap")
 
 
 def test_two_processes_work_at_once_a_dependent_stage_waits_and_a_death_fails_only_its_own(plugin: Path) -> None:
@@ -438,7 +439,7 @@ def test_a_killed_worker_is_told_as_out_of_memory_only_where_the_kernel_counted_
     monkeypatch.setattr(local, "oom_kills", lambda: after)
     process = SimpleNamespace(join=lambda *_: None, terminate=lambda: None, is_alive=lambda: False, exitcode=-9)
     executor, (ours, _) = LocalExecutor(Store(tmp_path)), Pipe()
-    executor._workers.append(_Worker(process, ours, Stage("fit", {}), before))
+    executor._workers.append(_Worker(process, ours, fake("fit", {}), before))
     reason = executor._exit_reason(executor._workers[0])
     assert reason.startswith("the worker process was killed by signal 9 (Killed)")
     assert ("out of memory" in reason) is told

@@ -15,15 +15,15 @@ import time
 from pathlib import Path
 
 import pytest
+from fake_stages import fake
 
-from harness import stage as stage_module
 from harness.stage import Stage
 from harness.store.artifacts import Store, content_hash, verdict_key
 from harness.store.integrity import MANIFEST
 from judges.judge import Question
 from judges.verdicts import Answer
 
-STAGE = Stage("play", {"iterations": 3}, title="a game")
+STAGE = fake("play", {"iterations": 3}, title="a game")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -68,7 +68,7 @@ def test_a_writer_killed_half_way_leaves_no_visible_artifact_and_does_not_stop_t
         from pathlib import Path
         from harness.stage import Stage
         from harness.store.artifacts import Store
-        with Store(Path({str(tmp_path)!r})).writing(Stage("play", {{"iterations": 3}})) as (folder, _):
+        with Store(Path({str(tmp_path)!r})).writing(fake("play", {{"iterations": 3}})) as (folder, _):
             (folder / "data.txt").write_text("half")
             os.kill(os.getpid(), signal.SIGKILL)
     """
@@ -122,7 +122,7 @@ def leave_unfinished(store: Store, stage: Stage, age: float) -> Path:
 
 def test_what_is_left_of_stages_that_are_done_is_cleared_away_and_the_work_of_others_stays(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    stages = {name: Stage("fit", {"name": name}) for name in ("done", "under way", "at work", "long dead")}
+    stages = {name: fake("fit", {"name": name}) for name in ("done", "under way", "at work", "long dead")}
     age = {"done": 60.0, "under way": 1e6, "at work": -60.0, "long dead": -60.0}
     folders = {name: leave_unfinished(store, stage, age[name]) for name, stage in stages.items()}
     for name in ("done", "at work", "long dead"):
@@ -157,30 +157,7 @@ def test_work_that_another_process_clears_away_at_the_same_moment_is_no_error(
     assert not folder.exists()
 
 
-# --- keys --------------------------------------------------------------------------------------------------------
-
-
-def test_a_key_depends_on_kind_options_inputs_and_machine_and_not_on_titles_and_places(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def key(kind: str = "play", options: object = 1, source: int = 1, name: str = "run", **more: object) -> str:
-        return Stage(kind, {"a": options}, {name: Stage("play", {"x": source})}, **more).key  # type: ignore[arg-type]
-
-    usual = key()
-    assert key(title="another", where={"path": "/elsewhere"}) == usual
-    assert len({usual, key(kind="gap"), key(options=2), key(options="1"), key(source=2), key(name="other")}) == 6
-    monkeypatch.setattr(stage_module, "machine", lambda: {"device": "cpu", "threads": 77})
-    assert key() != usual
-    monkeypatch.undo()
-    monkeypatch.setitem(stage_module.VERSIONS, "play", stage_module.VERSIONS["play"] + 1)
-    assert key() != usual
-
-
-def test_the_order_of_options_does_not_matter_and_the_seed_comes_from_the_key() -> None:
-    one, two = Stage("play", {"a": 1, "b": 2}), Stage("play", {"b": 2, "a": 1})
-    assert (one.key, one.seed) == (two.key, two.seed)
-    assert one.seed == int(one.key[:15], 16)
-    assert one.seed < 2**63  # numpy and torch both take it
+# --- fingerprints of files ---------------------------------------------------------------------------------------
 
 
 def test_content_hashes_follow_names_and_contents_but_not_hidden_files_or_times(tmp_path: Path) -> None:
@@ -225,8 +202,8 @@ def test_a_verdicts_key_tells_judge_prompt_first_second_and_order_apart() -> Non
 
 
 def test_a_manifest_is_readable_json_with_the_keys_of_the_inputs(tmp_path: Path) -> None:
-    store, source = Store(tmp_path), Stage("play", {"x": 1})
-    with store.writing(Stage("gap", {}, {"run": source})):
+    store, source = Store(tmp_path), fake("play", {"x": 1})
+    with store.writing(fake("gap", {}, {"run": source})):
         pass
     (path,) = tmp_path.rglob(MANIFEST)
     assert json.loads(path.read_text())["inputs"] == {"run": source.key}

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import io
-import json
 import random
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import pytest
+from fake_stages import fake
 from rich.console import Console
 
 import harness.run.progress as progress_module
-from harness.planning.plan import in_order
 from harness.run.progress import ProgressListener
-from harness.stage import VERSIONS, Stage, canonical
+from harness.stage import Stage, in_order
 
 
 class Watched:
@@ -52,7 +51,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Watched]:
 
 
 def some(kind: str, count: int) -> list[Stage]:
-    return [Stage(kind, {"i": i}, title=f"{kind} {i}") for i in range(count)]
+    return [fake(kind, {"i": i}, title=f"{kind} {i}") for i in range(count)]
 
 
 # --- time left ---------------------------------------------------------------------------------------------------
@@ -130,7 +129,7 @@ def test_off_a_terminal_every_computed_stage_is_one_numbered_line(watch: Callabl
 def test_a_stage_without_a_title_goes_by_its_kind_and_brackets_in_a_title_are_text(
     watch: Callable[..., Watched],
 ) -> None:
-    stages = [Stage("fit", {}), Stage("pair", {}, title="[red]omd(eta=1)[/red]")]
+    stages = [fake("fit", {}), fake("pair", {}, title="[red]omd(eta=1)[/red]")]
     watched = watch(stages)
     for stage in stages:
         watched.work(stage, 1)
@@ -246,7 +245,7 @@ def random_graph(seed: int, size: int = 25) -> list[Stage]:
     rng, stages = random.Random(seed), list[Stage]()
     for i in range(size):
         sources = rng.sample(stages, min(len(stages), rng.randrange(4)))
-        stages.append(Stage("fit", {"i": i}, {f"in{n}": s for n, s in enumerate(sources)}))
+        stages.append(fake("fit", {"i": i}, {f"in{n}": s for n, s in enumerate(sources)}))
     return stages
 
 
@@ -262,12 +261,12 @@ def test_stages_come_once_each_and_after_what_they_read_in_whatever_order_they_a
 
 
 def test_only_what_a_stage_reads_is_brought_along_and_equal_stages_are_one() -> None:
-    root, other = Stage("pocket", {"seed": 0}), Stage("pocket", {"seed": 1})
+    root, other = fake("pocket", {"seed": 0}), fake("pocket", {"seed": 1})
     left, right = (
-        Stage("fit", {"a": 1}, {"start": root}),
-        Stage("fit", {"a": 2}, {"start": Stage("pocket", {"seed": 0})}),
+        fake("fit", {"a": 1}, {"start": root}),
+        fake("fit", {"a": 2}, {"start": fake("pocket", {"seed": 0})}),
     )
-    top = Stage("grade", {}, {"answers": left, "baseline": right})
+    top = fake("grade", {}, {"answers": left, "baseline": right})
     assert [s.key for s in in_order([top])] == [root.key, left.key, right.key, top.key]
     assert other.key not in {s.key for s in in_order([top])}
     assert in_order([]) == []
@@ -276,45 +275,3 @@ def test_only_what_a_stage_reads_is_brought_along_and_equal_stages_are_one() -> 
 def test_stages_in_order_stay_in_order() -> None:
     ordered = in_order(random_graph(7))
     assert [s.key for s in in_order(ordered)] == [s.key for s in ordered]
-
-
-def test_a_key_changes_with_every_single_option_and_a_change_reaches_all_that_follow() -> None:
-    def chain(option: object) -> list[str]:
-        stage, keys = Stage("pocket", {"seed": option}), []
-        for i in range(4):
-            stage = Stage("fit", {"i": i}, {"start": stage})
-            keys.append(stage.key)
-        return keys
-
-    values = [0, 1, "0", None, True, [0], [[0]], {"a": 0}, 0.5]
-    for keys in zip(*map(chain, values), strict=True):
-        assert len(set(keys)) == len(values)
-
-
-def test_a_key_tells_which_input_is_which() -> None:
-    a, b = Stage("pocket", {"seed": 0}), Stage("pocket", {"seed": 1})
-    assert Stage("grade", {}, {"x": a, "y": b}).key != Stage("grade", {}, {"x": b, "y": a}).key
-    assert Stage("grade", {}, {"x": a, "y": b}).key == Stage("grade", {}, {"y": b, "x": a}).key
-
-
-def test_every_kind_of_stage_has_a_key_of_its_own_and_an_unknown_one_has_none() -> None:
-    keys = {Stage(kind, {}).key for kind in VERSIONS}
-    assert len(keys) == len(VERSIONS)
-    assert all(len(key) == 40 and int(key, 16) >= 0 for key in keys)
-    with pytest.raises(KeyError):
-        _ = Stage("no such kind", {}).key
-
-
-def test_what_an_input_is_called_on_screen_or_where_it_lies_does_not_reach_the_key() -> None:
-    plain = Stage("fit", {}, {"start": Stage("pocket", {"seed": 0})})
-    dressed = Stage("fit", {}, {"start": Stage("pocket", {"seed": 0}, where={"path": "/a"}, title="base")}, title="x")
-    assert plain.key == dressed.key
-
-
-def test_canonical_text_is_compact_sorted_at_every_depth_and_reads_back() -> None:
-    value = {"b": [1, {"z": None, "a": "π"}], "a": {"d": True, "c": 0.1}}
-    turned = {"a": {"c": 0.1, "d": True}, "b": [1, {"a": "π", "z": None}]}
-    assert canonical(value) == canonical(turned) == '{"a":{"c":0.1,"d":true},"b":[1,{"a":"π","z":null}]}'
-    assert json.loads(canonical(value)) == value
-    assert canonical((1, 2)) == canonical([1, 2])
-    assert canonical([1, 2]) != canonical([2, 1])
