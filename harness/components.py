@@ -74,7 +74,10 @@ def judge_specs(variants: Sequence[Variant], policy: str | Endpoint) -> dict[str
         ValueError: as `judge_spec`, or two different ones have the same label.
     """
     judges: dict[str, ComponentSpec] = {}
+    options: dict[str, Mapping[str, Any]] = {}
     for variant in variants:
+        if options.setdefault(variant.label, variant.options) == variant.options and variant.label in judges:
+            continue  # each cell names its judge, and to make one may mean to read a file
         judge = judge_spec(variant, policy)
         if judges.setdefault(variant.label, judge).determines != judge.determines:
             raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from harness.config.schema import Config, Game
 from harness.matrix import Cell, expand
@@ -23,7 +24,7 @@ class Plan:
     cells: list[CellPlan]
     questions: list[Questions] = field(default_factory=list)
 
-    @property
+    @cached_property
     def stages(self) -> list[Stage]:
         """The distinct stages of all cells and those of the questions, each after what it reads."""
         return in_order([*self.questions, *(stage for cell in self.cells for stage in cell.wanted)])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from trainers.engines.randomness import response_seeds
@@ -48,7 +46,7 @@ class Sample(Stage):
         mix = (
             None if self.reference is None else (beside(policy, context, self.reference, self.precision), self.mixture)
         )
-        seeds = response_seeds(self.seed, _numbered(frame["id"]))
+        seeds = response_seeds(self.seed, frame["id"])
         drawn = policy.sample(frame["tokens"].tolist(), self.sampling.k, self.sampling, seeds, mix)
         rows = [
             {"draw": draw, "prompt": int(row), "tokens": r.tokens, "text": r.text, "finished": r.finished}
@@ -57,13 +55,3 @@ class Sample(Stage):
         ]
         pd.DataFrame(rows).to_parquet(context.out / "responses.parquet")
         return {"work": {"samples": len(rows)}}
-
-
-def _numbered(ids: Iterable[str]) -> list[str]:
-    """Each id with the number of times it came before: an iteration may draw a prompt more than once."""
-    seen: Counter[str] = Counter()
-    numbered = []
-    for id in ids:
-        numbered.append(f"{id} {seen[id]}")
-        seen[id] += 1
-    return numbered
