@@ -210,19 +210,6 @@ def _metrics(plan: Plan) -> dict[str, Any]:
     return {f"{of}/{name}": dataclasses.asdict(m) for of, known in metrics.items() for name, m in known.items()}
 
 
-def cell_facts(cell: CellPlan) -> dict[str, Any]:
-    """What `cells.json` says of a cell besides its state and its stages."""
-    named = cell.cell
-    return {
-        "cell": named.id,
-        "policy": named.policy_label,
-        "trainer": named.trainer.label,
-        "options": json.loads(_options(cell)),
-        "judge": named.judge_label,
-        "seed": named.seed,
-    }
-
-
 def trained_losses(plan: Plan) -> dict[str, Any]:
     """For the provenance: each trainer's equation, source, target and conventions."""
     out: dict[str, Any] = {}
