@@ -35,6 +35,7 @@ class Heard:
 
     events: list[tuple[str, str]] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
+    details: dict[str, str] = field(default_factory=dict)
     progress: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def started(self, stage: Stage) -> None:
@@ -53,7 +54,7 @@ class Heard:
 
     def failed(self, stage: Stage, reason: str, details: str) -> None:
         self.events.append(("failed", stage.title))
-        self.reasons[stage.title] = reason
+        self.reasons[stage.title], self.details[stage.title] = reason, details
 
     def of(self, *kinds: str) -> list[str]:
         return [title for kind, title in self.events if kind in kinds]
@@ -72,6 +73,7 @@ class ThreadExecutor(LocalExecutor):
         self, store: Store, jobs: int, fail: Sequence[str] = (), die: Sequence[str] = (), deaths: int = 2
     ) -> None:
         super().__init__(store, jobs)
+        self.text = "told to"
         self.fail, self.dies = fail, dict.fromkeys(die, deaths)
         self.lock, self.at_work, self.most, self.hired = threading.Lock(), 0, 0, 0
 
@@ -105,7 +107,7 @@ class ThreadExecutor(LocalExecutor):
                 pipe.close()
                 return
             if stage.title in self.fail:
-                pipe.send(("bug", "KeyError: told to", "Traceback"))
+                pipe.send(("bug", f"KeyError: {self.text}", f"Traceback {self.text}"))
                 continue
             with self.store.writing(stage):
                 pass
@@ -170,6 +172,22 @@ def test_a_stage_whose_worker_dies_once_is_computed_by_a_fresh_one(tmp_path: Pat
     assert Counter(heard.of("computed")) == Counter({s.title for s in stages})
     assert Counter(heard.of("retried")) == Counter(["s2", "s5"])
     assert heard.of("failed") == []
+
+
+@pytest.mark.parametrize("text", ["\ud800 lone", "a\0b", "x" * 1_000_000], ids=["surrogate", "nul", "long"])
+def test_an_error_of_any_text_is_a_reason_that_can_be_written_and_leaves_the_rest_to_go_on(
+    tmp_path: Path, text: str
+) -> None:
+    stages, heard = graph(0), Heard()
+    with ThreadExecutor(Store(tmp_path), 2, fail=["s1"]) as executor:
+        executor.text = text
+        executor.execute(stages, heard)
+    reason = heard.reasons["s1"]
+    assert f"failures/fit-{stages[1].key[:12]}.txt" in reason
+    assert "bug" in reason
+    assert len(reason.encode()) <= 3000
+    assert heard.details["s1"].encode()
+    assert heard.of("computed")
 
 
 class CountingStore(Store):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections import Counter, defaultdict
@@ -15,7 +16,6 @@ from harness.planning.plan import CellPlan
 from harness.run.executor import Listener, failure_file
 from harness.run.files import write_atomically
 from harness.stage import Stage
-from harness.tables.tables import cell_facts
 
 WRITE_EVERY = 1.0
 """Seconds between two writings of `cells.json`."""
@@ -53,6 +53,18 @@ class _CellState:
         return self.text
 
 
+def _facts(cell: CellPlan) -> dict[str, Any]:
+    """What `cells.json` says of a cell besides its state and its stages."""
+    return {
+        "cell": cell.cell.id,
+        "policy": cell.cell.policy_label,
+        "trainer": cell.cell.trainer.label,
+        "options": dataclasses.asdict(cell.algorithm) if cell.algorithm else {},
+        "judge": cell.cell.judge_label,
+        "seed": cell.cell.seed,
+    }
+
+
 class CellStates:
     """The state of every cell, kept as stages change: a change costs as much as there are cells that need the stage.
 
@@ -68,7 +80,7 @@ class CellStates:
                 {"name": s.title or s.kind, "key": s.key, "state": "done" if s.key in done else "missing"}
                 for s in cell.stages
             ]
-            state = _CellState(cell_facts(cell), stages, Counter(stage["state"] for stage in stages))
+            state = _CellState(_facts(cell), stages, Counter(stage["state"] for stage in stages))
             self._cells.append(state)
             for place, stage in enumerate(stages):
                 self._places[stage["key"]].append((state, place))

@@ -189,19 +189,6 @@ def _metric(metric: Metric) -> dict[str, Any]:
     return {field: getattr(metric, field) for field in schema.METRIC_FIELDS}
 
 
-def cell_facts(cell: CellPlan) -> dict[str, Any]:
-    """What `cells.json` says of a cell besides its state and its stages."""
-    named = cell.cell
-    return {
-        "cell": named.id,
-        "policy": named.policy_label,
-        "trainer": named.trainer.label,
-        "options": json.loads(_options(cell)),
-        "judge": named.judge_label,
-        "seed": named.seed,
-    }
-
-
 def trained_losses(plan: Plan) -> dict[str, Any]:
     """For the provenance: each trainer's equation, source, target and conventions."""
     out: dict[str, Any] = {}
