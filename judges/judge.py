@@ -8,14 +8,15 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from judges.code_identity import class_name, code_identity
+from judges.code_syntax import bytes_digest
 from judges.verdicts import OK, Answer, Order, Verdicts
 
 Prompt = str | Sequence[Mapping[str, str]]
@@ -69,10 +70,7 @@ class Judge(ABC):
     """Options that are lists of judges; a config or a command line gives each by name, with its options."""
 
     tuning: ClassVar[tuple[str, ...]] = ()
-    """Options that change how fast a verdict comes, not which: they are no part of the fingerprint."""
-
-    version: ClassVar[int] = 1
-    """Raised when the code answers a question otherwise than before: part of the fingerprint."""
+    """Options that change how fast a verdict comes, not which: they are in nothing that names a result."""
 
     @abstractmethod
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> Sequence[Answer]:
@@ -162,18 +160,48 @@ class Judge(ABC):
                 )
         return {field.name: getattr(self, field.name) for field in fields(self) if field.init}
 
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of what determines the verdicts: the class and its version, its options, the contents of local
-        files.
+    @property
+    def code_parts(self) -> tuple[type, ...]:
+        """Further classes whose code decides the verdicts, chosen by the options: a protocol among several."""
+        return ()
 
-        Loads no weights. Two copies of one file have one fingerprint. A hub id stands for itself: without a revision
-        it says nothing of its contents.
+    def described(self) -> dict[str, Any]:
+        """What determines the verdicts but code: the class's name and options as JSON, local files by their content.
+
+        Options that are tuning or at their default are left out. Loads no weights. A hub id stands for itself: without
+        a revision it says nothing of its contents.
         """
-        described = {name: value for name, value in self.options().items() if name not in self.tuning}
-        described |= {name: _content(described[name]) for name in self.paths if name in described}
-        kind = f"{type(self).__module__}.{type(self).__qualname__}"
-        text = json.dumps([kind, self.version, described], sort_keys=True, default=str)
+        options = {name: value for name, value in self._changed_options().items() if name not in self.tuning}
+        options |= {name: _content(options[name]) for name in self.paths if name in options}
+        options |= {name: [judge.described() for judge in options[name]] for name in self.members if name in options}
+        described = {"class": class_name(type(self)), "options": options}
+        return dict(json.loads(json.dumps(described, default=str)))
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what determines the verdicts: `described` and code, the members' included.
+
+        Two copies of one file have one fingerprint.
+        """
+        code = [code_identity(type(self), Judge), *(code_identity(part, object) for part in self.code_parts)]
+        members = [judge.fingerprint() for name in self.members for judge in getattr(self, name)]
+        text = json.dumps([self.described(), code, members], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def _changed_options(self) -> dict[str, Any]:
+        """The options that are not at their default; a default that is a file's place stays, for its content."""
+        defaults = {field.name: _default(field) for field in fields(self)}
+        options = self.options()
+        in_files = {name for name in self.paths if options.get(name) is not None}
+        return {
+            name: value
+            for name, value in options.items()
+            if name in in_files or type(value) is not type(defaults[name]) or value != defaults[name]
+        }
+
+
+def _default(field: Field[Any]) -> Any:
+    """The default of an option; `MISSING` where it has none."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def failing_empty(
@@ -256,17 +284,4 @@ def _content(value: Any) -> Any:
         return value
     files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
     root = path.parent if path.is_file() else path
-    return [
-        (
-            each.relative_to(root).as_posix() if root is path else "",
-            _digest(each, each.stat().st_size, each.stat().st_mtime_ns),
-        )
-        for each in files
-    ]
-
-
-@lru_cache(maxsize=4096)
-def _digest(path: Path, size: int, modified: int) -> str:
-    """SHA-256 of a file; size and time are there so that a changed file is read again."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return [(each.relative_to(root).as_posix() if root is path else "", bytes_digest(each)) for each in files]

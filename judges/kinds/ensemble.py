@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from judges.judge import Judge, Question
 from judges.verdicts import OK, Answer, Verdicts
@@ -42,9 +41,10 @@ class EnsembleJudge(Judge):
             raise ValueError(f"an ensemble's weights must be positive numbers, got {weights}")
         self._shares = [weight / sum(weights) for weight in weights]
 
-    def fingerprint(self) -> str:
-        members = [judge.fingerprint() for judge in self.judges]
-        return hashlib.sha256(json.dumps(["ensemble", members, self._shares]).encode()).hexdigest()
+    def described(self) -> dict[str, Any]:
+        """As `Judge.described`, with the weights as they are used."""
+        described = super().described()
+        return described | {"options": described["options"] | {"weights": self._shares}}
 
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
         columns = [[getattr(each, name) for each in questions] for name in ("prompt", "first", "second")]

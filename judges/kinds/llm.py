@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -135,9 +134,13 @@ class LLMJudge(Judge):
         if self.backend != "openai":
             self._backend = self._local()
 
-    def fingerprint(self) -> str:
-        """As `Judge.fingerprint`, with the protocol's prompt and decoding, which an installed package may bring."""
-        return hashlib.sha256(f"{super().fingerprint()} {self._protocol!r}".encode()).hexdigest()
+    @property
+    def code_parts(self) -> tuple[type, ...]:
+        return (type(self._protocol),)
+
+    def described(self) -> dict[str, Any]:
+        """As `Judge.described`, with the protocol's prompt and decoding, which an installed package may bring."""
+        return super().described() | {"protocol": repr(self._protocol)}
 
     def answer(self, questions: Sequence[Question], advance: Advance) -> list[Answer]:
         return failing_empty(questions, advance, lambda asked, step: self._answers(self._protocol, asked, step))
