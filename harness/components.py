@@ -26,17 +26,20 @@ from harness.stages.pocket import pocket_policy
 from harness.stages.sets import benchmark_sets
 from harness.stages.votes import votes
 from harness.store.artifacts import content_hash
+from judges.code_identity import code_identity
 from leaderboards.leaderboard import NoData
 from trainers.algorithm import Algorithm
 from trainers.options import Endpoint
 
+UNTRAINED = "trained-by-a-stage"
+"""Stands for a model that is no file yet."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 
 
 def algorithm_spec(algorithm: Algorithm, variant: Variant) -> ComponentSpec:
     """What a training stage knows of its algorithm."""
-    options = dataclasses.asdict(algorithm)
-    return ComponentSpec("trainers", variant.name, options, variant.label, changed_options(algorithm))
+    options, code = dataclasses.asdict(algorithm), code_identity(type(algorithm), Algorithm)
+    return ComponentSpec("trainers", variant.name, options, variant.label, changed_options(algorithm), code)
 
 
 def base_policy(policy: str | Endpoint) -> Checkpoint:
@@ -105,7 +108,7 @@ def judge_spec(variant: Variant, policy: str | Endpoint) -> ComponentSpec:
     if policy == "pocket" and variant.name == "panel" and "panel" not in options:
         options["panel"] = str(PANEL)
     judge = built("judges", replace(variant, options=options))
-    return ComponentSpec("judges", variant.name, options, variant.label, judge.fingerprint())
+    return ComponentSpec("judges", variant.name, options, variant.label, judge.described(), judge.fingerprint())
 
 
 def _trained_judge(variant: Variant) -> ComponentSpec:
@@ -118,7 +121,11 @@ def _trained_judge(variant: Variant) -> ComponentSpec:
     stage = TrainJudge(
         name=variant.name, policy=policy, votes=votes(policy), title=f"the pocket world's judge {variant.name}"
     )
-    return ComponentSpec("judges", variant.name, OPTIONS[variant.name], variant.label, "trained here", source=stage)
+    options = OPTIONS[variant.name]
+    judge = make("judges", variant.name, {**options, "model": UNTRAINED})
+    return ComponentSpec(
+        "judges", variant.name, options, variant.label, judge.described(), judge.fingerprint(), source=stage
+    )
 
 
 def board_spec(variant: Variant, policy: str | Game | Endpoint) -> ComponentSpec:

@@ -8,7 +8,7 @@ from harness.pocket.judges import PANEL
 from harness.specs import Checkpoint
 from harness.stage import Facts, Stage, not_in_seed
 from harness.stages.context import Context
-from harness.store.artifacts import content_hash
+from judges.code_syntax import file_digest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,5 +46,5 @@ def world_hash() -> str:
 
 
 def pocket_content(name: str) -> str:
-    """Changes with a file of the pocket world."""
-    return content_hash(PANEL.with_name(name))[:16]
+    """Changes with the code or the data of a file of the pocket world."""
+    return file_digest(PANEL.with_name(name))[:16]
