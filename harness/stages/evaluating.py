@@ -15,8 +15,6 @@ from harness.stages.text_metrics import style_figures, text_figures
 from judges.judge import Prompt, messages_of
 
 if TYPE_CHECKING:
-    import torch
-
     from leaderboards.leaderboard import Request
     from trainers.policies.policy import Response
 
@@ -48,12 +46,9 @@ def questions(context: Context) -> Facts:
 def answer(context: Context) -> Facts:
     """A policy's answers to a leaderboard's requests, turn by turn; or a control's."""
     import pandas as pd
-    import torch
 
     requests = _requests(context, last=context.options["last"])
-    device = "cpu" if context.endpoint("policy") else context.policy("policy").model.device
-    generator = torch.Generator(device=device).manual_seed(context.stage.seed)
-    answered = CONTROLS[context.options["control"]](context, requests, generator)
+    answered = CONTROLS[context.options["control"]](context, requests)
     rows = [
         {"id": request.id, "number": number, "text": r.text, "tokens": r.tokens, "finished": r.finished}
         for request, _, responses in answered
@@ -84,7 +79,7 @@ Answered = list[tuple["Request", list[int], list["Response"]]]
 """Each request, the tokens of the conversation it was asked in, and the answers."""
 
 
-def _by_policy(context: Context, requests: Sequence[Request], generator: torch.Generator) -> Answered:
+def _by_policy(context: Context, requests: Sequence[Request]) -> Answered:
     """The policy's own answers; a later turn is asked after the policy's answer to the earlier one."""
     from leaderboards.leaderboard import conversation
 
@@ -95,7 +90,7 @@ def _by_policy(context: Context, requests: Sequence[Request], generator: torch.G
     for (_, temperature, k), group in groupby(alike, key=_together):
         asked = list(group)
         prompts = [r.prompt if r.follows is None else conversation(r, by_id, said) for r in asked]
-        drawn = _draw(context, prompts, k, temperature, generator)
+        drawn = _draw(context, [r.id for r in asked], prompts, k, temperature)
         for request, (tokens, responses) in zip(asked, drawn, strict=True):
             found[request.id] = (request, tokens, responses)
             said[request.id] = [r.text for r in responses]
@@ -108,9 +103,12 @@ def _together(request: Request) -> tuple[int, float, int]:
 
 
 def _draw(
-    context: Context, prompts: Sequence[Prompt], k: int, temperature: float, generator: torch.Generator
+    context: Context, ids: Sequence[str], prompts: Sequence[Prompt], k: int, temperature: float
 ) -> list[tuple[list[int], list[Response]]]:
     """k answers to each prompt and the prompt's tokens, of which there are none behind an endpoint."""
+    from trainers.engines.randomness import response_seeds
+
+    seeds = response_seeds(context.stage.seed, ids)
     if endpoint := context.endpoint("policy"):
         from trainers.engines.engine import Decoding
         from trainers.engines.openai import sample_texts
@@ -118,26 +116,26 @@ def _draw(
         sampling = context.options["sampling"]
         decoding = Decoding(max_tokens=sampling["max_tokens"], temperature=temperature, top_p=sampling["top_p"])
         conversations = [messages_of(prompt) for prompt in prompts]
-        drawn = sample_texts(endpoint, conversations, k, decoding, generator, context.unfinished, context.report)
+        drawn = sample_texts(endpoint, conversations, k, decoding, seeds, context.unfinished, context.report)
         return [([], responses) for responses in drawn]
     policy = context.policy("policy")
     encoded = [policy.encode(prompt) for prompt in prompts]
-    return list(zip(encoded, policy.sample(encoded, k, _sampling(context, temperature), generator), strict=True))
+    return list(zip(encoded, policy.sample(encoded, k, _sampling(context, temperature), seeds), strict=True))
 
 
-def _constant(context: Context, requests: Sequence[Request], generator: torch.Generator) -> Answered:
+def _constant(context: Context, requests: Sequence[Request]) -> Answered:
     """One fixed answer to everything: the untrained policy's to the first request that it does not leave empty."""
     for request in requests:
-        said = _by_policy(context, [request], generator)[0]
+        said = _by_policy(context, [request])[0]
         if said[2][0].text.strip():
             break
     return [(request, said[1], said[2][:1]) for request in requests]
 
 
-def _longest(context: Context, requests: Sequence[Request], generator: torch.Generator) -> Answered:
+def _longest(context: Context, requests: Sequence[Request]) -> Answered:
     """The longest of k answers of the untrained policy, in characters."""
     k, temperature = context.options["sampling"]["k"], context.options["temperature"]
-    drawn = _draw(context, [r.prompt for r in requests], k, temperature, generator)
+    drawn = _draw(context, [r.id for r in requests], [r.prompt for r in requests], k, temperature)
     return [
         (request, tokens, [max(responses, key=lambda r: len(r.text))])
         for request, (tokens, responses) in zip(requests, drawn, strict=True)

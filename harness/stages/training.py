@@ -15,25 +15,25 @@ from harness.store.cached_judge import compare_with
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
     from trainers.fitting.pairs import Pairs
-    from trainers.fitting.stream import StreamState
     from trainers.policies.causal_lm import CausalLM
 
 
 def sample(context: Context) -> Facts:
     """k responses to each prompt of an iteration, from the policy or its mixture with the reference."""
     import pandas as pd
-    import torch
 
+    from trainers.engines.randomness import response_seeds
     from trainers.options import Sampling
 
     frame = _training_prompts(context)
     policy, sampling = context.policy("policy"), Sampling.model_validate(context.options["sampling"])
     share = context.options["mixture"]
     mix = (_beside(policy, context, "reference"), share) if share else None
-    generator = torch.Generator(device=policy.model.device).manual_seed(context.stage.seed)
-    drawn = policy.sample(frame["tokens"].tolist(), sampling.k, sampling, generator, mix)
+    seeds = response_seeds(context.stage.seed, frame["id"])
+    drawn = policy.sample(frame["tokens"].tolist(), sampling.k, sampling, seeds, mix)
     rows = [
         {"draw": draw, "prompt": int(row), "tokens": r.tokens, "text": r.text, "finished": r.finished}
         for draw, (row, responses) in enumerate(zip(frame.index, drawn, strict=True))
@@ -117,6 +117,7 @@ def fit(context: Context) -> Facts:
 def stream(context: Context) -> Facts:
     """One iteration of a stream: fresh samples for every gradient step."""
     import pandas as pd
+    from safetensors.torch import save_file
 
     from trainers.fitting.stream import stream as stream_policy
     from trainers.options import Sampling, Training
@@ -145,7 +146,7 @@ def stream(context: Context) -> Facts:
     )
     policy.save(context.out / "model")
     pd.DataFrame(result.dynamics).to_parquet(context.out / "dynamics.parquet")
-    _write_state(context, result.state)
+    save_file(result.state, context.out / "state.safetensors")
     work = {"samples": result.samples, "steps": options["steps"], "queries": compare.queries}
     lost = {"failed": result.failed, "failures": dict(compare.judge.failures)}
     return {"work": work, **lost, "truncated": result.truncated}
@@ -212,19 +213,9 @@ def _pairs(context: Context) -> tuple[Pairs, int]:
     return pairs.truncated(context.options["max_length"])
 
 
-def _read_state(context: Context) -> StreamState | None:
+def _read_state(context: Context) -> dict[str, Tensor] | None:
     from safetensors.torch import load_file
-
-    from trainers.fitting.stream import StreamState
 
     if context.options["iteration"] == 1:
         return None
-    tensors = load_file(context.input("start") / "state.safetensors")
-    return StreamState(sampler=tensors.pop("sampler"), optimiser=tensors)
-
-
-def _write_state(context: Context, state: StreamState) -> None:
-    from safetensors.torch import save_file
-
-    assert state.sampler is not None
-    save_file({**state.optimiser, "sampler": state.sampler}, context.out / "state.safetensors")
+    return load_file(context.input("start") / "state.safetensors")
