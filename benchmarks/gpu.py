@@ -216,16 +216,17 @@ def sampling(sizes: Sizes, clock: Clock, device: str) -> dict[str, Any]:
     import torch
 
     from trainers.engines.engine import Decoding
+    from trainers.engines.randomness import response_seeds
     from trainers.engines.transformers import sample_tokens
 
     model: Any = build(sizes, device)
     model.to(torch.bfloat16)
     model.generation_config.eos_token_id = None
     prompts = torch.randint(10, sizes.vocabulary, (sizes.prompts, sizes.prompt), device=device)
-    decoding, generator = Decoding(max_tokens=sizes.new_tokens), torch.Generator(device=device)
+    decoding, seeds = Decoding(max_tokens=sizes.new_tokens), response_seeds(0, range(sizes.prompts))
 
     def ours() -> None:
-        sample_tokens([(model, 1.0)], prompts.tolist(), sizes.k, decoding, generator)
+        sample_tokens([(model, 1.0)], prompts.tolist(), sizes.k, decoding, seeds)
 
     def theirs() -> None:
         model.generate(

@@ -50,14 +50,13 @@ def build_ending_model() -> LlamaForCausalLM:
 
 def draw(models: list[tuple[Any, float]], ends: frozenset[int], longest: int, seed: int) -> Rows:
     """Our engine's responses, k a prompt in order."""
-    import torch
-
     from trainers.engines.engine import Decoding
+    from trainers.engines.randomness import response_seeds
     from trainers.engines.transformers import sample_tokens
 
     decoding = Decoding(max_tokens=longest, end_tokens=ends)
-    generator = torch.Generator().manual_seed(seed)
-    drawn = sample_tokens(models, build_pairs(PROMPTS)["prompts"], K, decoding, generator)
+    seeds = response_seeds(seed, range(PROMPTS))
+    drawn = sample_tokens(models, build_pairs(PROMPTS)["prompts"], K, decoding, seeds)
     return [row for rows in drawn for row in rows]
 
 

@@ -29,7 +29,9 @@ from harness.stages.context import Context
 from harness.stages.text_metrics import text_figures
 from harness.store.artifacts import Store
 from judges import PanelJudge
+from leaderboards.leaderboard import Request
 from leaderboards.records import BoardQuestion
+from trainers.engines.randomness import response_seeds
 from trainers.options import Sampling
 from trainers.policies.causal_lm import CausalLM
 
@@ -183,8 +185,8 @@ def test_the_constant_control_says_one_thing_to_everything(swept: Swept) -> None
 def test_the_longest_control_is_the_longest_of_k_of_the_untrained_policy(swept: Swept, board: str) -> None:
     stage, answers = swept.answers("longest", board)
     policy = CausalLM.load(swept.model)
-    generator = torch.Generator().manual_seed(stage.seed)
-    drawn = policy.sample([policy.encode(q) for q in QUESTIONS], 4, Sampling(max_tokens=6), generator)
+    seeds = response_seeds(stage.seed, answers["id"])
+    drawn = policy.sample([policy.encode(q) for q in QUESTIONS], 4, Sampling(max_tokens=6), seeds)
     for text, responses in zip(answers["text"], drawn, strict=True):
         assert text in [r.text for r in responses]
         assert all(len(text) >= len(r.text) for r in responses)
@@ -242,6 +244,13 @@ def test_the_constant_control_does_not_say_nothing_for_ever(monkeypatch: pytest.
     monkeypatch.setattr(evaluating, "_by_policy", drawn)
     requests = [BoardQuestion(id=id, prompt=id, temperature=1.0) for id in said]
     answered = evaluating._constant(SimpleNamespace(), requests, torch.Generator())  # type: ignore[arg-type]
+
+    def drawn(context: Any, requests: Sequence[Request]) -> list[Any]:
+        return [(r, [1], [SimpleNamespace(text=said[r.id])]) for r in requests]
+
+    monkeypatch.setattr(evaluating, "_by_policy", drawn)
+    requests = [Request(id=id, prompt=id, temperature=1.0) for id in said]
+    answered = evaluating._constant(SimpleNamespace(), requests)  # type: ignore[arg-type]
     assert [(r.id, responses[0].text) for r, _, responses in answered] == [(id, "a cat") for id in said]
 
 
@@ -276,12 +285,14 @@ class Echo:
 
     asked: list[Any] = field(default_factory=list)
     batches: list[tuple[int, int, float]] = field(default_factory=list)
+    seeds: set[int] = field(default_factory=set)
 
     def encode(self, prompt: Any) -> list[int]:
         self.asked.append(prompt)
         return [len(self.asked)]
 
-    def sample(self, prompts: Sequence[list[int]], k: int, options: Sampling, generator: Any) -> list[list[Any]]:
+    def sample(self, prompts: Sequence[list[int]], k: int, options: Sampling, seeds: Sequence[int]) -> list[list[Any]]:
+        self.seeds.update(seeds)
         self.batches.append((len(prompts), k, options.temperature if options.top_p == 1 else 0.0))
         return [[SimpleNamespace(text=f"{tokens[0]}.{n}", tokens=tokens) for n in range(k)] for tokens in prompts]
 
@@ -289,7 +300,9 @@ class Echo:
 def test_turns_are_asked_in_order_and_in_batches_of_one_temperature_and_answers_keep_the_requests_order() -> None:
     policy = Echo()
     options = {"sampling": {"k": 2, "max_tokens": 6}}
-    context: Any = SimpleNamespace(policy=lambda name: policy, endpoint=lambda name: None, options=options)
+    context: Any = SimpleNamespace(
+        policy=lambda name: policy, endpoint=lambda name: None, options=options, stage=SimpleNamespace(seed=0)
+    )
     requests = [
         BoardQuestion(id="b/2", prompt="more b", temperature=0.0, turn=2, follows="b/1"),
         BoardQuestion(id="a/1", prompt="a", temperature=0.7),
@@ -297,11 +310,12 @@ def test_turns_are_asked_in_order_and_in_batches_of_one_temperature_and_answers_
         BoardQuestion(id="c/1", prompt=[{"role": "user", "content": "c"}], temperature=0.7),
         BoardQuestion(id="d/1", prompt="d", temperature=0.7, answers=3),
     ]
-    answered = _by_policy(context, requests, torch.Generator())
+    answered = _by_policy(context, requests)
     said = {request.id: [r.text for r in responses] for request, _, responses in answered}
     assert list(said) == [request.id for request in requests]
     assert policy.batches == [(1, 1, 0.0), (2, 1, 0.7), (1, 3, 0.7), (1, 1, 0.0)]
     assert said["d/1"] == ["4.0", "4.1", "4.2"]
+    assert policy.seeds == set(response_seeds(0, list(said)))
     assert policy.asked[-1] == [
         {"role": "user", "content": "b"},
         {"role": "assistant", "content": said["b/1"][0]},

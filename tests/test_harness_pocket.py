@@ -254,14 +254,13 @@ def test_the_base_policy_is_grammatical_diverse_cyclic_and_has_something_to_lear
 
 
 def sample(path: Path, prompts: list[Any], k: int) -> list[list[str]]:
-    import torch
-
+    from trainers.engines.randomness import response_seeds
     from trainers.options import Sampling
     from trainers.policies.causal_lm import CausalLM
 
     policy = CausalLM.load(path)
     tokens = [policy.encode(prompt) for prompt in prompts]
-    made = policy.sample(tokens, k, Sampling(k=k, max_tokens=24), torch.Generator().manual_seed(0))
+    made = policy.sample(tokens, k, Sampling(k=k, max_tokens=24), response_seeds(0, range(len(tokens))))
     return [[response.text for response in row] for row in made]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import PANEL, Ended, Workspace
+from safetensors.torch import load_file
 
 from harness import registry, stages
 from harness.config.schema import load_config
@@ -223,6 +224,7 @@ def test_two_sweeps_in_two_empty_stores_give_the_same_bytes_and_a_third_computes
     assert (rates["value"] <= rates["ci_high"]).all()
     check_costs(results)
     check_folder(outs[0])
+    check_stream_states(workspace.folder / "store-a")
 
 
 def check_costs(results: pd.DataFrame) -> None:
@@ -234,6 +236,13 @@ def check_costs(results: pd.DataFrame) -> None:
         assert costs.loc[("ipo-md", iteration), "samples"] == iteration * 2 * 4 * 2
         assert costs.loc[("ipo-md", iteration), "steps"] == iteration * 2
         assert costs.loc[("ipo-md", iteration), "queries"] <= costs.loc[("ipo-md", iteration), "samples"] / 2
+
+
+def check_stream_states(store: Path) -> None:
+    """Two steps an iteration: the second iteration goes on with the first one's moments and schedule."""
+    states = [load_file(path) for path in store.rglob("state.safetensors")]
+    assert sorted(int(state["schedule_step"]) for state in states) == [2, 4]
+    assert sorted(int(state["0.step"]) for state in states) == [2, 4]
 
 
 def check_folder(out: Path) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from chat_server import Act, ChatServer, completion
 from conftest import WORDS
 from transformers_serve import serving
 
 from trainers.engines.engine import Decoding
-from trainers.engines.openai import read_choices, sample_texts
+from trainers.engines.openai import read_choice, sample_texts
+from trainers.engines.randomness import response_seeds
 from trainers.options import Endpoint, Sampling
 from trainers.policies.causal_lm import CausalLM
 
@@ -63,19 +63,17 @@ def draw(
 ) -> list[list[Any]]:
     endpoint = Endpoint(endpoint=server.url, model="m", **({"max_retries": 0} | options))
     asked = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    generator = torch.Generator().manual_seed(seed)
-    return sample_texts(endpoint, asked, k, decoding or Decoding(max_tokens=6), generator, received, report)
+    seeds = response_seeds(seed, prompts)
+    return sample_texts(endpoint, asked, k, decoding or Decoding(max_tokens=6), seeds, received, report)
 
 
 # --- what is drawn -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("heeds_n", [True, False])
-def test_answers_follow_the_servers_law_whether_or_not_it_heeds_n(tmp_path: Path, heeds_n: bool) -> None:
+def test_answers_follow_the_servers_law_each_by_a_call_and_a_seed_of_its_own(tmp_path: Path) -> None:
     def script(words: str, tries: int, body: dict[str, Any]) -> Act:
         assert body["temperature"] == 1
-        count = body.get("n", 1) if heeds_n else 1
-        return Act(choices(*(drawn(body, i) for i in range(count))))
+        return Act(choices(drawn(body, 0)))
 
     with ChatServer(script) as server:
         answered = draw(server, [f"p{i}" for i in range(250)], tmp_path, k=4)
@@ -83,8 +81,19 @@ def test_answers_follow_the_servers_law_whether_or_not_it_heeds_n(tmp_path: Path
     law = {f"{a} {b}": FIRST[a] * p for a in FIRST for b, p in LAW[a].items()}
     assert set(counts) == set(law)
     assert sum((counts[text] - 1000 * p) ** 2 / (1000 * p) for text, p in law.items()) < CRITICAL
-    # No two calls share a seed, and a server that gives one answer at a time is asked four times.
-    assert len({body["seed"] for body in server.bodies}) == server.total == (250 if heeds_n else 1000)
+    assert len({body["seed"] for body in server.bodies}) == server.total == 1000
+
+
+def test_an_answer_is_the_same_however_many_are_asked_for_and_in_whatever_order(tmp_path: Path) -> None:
+    prompts = [f"p{i}" for i in range(20)]
+    with ChatServer(lambda words, tries, body: Act(choices(str(body["seed"])))) as server:
+        few, many = draw(server, prompts, tmp_path / "few", k=2), draw(server, prompts, tmp_path / "many", k=5)
+        assert few == [row[:2] for row in many]
+        assert draw(server, prompts[::-1], tmp_path / "turned", k=2, concurrency=1) == few[::-1]
+        calls = server.total
+        assert draw(server, prompts, tmp_path / "few", k=5) == many
+        assert server.total == calls + 20 * 3  # what came is not asked again
+    assert {seed in range(2**31) for body in server.bodies for seed in [body["seed"]]} == {True}
 
 
 def test_the_seed_decides_what_is_drawn_and_temperature_zero_takes_the_likeliest(tmp_path: Path) -> None:
@@ -251,7 +260,7 @@ def test_after_a_failure_answers_in_flight_are_waited_for_and_kept(tmp_path: Pat
         with pytest.raises(ValueError, match="prompt 'bad'"):
             draw(server, ["bad", *(f"p{i}" for i in range(8))], tmp_path, concurrency=3)
         assert server.total == 3  # none is asked once one has failed
-    assert [json.loads(line)[2] for line in (tmp_path / "answers.jsonl").read_text().split("\n") if line] == [
+    assert [json.loads(line)[1:] for line in (tmp_path / "answers.jsonl").read_text().split("\n") if line] == [
         ["a cat", "stop"],
         ["a cat", "stop"],
     ]
@@ -276,9 +285,9 @@ def test_answers_that_two_processes_asked_for_at_once_count_once(tmp_path: Path)
 
 def test_a_refusal_is_its_words_and_an_answer_without_content_is_empty() -> None:
     said = {"choices": [{"message": {"content": None, "refusal": "no"}, "finish_reason": "stop"}]}
-    assert read_choices(json.dumps(said)) == [("no", "stop")]
-    assert read_choices(json.dumps(choices(None, end="content_filter"))) == [("", "content_filter")]
-    assert read_choices(json.dumps(choices("", end=None))) == [("", "")]
+    assert read_choice(json.dumps(said)) == ("no", "stop")
+    assert read_choice(json.dumps(choices(None, end="content_filter"))) == ("", "content_filter")
+    assert read_choice(json.dumps(choices("", "second", end=None))) == ("", "")
 
 
 def test_hostile_text_comes_through_as_text_that_can_be_stored_and_an_echoed_key_does_not(tmp_path: Path) -> None:
@@ -299,21 +308,21 @@ def test_hostile_text_comes_through_as_text_that_can_be_stored_and_an_echoed_key
 def test_a_real_servers_greedy_answers_are_the_engines_own_and_its_sampled_ones_vary(
     tmp_path: Path, tiny_chat_model: Path
 ) -> None:
-    """`transformers serve` renders the chat and decodes by itself. It does not heed `n`, and draws only where the
-    checkpoint says `do_sample`.
+    """`transformers serve` renders the chat and decodes by itself. It draws only where the checkpoint says
+    `do_sample`.
     """
     questions = [f"the {a} {b}" for a in WORDS[:4] for b in WORDS[5:8]]
     prompts = [[{"role": "user", "content": question}] for question in questions]
     policy = CausalLM.load(tiny_chat_model)
     greedy = Sampling(max_tokens=6, top_p=1e-6)
-    own = policy.sample([policy.encode(p) for p in prompts], 1, greedy, torch.Generator())
+    own = policy.sample([policy.encode(p) for p in prompts], 1, greedy, response_seeds(0, range(len(prompts))))
     policy.model.generation_config.do_sample = True
     policy.save(tmp_path / "served")
     with serving(tmp_path / "served") as url:
         endpoint, silent = Endpoint(endpoint=url, model=str(tmp_path / "served"), concurrency=2), lambda *_: None
         for temperature, k in ((0.0, 1), (1.0, 3)):
             decoding = Decoding(max_tokens=6, temperature=temperature)
-            said = sample_texts(endpoint, prompts, k, decoding, torch.Generator(), tmp_path / "kept", silent)
+            said = sample_texts(endpoint, prompts, k, decoding, response_seeds(0, questions), tmp_path / "kept", silent)
             assert {len(row) for row in said} == {k}
             if k == 1:
                 assert [row[0].text for row in said] == [row[0].text for row in own]

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from trainers.engines.cache import ROOM, RoomyLayer, decoding_cache, packed
 from trainers.engines.engine import Decoding, Weighted
+from trainers.engines.randomness import response_seeds
 from trainers.engines.transformers import sample_tokens
 
 PROMPTS = [[0, 5, 6], [0, 7], [0, 9, 8, 7, 6, 5, 10, 4, 3, 11, 9], [0, 11, 12, 5]]
@@ -51,7 +52,7 @@ def build(name: str) -> PreTrainedModel:
 def test_greedy_answers_equal_generate_token_by_token(name: str) -> None:
     model = build(name)
     decoding = Decoding(max_tokens=16, temperature=0, end_tokens=frozenset({1, 2, 3}))
-    ours = sample_tokens([(model, 1.0)], PROMPTS, 2, decoding, torch.Generator())
+    ours = sample_tokens([(model, 1.0)], PROMPTS, 2, decoding, response_seeds(0, range(4)))
     for prompt, rows in zip(PROMPTS, ours, strict=True):
         theirs = model.generate(
             torch.tensor([prompt]), do_sample=False, max_new_tokens=16, eos_token_id=[1, 2, 3], pad_token_id=1
@@ -66,7 +67,7 @@ def test_a_rows_tokens_do_not_depend_on_the_rows_that_end_beside_it(name: str) -
 
     def draw(ends: frozenset[int]) -> list[list[int]]:
         decoding = Decoding(max_tokens=12, end_tokens=ends)
-        drawn = sample_tokens([(model, 1.0)], PROMPTS, 3, decoding, torch.Generator().manual_seed(1))
+        drawn = sample_tokens([(model, 1.0)], PROMPTS, 3, decoding, response_seeds(1, range(4)))
         return [row for rows in drawn for row in rows]
 
     ends = frozenset({1, 2, 3, 4, 5, 6, 7, 8})
@@ -124,7 +125,7 @@ def test_whole_responses_pass_a_chi_square_test_against_their_exact_probabilitie
     models = [pair for pair in models if pair[1]]
     prompts, draws = [[0, 2, 3, 4], [0, 3]], 6000
     decoding = Decoding(max_tokens=3, temperature=1.5, batch_size=100_000, end_tokens=frozenset({1}))
-    drawn = sample_tokens(models, prompts, draws, decoding, torch.Generator().manual_seed(0))
+    drawn = sample_tokens(models, prompts, draws, decoding, response_seeds(0, range(2)))
     for prompt, rows in zip(prompts, drawn, strict=True):
         expected = responses(models, prompt, decoding)
         assert sum(expected.values()) == pytest.approx(1, abs=1e-5)

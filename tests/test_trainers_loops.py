@@ -15,7 +15,7 @@ from trainers.algorithm import Algorithm, PairBatch
 from trainers.fitting.fit import fit
 from trainers.fitting.optimise import Optimiser, _backward
 from trainers.fitting.pairs import Pairs, length_batches, score
-from trainers.fitting.stream import StreamState, stream
+from trainers.fitting.stream import stream
 from trainers.games import NAMED, win_rates
 from trainers.options import Sampling, Training
 from trainers.policies.causal_lm import CausalLM
@@ -221,7 +221,7 @@ class Streamed:
     reference: CausalLM
     compare: Callable[..., np.ndarray] = prefer_short
 
-    def run(self, steps: int, seed: int = 0, state: StreamState | None = None, **changes: object):  # type: ignore[no-untyped-def]
+    def run(self, steps: int, seed: int = 0, state: dict[str, torch.Tensor] | None = None, **changes: object):  # type: ignore[no-untyped-def]
         prompts = [self.policy.encode(f"the {word}") for word in ("cat", "dog", "big bird", "red", "a it")]
         options = {"label": "soft", "total_steps": 6} | changes
         frozen = {"reference": self.reference}
@@ -233,7 +233,7 @@ class Streamed:
             self.compare,
             IPOMD(tau=1.0),
             training,
-            LM_SAMPLING,
+            options.pop("sampling", LM_SAMPLING),
             steps=steps,
             seed=seed,
             state=state,
@@ -246,17 +246,34 @@ def streamed(policy: CausalLM, reference: CausalLM) -> Streamed:
     return Streamed(policy, reference)
 
 
-def test_a_stream_cut_in_two_goes_on_with_the_schedule_the_moments_and_the_sampler(streamed: Streamed) -> None:
-    whole = Streamed(streamed.policy.copy(), streamed.reference)
-    rates = [step["lr"] for step in whole.run(6).dynamics]
-    first = streamed.run(3, seed=0)
-    carried = StreamState({k: v.clone() for k, v in first.state.optimiser.items()}, first.state.sampler.clone())
-    second = streamed.run(3, seed=1, state=carried)
-    assert [step["lr"] for step in [*first.dynamics, *second.dynamics]] == rates
-    assert int(second.state.optimiser["schedule_step"]) == 6
-    assert {int(v) for k, v in second.state.optimiser.items() if k.endswith(".step")} == {6}
-    assert torch.equal(first.state.sampler, carried.sampler)
-    assert not torch.equal(second.state.sampler, first.state.sampler)
+def test_a_stream_cut_between_two_passes_is_the_stream_without_the_cut(streamed: Streamed) -> None:
+    """Five steps of four prompts are four passes over five."""
+    whole, cut = streamed, Streamed(streamed.policy.copy(), streamed.reference)
+    asked: dict[str, list[object]] = {"whole": [], "cut": []}
+    for name, one in (("whole", whole), ("cut", cut)):
+        one.compare = lambda *question, kept=asked[name]: kept.append(question) or prefer_short(*question)
+    expected = whole.run(10, total_steps=10, label="sampled")
+    first = cut.run(5, total_steps=10, label="sampled")
+    carried = {name: value.clone() for name, value in first.state.items()}
+    second = cut.run(5, total_steps=10, label="sampled", state=carried)
+    assert asked["whole"] == asked["cut"]
+    assert asked["cut"][:5] != asked["cut"][5:]
+    assert [*first.dynamics, *second.dynamics] == expected.dynamics
+    assert torch.equal(weights(cut.policy), weights(whole.policy))
+    assert expected.state.keys() == second.state.keys()
+    assert all(torch.equal(value, second.state[name]) for name, value in expected.state.items())
+    assert int(second.state["schedule_step"]) == 10
+    assert {int(v) for k, v in second.state.items() if k.endswith(".step")} == {10}
+
+
+def test_the_number_of_sequences_decoded_at_once_does_not_change_what_a_stream_compares(streamed: Streamed) -> None:
+    asked: list[list[object]] = []
+    for batch_size in (1, 3, 1024):
+        asked.append([])
+        one = Streamed(streamed.policy.copy(), streamed.reference)
+        one.compare = lambda *question: asked[-1].append(question) or prefer_short(*question)
+        one.run(3, sampling=LM_SAMPLING.model_copy(update={"batch_size": batch_size}))
+    assert asked[0] == asked[1] == asked[2]
 
 
 def test_a_step_after_a_cut_equals_the_step_without_the_cut(policy: CausalLM) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from trainers import OMD
+from trainers.engines.randomness import response_seeds
 from trainers.fitting.optimise import RULES, Optimiser
 from trainers.fitting.pairs import Pairs, length_batches, pair_log_probs, pair_values, score, token_counts
 from trainers.games import (
@@ -277,8 +278,8 @@ def test_the_gradient_of_a_log_prob_is_the_action_less_the_law() -> None:
 
 
 def drawn(policy: SoftmaxTable, count: int, temperature: float, mix: Any = None, seed: int = 0) -> list[int]:
-    generator = torch.Generator().manual_seed(seed)
-    rows = policy.sample([[]] * (count // 4), 4, Sampling(temperature=temperature), generator, mix=mix)
+    seeds = response_seeds(seed, range(count // 4))
+    rows = policy.sample([[]] * (count // 4), 4, Sampling(temperature=temperature), seeds, mix=mix)
     assert all(len(row) == 4 for row in rows)
     return [response.tokens[0] for row in rows for response in row]
 

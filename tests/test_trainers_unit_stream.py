@@ -217,6 +217,31 @@ def test_the_players_temperature_is_the_algorithms_and_the_opponents_the_sweeps(
     assert asked == [(2, 3.0), (2, 0.7)] * 4 + [(2, 0.7)] * 2
 
 
+@pytest.mark.parametrize("algorithm", [*REWARDED, IPOMD(tau=1.0)], ids=named)
+def test_no_two_prompts_uses_phases_or_steps_share_a_seed(
+    algorithm: Algorithm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+    original = SoftmaxTable.sample
+
+    def watched(self: SoftmaxTable, prompts: Any, k: int, options: Any, given: Sequence[int], **more: Any) -> Any:
+        seeds.extend(given)
+        return original(self, prompts, k, options, given, **more)
+
+    monkeypatch.setattr(SoftmaxTable, "sample", watched)
+    first = run(algorithm, Judge(), steps=2, seed=1)
+    run(algorithm, Judge(), steps=2, seed=1, state=first.state)
+    run(algorithm, Judge(), steps=1, seed=2)
+    assert len(set(seeds)) == len(seeds) == 5 * first.samples / 4
+
+
+def test_sampled_labels_of_a_step_are_not_those_of_another(seen: list[Step]) -> None:
+    run(IPO(regime="online"), Judge(np.full((3, 3), 0.5)), label="sampled", steps=8)
+    labels = [tuple(step.pairs.preference) for step in seen]
+    assert len(set(labels)) >= 7
+    assert 16 <= np.sum(labels) <= 48
+
+
 # --- the look-ahead ----------------------------------------------------------------------------------------------
 
 
@@ -231,7 +256,7 @@ def test_a_look_ahead_leaves_the_policy_and_its_moments_as_they_were(seen: list[
         assert ahead.moments.keys() == real.moments.keys()
         assert all(torch.equal(ahead.moments[name], real.moments[name]) for name in real.moments)
     assert [int(step.moments["schedule_step"]) for step in seen] == [0, 0, 1, 1, 2, 2]
-    assert int(result.state.optimiser["schedule_step"]) == int(result.state.optimiser["0.step"]) == 3
+    assert int(result.state["schedule_step"]) == int(result.state["0.step"]) == 3
 
 
 @pytest.mark.parametrize("algorithm", REWARDED, ids=named)

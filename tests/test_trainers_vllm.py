@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainers.engines import engine as engines
+from trainers.engines import selection
 from trainers.engines import vllm as engine
 from trainers.engines.engine import Decoding
+from trainers.engines.randomness import response_seeds
 from trainers.engines.selection import check_engine
 from trainers.options import Sampling
 from trainers.policies.causal_lm import CausalLM
@@ -80,7 +81,7 @@ def llm(monkeypatch: pytest.MonkeyPatch) -> type[LLM]:
 
 def test_a_request_names_number_seed_law_and_end_tokens_and_wants_no_text() -> None:
     decoding = Decoding(max_tokens=7, temperature=0.5, top_p=0.9, end_tokens=frozenset({5, 2}))
-    assert engine.request(decoding, 3, 11) == {
+    assert engine.request(decoding, 3, 22) == {
         "n": 3,
         "seed": 11,
         "max_tokens": 7,
@@ -93,7 +94,7 @@ def test_a_request_names_number_seed_law_and_end_tokens_and_wants_no_text() -> N
 
 
 def test_responses_come_in_the_order_of_their_numbers_with_their_end_token(policy: CausalLM, llm: type[LLM]) -> None:
-    drawn = policy.sample([[7, 8], [9]], 2, Sampling(k=2, engine="vllm"), torch.Generator().manual_seed(0))
+    drawn = policy.sample([[7, 8], [9]], 2, Sampling(k=2, engine="vllm"), response_seeds(0, range(2)))
     assert [[r.tokens for r in row] for row in drawn] == [[[7, 8, 0], [7, 8, 1]], [[9, 0], [9, 1]]]
     assert [r.finished for row in drawn for r in row] == [False, True, False, True]  # 1 is the end token
     assert [r.text for r in drawn[1]] == [policy.tokenizer.decode([9]), policy.tokenizer.decode([9])]
@@ -102,9 +103,8 @@ def test_responses_come_in_the_order_of_their_numbers_with_their_end_token(polic
 def test_an_engine_is_made_once_and_takes_the_weights_of_each_call_from_memory(
     policy: CausalLM, reference: CausalLM, llm: type[LLM]
 ) -> None:
-    generator = torch.Generator().manual_seed(0)
     for model in (policy, reference):
-        model.sample([[7]], 2, Sampling(k=2, engine="vllm"), generator)
+        model.sample([[7]], 2, Sampling(k=2, engine="vllm"), [0])
         (made,) = llm.made
         for name, weight in model.state().items():
             assert torch.equal(made.served.weights[name], weight)
@@ -113,13 +113,19 @@ def test_an_engine_is_made_once_and_takes_the_weights_of_each_call_from_memory(
     assert made.calls == [*once, "wake_up", *once]
 
 
-def test_each_prompt_has_a_seed_that_follows_from_the_generator(policy: CausalLM, llm: type[LLM]) -> None:
-    def seeds(seed: int) -> list[int]:
-        policy.sample([[7]] * 5, 2, Sampling(k=2, engine="vllm"), torch.Generator().manual_seed(seed))
-        return [each.options["seed"] for each in llm.made[0].params]
+def test_the_seeds_of_vllms_responses_do_not_overlap_and_follow_their_prompt(policy: CausalLM, llm: type[LLM]) -> None:
+    """vLLM adds a response's number to the seed of its request."""
+    given = [*response_seeds(0, range(50)), 2**63 - 1]
 
-    assert len(set(seeds(0))) == 5
-    assert seeds(0) == seeds(0) != seeds(1)
+    def drawn(order: range) -> list[int]:
+        policy.sample([[7]] * len(order), 1024, Sampling(k=2, engine="vllm"), [given[i] for i in order])
+        return [params.options["seed"] for params in llm.made[0].params]
+
+    ahead = drawn(range(len(given)))
+    assert drawn(range(len(given) - 1, -1, -1)) == ahead[::-1]
+    of_responses = {seed + number for seed in ahead for number in range(1024)}
+    assert len(of_responses) == len(given) * 1024
+    assert max(of_responses) < 2**63
 
 
 def test_a_mixture_is_refused_by_the_trainers_name_and_a_missing_vllm_by_how_to_install_it(
@@ -130,8 +136,8 @@ def test_a_mixture_is_refused_by_the_trainers_name_and_a_missing_vllm_by_how_to_
         check_engine("vllm", "ipo-md")
     with pytest.raises(ValueError, match="takes whole weights"):
         check_engine("vllm", adapter=True)
-    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    monkeypatch.setattr(selection, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install -e '\.\[vllm\]'"):
         check_engine("vllm")
-    monkeypatch.setattr(engines, "find_spec", lambda name: name)
+    monkeypatch.setattr(selection, "find_spec", lambda name: name)
     check_engine("vllm")

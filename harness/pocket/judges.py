@@ -33,16 +33,15 @@ def write_votes(policy: Any, out: Path, *, seed: int, pairs: int = PAIRS) -> dic
 
     Returns how many pairs were written; pairs of equal texts are left out.
     """
-    import torch
-
     from harness.pocket.grammar import prompts
     from judges.kinds.panel import PanelJudge
+    from trainers.engines.randomness import response_seeds
     from trainers.options import Sampling
 
     training = [record["prompt"] for record in prompts(seed)["train"][: pairs // PAIRS_A_PROMPT]]
-    generator = torch.Generator(device=policy.model.device).manual_seed(seed)
+    seeds = response_seeds(seed, range(len(training)))
     encoded = [policy.encode(prompt) for prompt in training]
-    drawn = policy.sample(encoded, 2 * PAIRS_A_PROMPT, Sampling(max_tokens=MAX_TOKENS), generator)
+    drawn = policy.sample(encoded, 2 * PAIRS_A_PROMPT, Sampling(max_tokens=MAX_TOKENS), seeds)
     pairs_of = [zip(texts[::2], texts[1::2], strict=True) for texts in ([r.text for r in each] for each in drawn)]
     rows = [(prompt, a, b) for prompt, texts in zip(training, pairs_of, strict=True) for a, b in texts if a != b]
     votes = PanelJudge(PANEL).simulate_votes(*map(list, zip(*rows, strict=True)), votes=VOTES_A_PAIR, seed=seed)

@@ -34,8 +34,6 @@ from harness.pocket.grammar import (
 )
 
 if TYPE_CHECKING:
-    import torch
-
     from trainers.policies.causal_lm import CausalLM
 
 BASELINE, REFERENCE = "pocket-base", "pocket-truth"
@@ -58,16 +56,13 @@ def write_sets(policy: CausalLM, out: Path, *, seed: int) -> dict[str, Any]:
     Raises:
         ValueError: the policy has fewer than two answers to a prompt that are not empty.
     """
-    import torch
-
     single = [r for r in prompts(seed, train=1, heldout=2500)["heldout"] if r["kind"] != "follow-up"]
     hard = [r for r in single[INSTRUCTIONS:] if r["kind"] in TWO_NOUNS][:HARD_PROMPTS]
-    generator = torch.Generator(device=policy.model.device).manual_seed(seed)
     for name in ("alpaca-eval", "arena-hard", "mt-bench", "lm-eval"):
         (out / name).mkdir(parents=True)
     return {
-        "alpaca-eval": _write_alpaca_eval(policy, single[:INSTRUCTIONS], out / "alpaca-eval", generator),
-        "arena-hard": _write_arena_hard(policy, hard, out / "arena-hard", generator),
+        "alpaca-eval": _write_alpaca_eval(policy, single[:INSTRUCTIONS], out / "alpaca-eval", seed),
+        "arena-hard": _write_arena_hard(policy, hard, out / "arena-hard", seed),
         "mt-bench": _write_mt_bench(out / "mt-bench", Random(f"mt-bench {seed}")),
         "lm-eval": {
             "pocket_truth": _write_truth(out / "lm-eval", Random(f"truth {seed}")),
@@ -76,12 +71,12 @@ def write_sets(policy: CausalLM, out: Path, *, seed: int) -> dict[str, Any]:
     }
 
 
-def _write_alpaca_eval(policy: CausalLM, records: Sequence[Record], out: Path, generator: torch.Generator) -> int:
+def _write_alpaca_eval(policy: CausalLM, records: Sequence[Record], out: Path, seed: int) -> int:
     """The baseline's outputs, and what length control needs: difficulties and two baselines that game the length."""
     import pandas as pd
 
     asked = [record["prompt"] for record in records]
-    drawn = _samples(policy, asked, 1 + OTHERS, generator)
+    drawn = _samples(policy, asked, 1 + OTHERS, seed)
     baseline, others = [row[0] for row in drawn], [row[1:] for row in drawn]
     outputs = [
         {"dataset": r["kind"], "instruction": _text(r["prompt"]), "output": text, "generator": BASELINE}
@@ -99,11 +94,13 @@ def _write_alpaca_eval(policy: CausalLM, records: Sequence[Record], out: Path, g
     return len(outputs)
 
 
-def _samples(policy: CausalLM, asked: Sequence[list[Message]], k: int, generator: torch.Generator) -> list[list[str]]:
+def _samples(policy: CausalLM, asked: Sequence[list[Message]], k: int, seed: int) -> list[list[str]]:
     """Up to k answers to each prompt, in the order drawn; empty ones are left out, so the next takes their place."""
+    from trainers.engines.randomness import response_seeds
     from trainers.options import Sampling
 
-    drawn = policy.sample([policy.encode(prompt) for prompt in asked], k, Sampling(max_tokens=MAX_TOKENS), generator)
+    seeds = response_seeds(seed, map(_text, asked))
+    drawn = policy.sample([policy.encode(prompt) for prompt in asked], k, Sampling(max_tokens=MAX_TOKENS), seeds)
     texts = [[response.text for response in row if response.text.strip()] for row in drawn]
     short = next((prompt for prompt, row in zip(asked, texts, strict=True) if len(row) < 2), None)
     if short:
@@ -155,9 +152,9 @@ def _gamed(
     return pd.DataFrame({"model": model, "preference": preference, "std_delta_len": delta / delta.std(ddof=1)})
 
 
-def _write_arena_hard(policy: CausalLM, records: Sequence[Record], out: Path, generator: torch.Generator) -> int:
+def _write_arena_hard(policy: CausalLM, records: Sequence[Record], out: Path, seed: int) -> int:
     """Prompts about two nouns, and the baseline's answers, in the layout of v2.0."""
-    drawn = _samples(policy, [record["prompt"] for record in records], 4, generator)
+    drawn = _samples(policy, [record["prompt"] for record in records], 4, seed)
     questions, answers = [], []
     for record, (text, *_) in zip(records, drawn, strict=True):
         prompt = _text(record["prompt"])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainers.engines.randomness import response_seeds
-
 from harness.specs import Checkpoint
 from harness.stage import Facts, Stage
 from harness.stages.context import Context
 from harness.stages.policies import beside
 from harness.stages.prompts import IterationPrompts, Prompts, training_prompts
+from trainers.engines.randomness import response_seeds
 from trainers.options import Sampling
 
 SAMPLING_ADVICE = "lower sampling.batch_size or sampling.max_tokens"

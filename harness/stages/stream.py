@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from trainers.algorithm import Pairing
 from trainers.options import Sampling, Training
 
 if TYPE_CHECKING:
-    from trainers.fitting.stream import StreamState
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,6 +52,7 @@ class Stream(Stage):
 
     def run(self, context: Context) -> Facts:
         import pandas as pd
+        from safetensors.torch import save_file
 
         from trainers.fitting.stream import stream
         from trainers.policies.causal_lm import CausalLM
@@ -78,22 +78,19 @@ class Stream(Stage):
         )
         policy.save(context.out / "model")
         pd.DataFrame(result.dynamics).to_parquet(context.out / "dynamics.parquet")
-        _write_state(context.out, result.state)
+        save_file(result.state, context.out / "state.safetensors")
         work = {"samples": result.samples, "steps": self.steps, "queries": compare.queries}
         lost = {"failed": result.failed, "failures": dict(compare.judge.failures)}
         return {"work": work, **lost, "truncated": result.truncated}
 
-    def _state(self, context: Context) -> StreamState | None:
-        """What the iteration before left; None for the first."""
+    def _state(self, context: Context) -> dict[str, Tensor] | None:
+        """The optimiser's state as the iteration before left it; None for the first."""
         from safetensors.torch import load_file
-
-        from trainers.fitting.stream import StreamState
 
         if self.chosen.iteration == 1:
             return None
         assert self.start.stage is not None
-        tensors = load_file(context.read(self.start.stage) / "state.safetensors")
-        return StreamState(sampler=tensors.pop("sampler"), optimiser=tensors)
+        return load_file(context.read(self.start.stage) / "state.safetensors")
 
 
 class _StreamCompare:
@@ -120,10 +117,3 @@ class _StreamCompare:
         preference = np.full(len(rows), np.nan)
         preference[compared.prompt] = compared.preference
         return preference
-
-
-def _write_state(folder: Path, state: StreamState) -> None:
-    from safetensors.torch import save_file
-
-    assert state.sampler is not None
-    save_file({**state.optimiser, "sampler": state.sampler}, folder / "state.safetensors")

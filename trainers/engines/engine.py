@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
 Weighted = Sequence[tuple["PreTrainedModel", float]]
@@ -19,7 +18,7 @@ class Decoding:
     """How tokens are drawn; temperature 0 takes the likeliest. Temperature applies to each model before mixing.
 
     Attributes:
-        batch_size: sequences decoded at once; vLLM schedules its own.
+        batch_size: sequences decoded at once; vLLM schedules its own. What is drawn does not depend on it.
         end_tokens: a response ends with the first of these.
     """
 
@@ -39,6 +38,11 @@ class Sampler(Protocol):
         prompts: Sequence[list[int]],
         k: int,
         decoding: Decoding,
-        generator: torch.Generator,
+        seeds: Sequence[int],
     ) -> list[list[list[int]]]:
-        """k token lists for each prompt, ending with the end token where one was drawn."""
+        """k token lists for each prompt, ending with the end token where one was drawn.
+
+        Args:
+            seeds: one a prompt, in [0, 2**63), see `response_seeds`. Response j to a prompt is a function of the
+                models, the prompt, its seed and j, whatever else is drawn beside it.
+        """

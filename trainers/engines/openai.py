@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import openai
-import torch
 
 from trainers.engines.engine import Decoding
 from trainers.options import Endpoint
 from trainers.policies.policy import Response
 
 Messages = Sequence[Mapping[str, str]]
-Said = tuple[str, str]
+Answer = tuple[str, str]
 """A text and why it ended."""
 
 SEEDS = 2**31
@@ -45,28 +44,31 @@ def sample_texts(
     prompts: Sequence[Messages],
     k: int,
     decoding: Decoding,
-    generator: torch.Generator,
+    seeds: Sequence[int],
     received: Path,
     report: Callable[[int, int], None],
 ) -> list[list[Response]]:
     """k answers to each conversation, without tokens; `finished` where the server says that the model stopped.
 
-    Each prompt has its own seed. How far a server heeds that, or the temperature, is not checked; one that gives fewer
-    answers than asked for (`n`) is asked for the others. After a failure no further call is made; those in flight are
-    waited for.
+    Every answer is a call with a seed of its own, so that it is the same however many are asked for (`n` would leave
+    the law of an answer beside others to the server, and many servers do not heed it). How far a server heeds seed and
+    temperature is not checked. After a failure no further call is made; those in flight are waited for.
 
     Args:
+        seeds: one a prompt. The seed of call j about it is the prompt's plus j, in [0, 2**31).
         received: a folder. Answers are kept in it as they come, and are not asked for again.
-        report: is told of each prompt answered, and of how many there are.
+        report: is called with the answers that are there, and how many are wanted.
 
     Raises:
         ValueError: a call failed after all its tries, or its reply is no chat completion.
     """
-    seeds = torch.randint(SEEDS, (len(prompts),), generator=generator).tolist()
-    bodies = [_body(endpoint, *each, decoding) for each in zip(prompts, seeds, strict=True)]
-    kept = _Received(received / "answers.jsonl")
-    asyncio.run(_ask_all(endpoint, bodies, k, kept, report))
-    return [[Response([], text, end == "stop") for text, end in kept.to(body)[:k]] for body in bodies]
+    bodies = [
+        [_body(endpoint, messages, (seed + number) % SEEDS, decoding) for number in range(k)]
+        for messages, seed in zip(prompts, seeds, strict=True)
+    ]
+    answers = _Received(received / "answers.jsonl")
+    asyncio.run(_ask_all(endpoint, [body for row in bodies for body in row], answers, report))
+    return [[Response([], text, end == "stop") for text, end in map(answers.to, row)] for row in bodies]
 
 
 def _body(endpoint: Endpoint, messages: Messages, seed: int, decoding: Decoding) -> dict[str, Any]:
@@ -83,25 +85,25 @@ def token_limit(official: bool, tokens: int) -> dict[str, int]:
 
 
 class _Received:
-    """Answers by the request they answer, in a file of JSON lines: the request's hash, the number of its first answer
-    here, then (text, end) of each. Where two processes asked for the same answers the first one's stand.
+    """Answers by the request they answer, in a file of JSON lines: the request's hash, the text and why it ended. Of
+    several answers to a request the first one stands.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.found = path, dict[str, list[Said]]()
+        self.path, self.answers = path, dict[str, Answer]()
         for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
             with contextlib.suppress(ValueError):  # a process may have ended inside a line
-                request, number, *said = json.loads(line)
-                known = self.found.setdefault(request, [])
-                known += map(tuple, said) if number == len(known) else ()
+                request, text, end = json.loads(line)
+                self.answers.setdefault(request, (text, end))
 
-    def to(self, body: Mapping[str, Any]) -> list[Said]:
-        return self.found.setdefault(_key(body), [])
+    def __contains__(self, body: Mapping[str, Any]) -> bool:
+        return _key(body) in self.answers
 
-    def add(self, body: Mapping[str, Any], said: Sequence[Said]) -> None:
-        known = self.to(body)
-        line = json.dumps([_key(body), len(known), *said])
-        known += said
+    def to(self, body: Mapping[str, Any]) -> Answer:
+        return self.answers[_key(body)]
+
+    def add(self, body: Mapping[str, Any], answer: Answer) -> None:
+        line = json.dumps([_key(body), *self.answers.setdefault(_key(body), answer)])
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"\n{line}\n")
@@ -114,8 +116,7 @@ def _key(body: Mapping[str, Any]) -> str:
 async def _ask_all(
     endpoint: Endpoint,
     bodies: Sequence[Mapping[str, Any]],
-    k: int,
-    kept: _Received,
+    answers: _Received,
     report: Callable[[int, int], None],
 ) -> None:
     todo, done, failures = iter(bodies), itertools.count(1), list[str]()
@@ -124,7 +125,8 @@ async def _ask_all(
     async def work() -> None:
         for body in todo:
             try:
-                await _ask(client, endpoint, body, k, kept)
+                if body not in answers:
+                    answers.add(body, await _ask(client, endpoint, body))
             except (openai.OpenAIError, ValueError) as error:
                 failures.append(f"prompt {body['messages'][-1]['content'][:START]!a}: {_told(error, endpoint)}")
             if failures:
@@ -156,13 +158,10 @@ def _client(endpoint: Endpoint) -> openai.AsyncOpenAI:
     )
 
 
-async def _ask(client: Any, endpoint: Endpoint, body: Mapping[str, Any], k: int, kept: _Received) -> None:
-    """Ask until there are k answers; each call has a seed of its own."""
-    while (missing := k - len(kept.to(body))) > 0:
-        call = {**body, "seed": (body["seed"] + k - missing) % SEEDS} | ({"n": missing} if missing > 1 else {})
-        text = await client.post("/chat/completions", cast_to=str, body=call)
-        said = read_choices(text)
-        kept.add(body, [(_without_key(words, endpoint), _without_key(end, endpoint)) for words, end in said])
+async def _ask(client: Any, endpoint: Endpoint, body: Mapping[str, Any]) -> Answer:
+    """The answer to a request, without the key."""
+    text, end = read_choice(await client.post("/chat/completions", cast_to=str, body=body))
+    return _without_key(text, endpoint), _without_key(end, endpoint)
 
 
 def _without_key(text: str, endpoint: Endpoint) -> str:
@@ -171,25 +170,25 @@ def _without_key(text: str, endpoint: Endpoint) -> str:
     return text.replace(key, "[key]") if len(key) >= SECRET else text
 
 
-def read_choices(reply: str) -> list[Said]:
-    """Text and reason of the end of each choice of a chat completion's body, at least one; a refusal is its words.
+def read_choice(reply: str) -> Answer:
+    """Text and reason of the end of the first choice of a chat completion's body; a refusal is its words.
 
     Raises:
         ValueError: anything else.
     """
     try:
-        said = [
+        answers = [
             (
                 _text(choice["message"]["content"] or choice["message"].get("refusal")),
                 _text(choice.get("finish_reason")),
             )
-            for choice in json.loads(reply)["choices"]
+            for choice in json.loads(reply)["choices"][:1]
         ]
     except UNREADABLE as error:
         raise ValueError("the reply is no chat completion") from error
-    if not said:
+    if not answers:
         raise ValueError("the reply is a chat completion without choices")
-    return said
+    return answers[0]
 
 
 def _text(value: Any) -> str:

@@ -15,15 +15,19 @@ from transformers import PreTrainedModel
 
 from trainers.engines.cache import decoding_cache, packed, repeat_rows, select_rows
 from trainers.engines.engine import Decoding, Weighted
+from trainers.engines.randomness import uniforms
+
+BLOCK = 256
+"""Tokens whose uniform numbers are in memory at once."""
 
 
 def sample_tokens(
-    models: Weighted, prompts: Sequence[list[int]], k: int, decoding: Decoding, generator: torch.Generator
+    models: Weighted, prompts: Sequence[list[int]], k: int, decoding: Decoding, seeds: Sequence[int]
 ) -> list[list[list[int]]]:
     """As `Sampler`.
 
-    Prompts are decoded in batches of similar length, so what is drawn depends on the generator, on the prompts given
-    together and on `batch_size`; its distribution does not.
+    Prompts are decoded in batches of similar length. Matrix products of other shapes round otherwise, so that in
+    another batch a token may differ where a uniform number falls within rounding of the edge between two tokens.
 
     Raises:
         FloatingPointError: a model's next-token law is not a number.
@@ -33,7 +37,7 @@ def sample_tokens(
     per_batch = max(1, decoding.batch_size // k)
     for start in range(0, len(order), per_batch):
         chunk = order[start : start + per_batch]
-        rows = _decode([prompts[i] for i in chunk], models, k, decoding, generator)
+        rows = _decode([prompts[i] for i in chunk], models, k, decoding, [seeds[i] for i in chunk])
         for position, i in enumerate(chunk):
             out[i] = rows[position * k : (position + 1) * k]
     return out
@@ -54,20 +58,21 @@ def _mixed(models: Weighted, logits: Sequence[Tensor], temperature: float) -> Te
 
 @torch.no_grad()
 def _decode(
-    prompts: list[list[int]], models: Weighted, k: int, decoding: Decoding, generator: torch.Generator
+    prompts: list[list[int]], models: Weighted, k: int, decoding: Decoding, seeds: list[int]
 ) -> list[list[int]]:
     """Rows of tokens, k a prompt in order."""
     states = [_ModelState(model, prompts, k) for model, _ in models]
     logits = [state.logits for state in states]
     device, rows = logits[0].device, len(prompts) * k
-    # A row's draws are its own, whichever rows are still decoded beside it.
-    uniform = torch.rand(decoding.max_tokens, rows, dtype=torch.float64, device=device, generator=generator)
     ends = torch.tensor(sorted(decoding.end_tokens), device=device)
     alive = torch.arange(rows, device=device)
     out = torch.empty(rows, decoding.max_tokens, dtype=torch.long, device=device)
     lengths = torch.full_like(alive, decoding.max_tokens)
     for position in range(decoding.max_tokens):
-        tokens = _draw(models, logits, decoding, uniform[position, alive])
+        if position % BLOCK == 0:
+            block = uniforms(seeds, k, min(BLOCK, decoding.max_tokens - position), position)
+            uniform = torch.from_numpy(block.T).to(device)
+        tokens = _draw(models, logits, decoding, uniform[position % BLOCK, alive])
         out[alive, position] = tokens
         going = ~torch.isin(tokens, ends)
         if not bool(going.all()):

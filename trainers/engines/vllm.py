@@ -10,7 +10,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
 from trainers.engines.engine import Decoding, Weighted
@@ -22,9 +21,12 @@ _engines: dict[str, Any] = {}
 
 
 def sample_tokens(
-    models: Weighted, prompts: Sequence[list[int]], k: int, decoding: Decoding, generator: torch.Generator
+    models: Weighted, prompts: Sequence[list[int]], k: int, decoding: Decoding, seeds: Sequence[int]
 ) -> list[list[list[int]]]:
     """As `Sampler`. The engine is made once for each architecture, and takes the weights as they are in memory.
+
+    vLLM gives response j of a request the seed of the request plus j (`vllm/v1/engine/parallel_sampling.py`) and each a
+    generator of its own. What a request draws is the same in every batch up to rounding, as with transformers.
 
     Between calls it sleeps: its cache is dropped and its weights leave the GPU. A model whose weights are not numbers
     is not noticed.
@@ -33,7 +35,6 @@ def sample_tokens(
 
     ((model, _),) = models
     engine = _awake(model)
-    seeds = torch.randint(2**31, (len(prompts),), generator=generator, device=generator.device).tolist()
     outputs = engine.generate(
         [{"prompt_token_ids": prompt} for prompt in prompts],
         [vllm.SamplingParams(**request(decoding, k, seed)) for seed in seeds],
@@ -44,10 +45,14 @@ def sample_tokens(
 
 
 def request(decoding: Decoding, k: int, seed: int) -> dict[str, Any]:
-    """The arguments of `vllm.SamplingParams` for k responses to a prompt; tokens come back without their text."""
+    """The arguments of `vllm.SamplingParams` for k responses to a prompt; tokens come back without their text.
+
+    The seed is halved: with the responses' numbers added it still fits 63 bits, and hashed seeds lie so far apart that
+    the responses of two prompts share none.
+    """
     return {
         "n": k,
-        "seed": seed,
+        "seed": seed // 2,
         "max_tokens": decoding.max_tokens,
         "temperature": decoding.temperature,
         "top_p": decoding.top_p,

@@ -57,6 +57,11 @@ class Optimiser:
             done = int(state["schedule_step"])
         self.schedule = _schedule(self.rule, training, steps, done)
 
+    @property
+    def steps_done(self) -> int:
+        """Steps taken, those before `state` included."""
+        return self.schedule.last_epoch
+
     def step(self, policy: Policy, algorithm: Algorithm, pairs: Pairs, frozen: FrozenLogProbs) -> Figures:
         """One step on the mean loss of a batch, accumulated over micro-batches and processes; figures before the step.
 
@@ -97,7 +102,7 @@ class Optimiser:
         """Moments and step counts as named tensors of their own, whole, for safetensors or a copy of the policy."""
         state = self.rule.state_dict()["state"]
         named = {f"{i}.{name}": whole(value) for i, slots in state.items() for name, value in slots.items()}
-        return named | {"schedule_step": torch.tensor(self.schedule.last_epoch)}
+        return named | {"schedule_step": torch.tensor(self.steps_done)}
 
 
 def _slots(state: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> dict[int, dict[str, Tensor]]:

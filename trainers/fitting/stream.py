@@ -1,7 +1,8 @@
 """The stream schedule: fresh samples, comparisons and one gradient step, again and again.
 
-No algorithm is named here. One call is one iteration (a stage); optimiser, learning-rate schedule and generators
-travel in `StreamState` to the next.
+No algorithm is named here. One call is one iteration (a stage); the optimiser's state travels to the next, and with it
+the number of steps done, which the learning rate and all randomness are functions of: a stream that is cut between two
+passes over its prompts is the stream without the cut.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainers.algorithm import Algorithm, Phase, Player
+from trainers.engines.randomness import response_seeds
 from trainers.fitting.fit import Report
 from trainers.fitting.optimise import Figures, Optimiser
 from trainers.fitting.pairs import Pairs, score
@@ -23,25 +25,19 @@ from trainers.policies.policy import Policy, Response, Tokens
 
 Compare = Callable[[Sequence[int], Sequence[str], Sequence[str]], NDArray[np.float64]]
 """(prompt numbers, first texts, second texts) -> P(first beats second), NaN where the judge failed."""
-
-
-@dataclass
-class StreamState:
-    """What a stream carries from one iteration to the next, besides the weights."""
-
-    optimiser: dict[str, Tensor] = field(default_factory=dict)
-    sampler: Tensor | None = None
+Turn = tuple[int, int]
+"""The number of a step, counted through all iterations, and of its phase."""
 
 
 @dataclass(frozen=True)
 class StreamResult:
-    """Figures of each step, what was asked of the judge, and the state to go on from."""
+    """Figures of each step, what was asked of the judge, and the optimiser's state to go on from."""
 
     dynamics: list[Figures]
     samples: int
     failed: int
     truncated: int
-    state: StreamState
+    state: dict[str, Tensor]
 
 
 def stream(
@@ -57,7 +53,7 @@ def stream(
     steps: int,
     total_steps: int,
     seed: int,
-    state: StreamState | None = None,
+    state: Mapping[str, Tensor] | None = None,
     report: Report | None = None,
 ) -> StreamResult:
     """Train `policy` in place for `steps` optimiser steps on pairs it has just sampled.
@@ -71,26 +67,25 @@ def stream(
         frozen: the policies the loss is measured against, `reference` among them where the player is a mixture.
         label: what a preference becomes: `soft` (kept), `sampled` (Bernoulli) or `argmax`; `none` asks for none.
         total_steps: steps of all iterations together, for the learning-rate schedule.
+        seed: of all draws. A response's is a function of it, the number of the step in all iterations, the phase, the
+            use (player or opponent), the prompt's number and the response's.
+        state: the `StreamResult.state` of the iteration before.
 
     Raises:
         ValueError: every comparison of a step failed.
         FloatingPointError: the loss is not finite.
     """
-    optimiser = Optimiser(policy, training, total_steps, None if state is None else state.optimiser)
-    sampler = torch.Generator(device=next(iter(policy.parameters())).device).manual_seed(seed)
-    if state is not None:
-        assert state.sampler is not None
-        sampler.set_state(state.sampler)
-    table = _Table(
-        {**frozen, "policy": policy}, compare, algorithm, sampling, label, sampler, np.random.default_rng([seed, 1])
-    )
-    order = _passes(len(prompts), steps * training.batch_size, seed)
+    optimiser = Optimiser(policy, training, total_steps, state)
+    done = optimiser.steps_done
+    collector = PairCollector({**frozen, "policy": policy}, compare, algorithm, sampling, label, seed)
+    order = _passes(len(prompts), steps * training.batch_size, seed, done * training.batch_size)
     dynamics: list[Figures] = []
     truncated = 0
     for step in range(steps):
         rows = order[step * training.batch_size : (step + 1) * training.batch_size]
-        for phase in algorithm.phases:
-            pairs, cut = table.pairs(phase, rows, [prompts[i] for i in rows]).truncated(training.max_length)
+        for number, phase in enumerate(algorithm.phases):
+            drawn = collector.pairs((done + step, number), phase, rows, [prompts[i] for i in rows])
+            pairs, cut = drawn.truncated(training.max_length)
             scores = {
                 name: score(frozen[name], pairs, training.micro_batch_size or training.batch_size)
                 for name in phase.frozen
@@ -100,44 +95,47 @@ def stream(
                 learner = policy.copy()
                 with_optimiser = Optimiser(learner, training, total_steps, optimiser.state())
             figures = with_optimiser.step(learner, algorithm, pairs, scores)
-            table.slots[phase.writes] = learner
+            collector.policies[phase.writes] = learner
             truncated += cut
-        dynamics.append(figures | table.described)
+        dynamics.append(figures | collector.response_figures)
         if report is not None:
             report(step + 1, steps)
-    ahead = StreamState(optimiser.state(), sampler.get_state())
-    return StreamResult(dynamics, table.samples, table.failed, truncated, ahead)
+    return StreamResult(dynamics, collector.samples, collector.failed, truncated, optimiser.state())
 
 
 @dataclass
-class _Table:
-    """Where policies meet: samples of a step's players and opponents, compared, labelled and counted."""
+class PairCollector:
+    """Samples of a step's players and opponents, compared, labelled and counted."""
 
-    slots: dict[str, Policy]
+    policies: dict[str, Policy]
     compare: Compare
     algorithm: Algorithm
     sampling: Sampling
     label: str
-    sampler: torch.Generator
-    labeller: np.random.Generator
+    seed: int
     samples: int = 0
     failed: int = 0
-    described: Figures = field(default_factory=dict)
+    response_figures: Figures = field(default_factory=dict)
 
-    def pairs(self, phase: Phase, rows: Sequence[int], prompts: Sequence[Tokens]) -> Pairs:
+    def pairs(self, turn: Turn, phase: Phase, rows: Sequence[int], prompts: Sequence[Tokens]) -> Pairs:
         """A pair of the player's responses to each prompt, with its label and its rewards against each opponent.
+
+        Args:
+            turn: no other call has it.
+            rows: the prompts' numbers.
 
         Raises:
             ValueError: a comparison failed for every prompt.
         """
         temperature = self.algorithm.temperature or self.sampling.temperature
-        drawn = self._sample(self.algorithm.player.value, prompts, temperature)
-        self.described = _describe(drawn)
-        first, second = [r[0] for r in drawn], [r[1] for r in drawn]
+        responses = self._sample(self.algorithm.player.value, prompts, temperature, self._seeds(turn, "player", rows))
+        self.response_figures = _describe(responses)
+        first, second = [r[0] for r in responses], [r[1] for r in responses]
         preference = np.ones(len(rows))
         if self.label != "none":
-            preference = _label(self.compare(rows, _texts(first), _texts(second)), self.label, self.labeller)
-        rewards = {name: self._rewards(name, rows, prompts, first, second) for name in phase.opponents}
+            labeller = np.random.default_rng([self.seed, 1, *turn])
+            preference = _label(self.compare(rows, _texts(first), _texts(second)), self.label, labeller)
+        rewards = {name: self._rewards(turn, name, rows, prompts, first, second) for name in phase.opponents}
         pairs = Pairs(list(prompts), [r.tokens for r in first], [r.tokens for r in second], preference, rewards)
         answered = np.logical_and.reduce([~np.isnan(preference), *(~np.isnan(r).any(1) for r in rewards.values())])
         if not answered.any():
@@ -147,6 +145,7 @@ class _Table:
 
     def _rewards(
         self,
+        turn: Turn,
         opponent: str,
         rows: Sequence[int],
         prompts: Sequence[Tokens],
@@ -154,11 +153,13 @@ class _Table:
         second: Sequence[Response],
     ) -> NDArray[np.float64]:
         """What each response of a pair earns against a fresh response of the opponent, [pairs, 2]."""
-        met = self._sample(opponent, prompts, self.sampling.temperature)
-        won = [
-            self.compare(rows, _texts(own), _texts([r[side] for r in met])) for side, own in enumerate((first, second))
+        seeds = self._seeds(turn, f"opponent {opponent}", rows)
+        theirs = self._sample(opponent, prompts, self.sampling.temperature, seeds)
+        wins = [
+            self.compare(rows, _texts(own), _texts([r[side] for r in theirs]))
+            for side, own in enumerate((first, second))
         ]
-        rewards = self.algorithm.reward(torch.from_numpy(np.stack(won, -1))).numpy()
+        rewards = self.algorithm.reward(torch.from_numpy(np.stack(wins, -1))).numpy()
         if np.isinf(rewards).any():
             raise ValueError(
                 f"{self.algorithm.name}: the judge is certain (0 or 1) of a comparison, which has no finite reward; "
@@ -166,14 +167,20 @@ class _Table:
             )
         return rewards
 
-    def _sample(self, law: str, prompts: Sequence[Tokens], temperature: float) -> list[list[Response]]:
-        """Two responses a prompt from a slot, or from the mixture of policy and reference."""
+    def _seeds(self, turn: Turn, use: str, rows: Sequence[int]) -> list[int]:
+        step, phase = turn
+        return response_seeds(self.seed, [f"step {step}, phase {phase}, {use}, prompt {row}" for row in rows])
+
+    def _sample(
+        self, name: str, prompts: Sequence[Tokens], temperature: float, seeds: Sequence[int]
+    ) -> list[list[Response]]:
+        """Two responses a prompt from the policy of this name, or from the mixture of policy and reference."""
         options = self.sampling.model_copy(update={"temperature": temperature})
         self.samples += 2 * len(prompts)
-        if law != Player.MIXTURE:
-            return self.slots[law].sample(prompts, 2, options, self.sampler)
-        mix = (self.slots["reference"], self.algorithm.mixture)  # type: ignore[attr-defined]
-        return self.slots["policy"].sample(prompts, 2, options, self.sampler, mix=mix)
+        if name != Player.MIXTURE:
+            return self.policies[name].sample(prompts, 2, options, seeds)
+        mix = (self.policies["reference"], self.algorithm.mixture)  # type: ignore[attr-defined]
+        return self.policies["policy"].sample(prompts, 2, options, seeds, mix=mix)
 
 
 def _label(preference: NDArray[np.float64], label: str, generator: np.random.Generator) -> NDArray[np.float64]:
@@ -188,11 +195,13 @@ def _texts(responses: Sequence[Response]) -> list[str]:
     return [response.text for response in responses]
 
 
-def _passes(count: int, draws: int, seed: int) -> list[int]:
-    """Row numbers 0..count-1 in shuffled passes, as many as `draws`."""
-    generator = np.random.default_rng([seed, 2])
-    passes = [generator.permutation(count) for _ in range(-(-draws // count))]
-    return [int(i) for i in np.concatenate(passes)[:draws]]
+def _passes(count: int, draws: int, seed: int, before: int = 0) -> list[int]:
+    """Row numbers 0..count-1 in shuffled passes, as many as `draws`; the first pass is the next new one after `before`
+    draws."""
+    first = -(-before // count)
+    passes = range(first, first + -(-draws // count))
+    order = np.concatenate([np.random.default_rng([seed, 2, number]).permutation(count) for number in passes])
+    return order[:draws].tolist()
 
 
 def _describe(responses: Sequence[Sequence[Response]]) -> Figures:

@@ -134,7 +134,7 @@ class CausalLM:
         prompts: Sequence[Tokens],
         k: int,
         options: Sampling,
-        generator: torch.Generator,
+        seeds: Sequence[int],
         mix: tuple[Policy, float] | None = None,
     ) -> list[list[Response]]:
         models = [(self.model, 1.0)]
@@ -144,7 +144,7 @@ class CausalLM:
             models = [(self.model, 1 - share), (other.model, share)]
         with self._autocast():
             draw, decoding = sampler(options.engine), self._decoding(options)
-            drawn = draw([m for m in models if m[1] > 0], prompts, k, decoding, generator)
+            drawn = draw([m for m in models if m[1] > 0], prompts, k, decoding, seeds)
         return [[self._response(tokens) for tokens in row] for row in drawn]
 
     def log_probs(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:

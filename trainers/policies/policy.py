@@ -37,10 +37,15 @@ class Policy(Protocol):
         prompts: Sequence[Tokens],
         k: int,
         options: Sampling,
-        generator: torch.Generator,
+        seeds: Sequence[int],
         mix: tuple[Policy, float] | None = None,
     ) -> list[list[Response]]:
-        """k responses to each prompt, from the policy or from its token-level geometric mixture with `mix`."""
+        """k responses to each prompt, from the policy or from its token-level geometric mixture with `mix`.
+
+        Args:
+            seeds: one a prompt, see `trainers.engines.randomness.response_seeds`. Response j to a prompt is a function
+                of the policy, the prompt, its seed and j alone, up to rounding.
+        """
 
     def log_probs(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
         """Summed log-probability of each response given its prompt, nats, float32 or wider, [n], differentiable."""

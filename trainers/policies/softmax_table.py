@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainers.engines.randomness import uniforms
 from trainers.options import Sampling
 from trainers.policies.policy import Policy, Prompt, Response, Tokens
 
@@ -33,7 +35,7 @@ class SoftmaxTable(nn.Module):
         prompts: Sequence[Tokens],
         k: int,
         options: Sampling,
-        generator: torch.Generator,
+        seeds: Sequence[int],
         mix: tuple[Policy, float] | None = None,
     ) -> list[list[Response]]:
         law = self.logits.detach().log_softmax(-1)
@@ -42,8 +44,11 @@ class SoftmaxTable(nn.Module):
             assert isinstance(other, SoftmaxTable), "only two tables can be mixed"
             law = (1 - share) * law + share * other.logits.detach().log_softmax(-1)
         law = (law / options.temperature).softmax(-1)
-        drawn = torch.multinomial(law, len(prompts) * k, replacement=True, generator=generator).view(-1, k)
-        return [[Response([action], str(action), True) for action in row] for row in drawn.tolist()]
+        sums = law.cumsum(-1).numpy()
+        # Rounded up to the total, a draw would leave the actions.
+        thresholds = np.minimum(uniforms(seeds, k, 1)[:, 0] * sums[-1], np.nextafter(sums[-1], 0))
+        actions = np.searchsorted(sums, thresholds, side="right").reshape(-1, k)
+        return [[Response([action], str(action), True) for action in row] for row in actions.tolist()]
 
     def log_probs(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
         return self.logits.log_softmax(-1)[torch.tensor([response[0] for response in responses])]
