@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from harness.config.schema import Config, Game
+from harness.config import Config, Game
 from harness.matrix import ONE_LIST, Variant
 from harness.pocket.judges import OPTIONS, PANEL
 from harness.registry import Kind, load, make

@@ -16,7 +16,7 @@ import pytest
 from conftest import PANEL, Ended, Workspace
 
 from harness import registry, stages
-from harness.config.schema import load_config
+from harness.config import load_config
 from harness.planning.plan import CellPlan, Plan, make_plan
 from harness.stage import Stage
 from harness.store.artifacts import Store

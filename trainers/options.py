@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from trainers.engines.engine import EngineName
 
 Positive = Annotated[int, Field(ge=1, strict=True)]
+Label = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^\S(.*\S)?$")]
+"""What people call a policy or a component: one line, no space at its ends."""
 
 
 class Options(BaseModel):
@@ -55,6 +57,7 @@ class Endpoint(Options):
         concurrency: calls in flight, for each stage at work.
         timeout: seconds without a sign of an answer.
         max_retries: further tries of a call, as the `openai` client makes them.
+        label: what cells and tables call it, in place of the model's name.
     """
 
     endpoint: str
@@ -63,6 +66,7 @@ class Endpoint(Options):
     concurrency: Positive = 16
     timeout: Annotated[float, Field(gt=0)] = 600.0
     max_retries: Annotated[int, Field(ge=0, strict=True)] = 3
+    label: Label | None = None
 
     @model_validator(mode="after")
     def _without_secrets(self) -> Self:

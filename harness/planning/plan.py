@@ -24,7 +24,7 @@ from harness.components import (
     prompts_fingerprint,
     prompts_source,
 )
-from harness.config.schema import Config, Game
+from harness.config import Config, Game
 from harness.matrix import CONTROL, Cell, expand, replies, variants
 from harness.registry import load
 from harness.stage import Stage

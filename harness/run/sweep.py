@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from harness.config.schema import Config
+from harness.config import Config
 from harness.planning.plan import Plan, make_plan
 from harness.run.endpoints import check_endpoints
 from harness.run.local import LocalExecutor

@@ -226,6 +226,8 @@ def _cell_state(cell: CellPlan, store: Store, reasons: Mapping[str, str], runnin
     named = cell.cell
     return {
         "cell": named.id,
+        "label": named.label,
+        "algorithm": named.algorithm,
         "policy": named.policy_label,
         "trainer": named.trainer.label,
         "options": json.loads(_options(cell)),
