@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from harness.config.schema import Game
+from harness.config import Game
 from harness.matrix import ONE_LIST, Variant
 from harness.pocket.judges import OPTIONS, PANEL
 from harness.registry import Kind, load, make

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from judges.judge import Prompt
+from judges.reading import UNREADABLE, clipped, parse_json, read_text, shortened
 
 HELDOUT_SHARE = 0.2
 SPLITS = ("train", "heldout")
@@ -40,12 +42,9 @@ def read_prompts(source: str, seed: int) -> list[PromptRecord]:
         made = pocket_prompts(seed)
         return [PromptRecord(r["id"], r["prompt"], split) for split in SPLITS for r in made[split]]
     path = Path(source)
-    if not path.is_file():
-        raise ValueError(f'no prompts file {path}; give a .jsonl with a "prompt" on each line')
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: a JSON text may hold other separators
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: {error}") from error
+    if not os.path.isfile(source):
+        raise ValueError(f'no prompts file {shortened(source, 200)}; give a .jsonl with a "prompt" on each line')
+    lines = read_text(path).split("\n")  # not splitlines: a JSON text may hold other separators
     records = [_record(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not records:
         raise ValueError(f"{path} holds no prompts")
@@ -69,22 +68,26 @@ def iteration_rows(available: int, count: int, iteration: int, seed: int) -> lis
 
 
 def _record(path: Path, number: int, line: str) -> PromptRecord:
-    try:
-        record: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{number} is not JSON: {error.msg}") from error
+    record = parse_json(line, f"{path}:{number}")
     prompt = record.get("prompt") if isinstance(record, dict) else None
-    is_chat = (
-        isinstance(prompt, list)
-        and prompt
-        and all(isinstance(m, dict) and {"role", "content"} <= set(m) for m in prompt)
-    )
+    is_chat = isinstance(prompt, list) and prompt and all(map(_is_message, prompt))
     if not (is_chat or (isinstance(prompt, str) and prompt.strip())):
-        raise ValueError(f'{path}:{number}: "prompt" must be a text or a list of {{role, content}}; it is {prompt!r}')
+        raise ValueError(
+            f'{path}:{number}: "prompt" must be a text or a list of {{role, content}}; it is {shortened(prompt)}'
+        )
+    if UNREADABLE.search(json.dumps(prompt, ensure_ascii=False)):
+        raise ValueError(f"{path}:{number}: the prompt holds half a character, which no tokenizer reads; take it out")
     split = record.get("split", "")
-    if split not in ("", *SPLITS):
-        raise ValueError(f'{path}:{number}: "split" must be "train" or "heldout"; it is {split!r}')
-    return PromptRecord(str(record.get("id", number)), record["prompt"], split)
+    if not isinstance(split, str) or split not in ("", *SPLITS):
+        raise ValueError(f'{path}:{number}: "split" must be "train" or "heldout"; it is {shortened(split)}')
+    id = record.get("id", number)
+    if not isinstance(id, str | int | float):
+        raise ValueError(f'{path}:{number}: "id" must be a text or a number; it is {shortened(id)}')
+    return PromptRecord(str(id), record["prompt"], split)
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(name), str) for name in ("role", "content"))
 
 
 def _refuse_repeats(path: Path, records: list[PromptRecord]) -> None:
@@ -93,7 +96,8 @@ def _refuse_repeats(path: Path, records: list[PromptRecord]) -> None:
         for what, value in (("id", record.id), ("prompt", json.dumps(record.prompt))):
             if f"{what} {value}" in seen:
                 raise ValueError(
-                    f"{path}: the {what} {value[:80]} occurs twice; a held-out prompt must not be a training one"
+                    f"{path}: the {what} {clipped(value, 80)} occurs twice; a held-out prompt must not be a training "
+                    "one"
                 )
             seen.add(f"{what} {value}")
 

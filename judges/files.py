@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from judges.judge import Prompt, messages_of
+from judges.reading import clipped, parse_json, shortened
 from judges.verdicts import OK
 
 SomePair = TypeVar("SomePair", bound="Pair")
@@ -116,7 +117,8 @@ def read_verdicts(path: str | Path, *, size: int | None = None) -> list[Verdict]
     counts = Counter((each.id, each.order, each.repeat) for each in verdicts)
     if twice := next((key for key, count in counts.items() if count > 1), None):
         raise ValueError(
-            f"{path}: id {twice[0]!r} has two verdicts in order {twice[1]!r}; keep one, or number them by 'repeat'"
+            f"{path}: id {shortened(twice[0])} has two verdicts in order {twice[1]!r}; keep one, or number them by "
+            "'repeat'"
         )
     return verdicts
 
@@ -168,17 +170,14 @@ def _table(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         rows = parquet.read_table(path).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: not a Parquet file: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path}: not a Parquet file: {clipped(str(error))}") from error
     return ((f"{path} row {number}", row) for number, row in enumerate(rows, 1))
 
 
 def _object(line: str, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{place}: not JSON: {error}") from error
+    row = parse_json(line, place)
     if not isinstance(row, dict):
-        raise ValueError(f"{place}: expected an object with keys and values, got {line.strip()[:60]}")
+        raise ValueError(f"{place}: expected an object with keys and values, got {shortened(row)}")
     return row
 
 
@@ -188,7 +187,7 @@ def _texts(row: dict[str, Any], place: str) -> dict[str, Any]:
             raise ValueError(f"{place}: the key {name!r} is missing")
     for name in ("first", "second"):
         if not isinstance(row[name], str):
-            raise ValueError(f"{place}: {name!r} must be a text, got {str(row[name])[:60]!r}")
+            raise ValueError(f"{place}: {name!r} must be a text, got {shortened(row[name])}")
     if not isinstance(row["prompt"], str | list):
         raise ValueError(f"{place}: 'prompt' must be a text or a list of chat messages")
     try:
@@ -202,14 +201,16 @@ def _id(row: dict[str, Any], place: str) -> str:
     """An id as text: 7, 7.0 and "7" are one."""
     value = row["id"]
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"{place}: 'id' must be a text or a number, got {value!r:.60}")
+        raise ValueError(f"{place}: 'id' must be a text or a number, got {shortened(value)}")
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _votes(label: Any, place: str) -> tuple[str, ...]:
     votes = tuple(label) if isinstance(label, list) else (label,)
     if not votes or any(not isinstance(vote, str) or vote not in VOTES for vote in votes):
-        raise ValueError(f"{place}: 'label' must be 'first', 'second', 'tie' or a list of these, got {label!r:.60}")
+        raise ValueError(
+            f"{place}: 'label' must be 'first', 'second', 'tie' or a list of these, got {shortened(label)}"
+        )
     return votes
 
 
@@ -222,10 +223,10 @@ def verdict_of(row: dict[str, Any], place: str) -> Verdict:
         raise ValueError(f"{place}: the key 'preference' is missing; it is null for a question that failed")
     number = isinstance(preference, int | float) and not isinstance(preference, bool) and 0 <= preference <= 1
     if preference is not None and not number:
-        raise ValueError(f"{place}: 'preference' must be a number in 0..1 or null, got {preference!r:.60}")
+        raise ValueError(f"{place}: 'preference' must be a number in 0..1 or null, got {shortened(preference)}")
     status = row.get("status") or (OK if number else "failed")
     if not isinstance(status, str) or number != (status == OK):
-        raise ValueError(f"{place}: status {status!r:.60} does not go with preference {preference!r}")
+        raise ValueError(f"{place}: status {shortened(status)} does not go with preference {shortened(preference)}")
     measured = {name: _measured(row[name], name, kind, place) for name, kind in MEASURED.items() if name in row}
     # A `raw` or `key` that is no text is some other tool's.
     measured |= {name: row[name] for name in ("raw", "key") if isinstance(row.get(name), str)}
@@ -239,12 +240,12 @@ def _measured(value: Any, name: str, kind: type, place: str) -> Any:
         return kind()
     fits = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
     if not fits or not 0 <= value < math.inf:
-        raise ValueError(f"{place}: {name!r} must be {WORDS[kind]}, got {value!r:.60}")
+        raise ValueError(f"{place}: {name!r} must be {WORDS[kind]}, got {shortened(value)}")
     return kind(value)
 
 
 def _distinct(pairs: Sequence[SomePair], path: str | Path) -> list[SomePair]:
     twice = [name for name, count in Counter(pair.id for pair in pairs).items() if count > 1]
     if twice:
-        raise ValueError(f"{path}: the id {twice[0]!r} is there twice; ids name pairs")
+        raise ValueError(f"{path}: the id {shortened(twice[0])} is there twice; ids name pairs")
     return list(pairs)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import csv
-import gzip
-import json
 import math
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from judges.reading import clipped, parse_json, read_text, shortened
 from leaderboards.statistics.intervals import Estimate
 
 Record = dict[str, Any]
@@ -37,17 +35,6 @@ def read_records(path: Path) -> list[Record]:
     return records
 
 
-def read_text(path: Path) -> str:
-    """The UTF-8 text of a plain or gzip file. Raises ValueError where it is missing, damaged or no text."""
-    try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}; check the path") from error
-    except (EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged or no UTF-8 text: {error}; fetch it again") from error
-
-
 def read_table(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file with a header, plain or gzip."""
     return list(csv.DictReader(read_text(path).splitlines()))
@@ -61,10 +48,12 @@ def find_file(folder: Path, name: str, pattern: str) -> Path | None:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give one that holds {name}")
-    matches = sorted(folder.rglob(name)) or sorted(folder.rglob(pattern))
-    if len(matches) > 1:
-        raise ValueError(f"{folder} holds {len(matches)} files for {name}: {', '.join(map(str, matches))}; leave one")
-    return matches[0] if matches else None
+    found = sorted(folder.rglob(name)) or sorted(folder.rglob(pattern))
+    if len(found) > 1:
+        raise ValueError(
+            f"{folder} holds {len(found)} files for {name}, such as {found[0].name} and {found[1].name}; leave one"
+        )
+    return found[0] if found else None
 
 
 def one_file(folder: Path, stem: str = "") -> Path:
@@ -78,7 +67,7 @@ def one_file(folder: Path, stem: str = "") -> Path:
         return there[stem]
     if stem or len(there) != 1:
         named = f"no {stem}.jsonl" if stem else f"{len(there)} .jsonl files where one is wanted"
-        raise ValueError(f"{folder} holds {named}; there is {', '.join(there) or 'none'}")
+        raise ValueError(f"{folder} holds {named}; there is {clipped(', '.join(there), 120) or 'none'}")
     return next(iter(there.values()))
 
 
@@ -86,7 +75,9 @@ def distinct(ids: list[str], path: Path) -> list[str]:
     """The ids as they are. Raises ValueError where one is there twice."""
     twice = [id for id, count in Counter(ids).items() if count > 1]
     if twice:
-        raise ValueError(f"{path}: the id {twice[0]!r} is there {ids.count(twice[0])} times; ids name questions")
+        raise ValueError(
+            f"{path}: the id {shortened(twice[0])} is there {ids.count(twice[0])} times; ids name questions"
+        )
     return ids
 
 
@@ -94,7 +85,9 @@ def field(records: Sequence[Record], name: str) -> list[Any]:
     """What every record holds under `name`. Raises ValueError that names the first record without it."""
     for row, record in enumerate(records):
         if name not in record:
-            raise ValueError(f"record {row} has no {name!r}, only {', '.join(sorted(record))}; is this the right file?")
+            raise ValueError(
+                f"record {row} has no {name!r}, only {clipped(', '.join(sorted(record)), 120)}; is this the right file?"
+            )
     return [record[name] for record in records]
 
 
@@ -103,7 +96,7 @@ def texts(records: Sequence[Record], name: str) -> list[str]:
     values = field(records, name)
     for row, value in enumerate(values):
         if not isinstance(value, str):
-            raise ValueError(f"record {row} has {name} {value!r}; it must be a text")
+            raise ValueError(f"record {row} has {name} {shortened(value)}; it must be a text")
     return values
 
 
@@ -112,7 +105,7 @@ def identifiers(records: Sequence[Record], name: str) -> list[str]:
     values = field(records, name)
     for row, value in enumerate(values):
         if not isinstance(value, int | str):
-            raise ValueError(f"record {row} has {name} {value!r}; it must be a text or an integer")
+            raise ValueError(f"record {row} has {name} {shortened(value)}; it must be a text or an integer")
     return [str(value) for value in values]
 
 
@@ -121,7 +114,7 @@ def numbers(records: Sequence[Record], name: str) -> NDArray[np.float64]:
     values = [math.nan if value is None else value for value in field(records, name)]
     for row, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LARGEST:
-            raise ValueError(f"record {row} has {name} {str(value)[:40]!r}; it must be a number or null")
+            raise ValueError(f"record {row} has {name} {shortened(value)}; it must be a number or null")
     return np.array(values, np.float64)
 
 
@@ -136,13 +129,11 @@ def json_interval(estimate: Estimate) -> list[float | None]:
 
 
 def _parsed(text: str, path: Path) -> list[Record]:
-    try:
-        if text.lstrip().startswith("["):
-            records = json.loads(text)
-        else:  # split by "\n" alone: JSON strings may hold other line ends
-            records = [json.loads(line) for line in text.split("\n") if line.strip()]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is neither a JSON array nor an object a line: {error}") from error
+    if text.lstrip().startswith("["):
+        records = parse_json(text, str(path))
+    else:  # split by "\n" alone: JSON strings may hold other line ends
+        lines = enumerate(text.split("\n"), 1)
+        records = [parse_json(line, f"{path}:{number}") for number, line in lines if line.strip()]
     for row, record in enumerate(records):
         if not isinstance(record, dict):
             raise ValueError(f"{path}: record {row} is {type(record).__name__}, not an object")

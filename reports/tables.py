@@ -66,7 +66,7 @@ class Sweep:
         return len({row["policy"] for row in self.info.values()}) == 1
 
     def display_name(self, name: str) -> str:
-        """How a reader calls a cell, or an algorithm (a cell's name without its seed); any other name as it is.
+        """How a reader calls a cell, or an algorithm (what all seeds of a cell share); any other name as it is.
 
         That is its label and training judge, and its seed where the sweep has several.
         """
@@ -75,11 +75,13 @@ class Sweep:
     @cached_property
     def _names(self) -> dict[str, str]:
         several = len({row["seed"] for row in self.info.values() if row["judge"]}) > 1
+        algorithms = {row["cell"]: row["algorithm"] for row in self.cells}
         names: dict[str, str] = {}
         for cell, row in self.info.items():
             name = " · ".join(filter(None, (row["label"], row["judge"])))
             names[cell] = f"{name} · seed {row['seed']}" if several and row["seed"] is not None else name
-            names.setdefault(re.sub(rf"[~._/-]s?{row['seed']}$", "", cell), name)
+            if algorithm := algorithms.get(cell):
+                names.setdefault(algorithm, name)
         return names
 
     @cached_property
@@ -261,6 +263,7 @@ def _cell(row: Row) -> Row:
     options = row.get("options") or ""
     return {
         "cell": str(row.get("cell", "")),
+        "algorithm": str(row.get("algorithm") or ""),
         "policy": compact(row.get("policy") or ""),
         "trainer": str(row.get("trainer") or ""),
         "options": options if isinstance(options, str) else json.dumps(options, sort_keys=True),

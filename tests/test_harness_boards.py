@@ -20,7 +20,7 @@ from leaderboards_published import write
 from rich.console import Console
 
 from harness import stages
-from harness.config.schema import load_config
+from harness.config import load_config
 from harness.planning.plan import CellPlan, Plan, in_order, make_plan
 from harness.run.sweep import Outcome, run_sweep
 from harness.stage import Stage

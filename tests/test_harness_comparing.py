@@ -13,7 +13,8 @@ PROMPTS = 60
 def graded(trainer: str, seed: int | None, mean: float, judge: str = "panel") -> Graded:
     cell = "world~sft" if seed is None else f"world~{trainer}~{judge}~s{seed}"
     values = np.random.default_rng([sum(map(ord, cell)), seed or 0]).normal(mean, 0.1, PROMPTS)
-    return Graded(cell, f"world~{'' if seed is None else judge}", trainer, seed, values)
+    algorithm = cell if seed is None else f"world~{trainer}~{judge}"
+    return Graded(cell, algorithm, "world", trainer, "" if seed is None else judge, seed, values)
 
 
 def test_one_seed_gives_only_claims_about_checkpoints():
@@ -63,3 +64,15 @@ def test_prompts_are_aligned_by_id_and_failures_stay_failures():
     values = aligned({"a": {"x": 1.0, "y": None, "z": 0.5}, "b": {"z": 0.25, "y": 0.0, "w": 1.0}})
     np.testing.assert_array_equal(values["a"], [np.nan, 0.5])
     np.testing.assert_array_equal(values["b"], [0.0, 0.25])
+
+
+def test_a_policy_whose_name_holds_the_sign_between_labels_is_not_compared_with_anothers_control():
+    def of(policy: str, trainer: str, seed: int | None) -> Graded:
+        values = np.random.default_rng([ord(policy[-1]), seed or 0]).normal(0.5, 0.1, PROMPTS)
+        judge = "" if seed is None else "panel"
+        return Graded(f"{policy}~{trainer}~{seed}", f"{policy}~{trainer}", policy, trainer, judge, seed, values)
+
+    cells = [of(policy, *which) for policy in ("m~x", "m~y") for which in (("sft", None), ("dpo", 0), ("dpo", 1))]
+    rows = compare_all(cells, seed=1)
+    assert len(rows) == 6
+    assert all(row["a"][:3] == row["b"][:3] for row in rows)

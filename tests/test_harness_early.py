@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import Ended, Workspace, check_refused
 
-from harness.config.schema import load_config
+from harness.config import load_config
 from harness.planning.plan import make_plan
 from harness.store.artifacts import Store
 

@@ -15,7 +15,7 @@ import pytest
 from chat_server import Act, ChatServer, completion
 from conftest import WORDS, Ended, Workspace, check_refused
 
-from harness.config.schema import load_config
+from harness.config import load_config
 from harness.planning.plan import make_plan
 from harness.run.endpoints import OPENAI, _endpoints
 from harness.store.integrity import file_hash

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import Ended, Workspace, check_refused, write_prompts
 
-from harness.config.schema import load_config
+from harness.config import load_config
 from harness.planning.plan import make_plan
 from harness.stages import ModelCache, run_stage
 from harness.store.artifacts import Store
@@ -54,7 +54,12 @@ def test_a_missing_config_is_named(nashbench: Command, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "fact"),
-    [(b"a: [1\nb: {", "is not YAML"), (b"- 1", "it holds list"), (b"", "it holds NoneType"), (b"\xff\xfe", "utf-8")],
+    [
+        (b"a: [1\nb: {", "is not YAML"),
+        (b"- 1", "it holds list"),
+        (b"", "it holds NoneType"),
+        (b"\xff\xfe", "not UTF-8"),
+    ],
     ids=["broken", "list", "empty", "binary"],
 )
 def test_a_config_that_is_no_yaml_mapping_is_refused_in_one_line(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.config.schema import Config
+from harness.config import Config
 from harness.matrix import Cell, Variant
 from harness.planning.plan import CellPlan, Plan
 from harness.stage import Stage

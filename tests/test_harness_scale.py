@@ -11,7 +11,7 @@ import yaml
 from conftest import Ended
 from filled_store import fill
 
-from harness.config.schema import load_config
+from harness.config import load_config
 from harness.planning.plan import make_plan
 from harness.store.artifacts import Store
 

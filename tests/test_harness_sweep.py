@@ -17,7 +17,7 @@ from conftest import PANEL, Ended, Workspace
 from safetensors.torch import load_file
 
 from harness import registry, stages
-from harness.config.schema import load_config
+from harness.config import load_config
 from harness.planning.plan import CellPlan, Plan, make_plan
 from harness.stage import Stage
 from harness.store.artifacts import Store

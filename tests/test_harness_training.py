@@ -15,7 +15,7 @@ from conftest import Ended, Workspace
 from ranks_world import DDP, rank_1, written
 from safetensors.torch import load_file
 
-from harness.config.schema import load_config
+from harness.config import load_config
 from harness.planning.plan import make_plan
 from harness.stage import Stage
 

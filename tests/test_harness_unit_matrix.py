@@ -22,7 +22,7 @@ from harness.components import (
     prompts_fingerprint,
     prompts_source,
 )
-from harness.config.schema import Config, ConfigError, Entry, Game
+from harness.config import Config, ConfigError, Entry, Game
 from harness.matrix import Cell, Variant, expand, variants
 from harness.prompts import iteration_rows, read_prompts
 from harness.registry import load, names
@@ -90,8 +90,102 @@ def test_an_id_joins_what_there_is_and_is_a_safe_file_name() -> None:
     assert (control.id, control.judge_label) == ("pocket~sft", "")
     assert Cell("pocket", Variant("dpo", {"beta": 0.5}), Variant("panel", {}), 0).id == "pocket~dpo(beta=0.5)~panel~s0"
     hostile = Cell("a b", Variant("x", {"o": "u v|w:../*"}), Variant("j", {"t": "é~\n"}), 1).id
+    assert hostile.isascii()
     assert not set(hostile) & set("/\\:*?|<>\"' \n")
-    assert hostile.count("~") == 3
+
+
+def cell(policy: str = "p", trainer: str = "t", judge: str = "j", seed: int = 0) -> Cell:
+    return Cell(policy, Variant(trainer, {}), Variant(judge, {}), seed)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (cell("m~x"), cell("m_x")),
+        (cell("m", "x~t"), cell("m~x", "t")),
+        (cell(judge="a" * 300 + "b"), cell(judge="a" * 300 + "c")),
+        (cell("é"), cell("è")),
+        (cell("long" * 30, seed=1), cell("long" * 30, seed=2)),
+    ],
+)
+def test_ids_differ_where_labels_do_and_are_short_enough_for_every_file_system(one: Cell, other: Cell) -> None:
+    assert one.id != other.id
+    for name in (one.id, other.id, one.algorithm, other.algorithm):
+        assert len(name.encode()) < 120
+        assert name.isascii()
+    assert (one.algorithm == other.algorithm) == (one.seed != other.seed)
+
+
+def test_the_longest_id_there_can_be_is_below_120_bytes() -> None:
+    assert len(cell("p" * 500, "t" * 500, "j" * 500, 2**63 - 1).id) < 120
+
+
+def test_a_label_is_the_cell_in_full() -> None:
+    judge = Variant("llm", {"template": "x" * 300})
+    assert Cell("org/m", Variant("dpo", {}), judge, 3).label == f"m · dpo · llm(template={'x' * 300}) · seed 3"
+
+
+def test_a_label_of_the_config_stands_for_name_and_options_and_lists_still_tell_apart() -> None:
+    judge = {"name": "llm", "template": "x" * 300, "label": "strict"}
+    trainer = {"name": "dpo", "beta": [0.1, 1], "regime": "online", "label": "dpo paper"}
+    endpoint = {"endpoint": "http://h/v1", "model": "served", "label": "mine"}
+    found = config(policy=[{"game": "cyc3", "label": "cycle"}], matrix={"trainer": [trainer], "judge": [judge]})
+    assert {c.label for c in expand(found)} == {
+        "cycle · sft",
+        *(f"cycle · dpo paper(beta={b}) · strict · seed {s}" for b in (0.1, 1) for s in (0, 1, 2)),
+    }
+    assert ids(policy=[endpoint], matrix={"trainer": []}) == ["mine~sft"]
+    options = [v.options for entry in found.matrix.judge for v in variants(entry)]
+    assert options == [{"template": "x" * 300}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"matrix": {"trainer": [{"name": "dpo", "label": "a"}, {"name": "onpo", "label": "a"}]}}, ["'a'", "'dpo'"]),
+        ({"matrix": {"trainer": ["onpo", {"name": "dpo", "label": "onpo"}]}}, ["'onpo'"]),
+        ({"graders": [{"name": "llm", "repeat": 2, "label": "panel"}]}, ["'panel'"]),
+    ],
+)
+def test_two_different_entries_with_one_label_are_refused(changes: dict[str, Any], parts: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"the label .* is that of .* too, with other options") as refused:
+        expand(config(**changes))
+    assert all(part in str(refused.value) for part in parts)
+
+
+def test_a_grader_that_is_the_judge_may_have_its_label() -> None:
+    judge = {"name": "llm", "repeat": 2, "label": "twice"}
+    assert len(expand(config(matrix={"judge": [judge]}, graders=[judge]))) == 7
+
+
+def test_cells_that_differ_in_capitals_alone_are_refused() -> None:
+    with pytest.raises(ConfigError, match="differ in capitals alone"):
+        expand(config(policy=["org/Model", "org/model"]))
+
+
+@pytest.mark.parametrize("label", ["", " a", "a\nb", "x" * 81, 3])
+def test_a_label_is_one_short_line(label: Any) -> None:
+    with pytest.raises(ValueError, match="label"):
+        config(matrix={"trainer": [{"name": "dpo", "label": label}]})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"iterations": 10**9},
+        {"matrix": {"seed": list(range(60_000))}},
+        {"matrix": {"trainer": [{"name": "dpo", "beta": list(range(1000)), "log_prob": ["sum"] * 1000}]}},
+        {"iterations": 5_000, "leaderboards": [{"name": "head-to-head"}]},
+    ],
+)
+def test_a_plan_of_too_many_stages_is_refused_before_it_is_built(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"at least [\d,]+ stages .* may have 200,000"):
+        expand(config(**changes))
+
+
+def test_curves_that_are_switched_off_do_not_count_as_stages() -> None:
+    quiet = [{"name": "head-to-head", "curve_limit": 0}]
+    assert len(expand(config(iterations=4_000, leaderboards=quiet))) == 13
 
 
 # --- expansion ---------------------------------------------------------------------------------------------------

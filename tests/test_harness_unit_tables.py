@@ -7,17 +7,16 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from harness.config.schema import Config
+from harness.config import Config
 from harness.matrix import Cell, Variant
 from harness.planning.plan import CellPlan, Grade, Plan, make_plan
 from harness.registry import make
 from harness.stage import Stage
 from harness.store.artifacts import Store
-from harness.tables.comparisons import Graded, comparison_stages
+from harness.tables.comparisons import comparison_stages
 from harness.tables.tables import trained_losses, write_tables
 from leaderboards.records import GradedItem, write_items
 from reports import schema
@@ -286,10 +285,10 @@ def test_the_last_grades_of_all_cells_are_compared_board_by_board_and_grader_by_
     last = {g.stage.key for c in cells for g in c.grades if g.iteration == 2}
     assert {s.key for s in by_other.inputs.values()} < last
     described = by_panel.options["cells"]
-    assert [(c["group"], c["trainer"], c["seed"]) for c in described] == [
-        ("pocket~", "sft", None),
-        ("pocket~panel", "omd", 0),
-        ("pocket~panel", "omd", 1),
+    assert [(c["policy"], c["judge"], c["trainer"], c["seed"], c["algorithm"]) for c in described] == [
+        ("pocket", "", "sft", None, "pocket~sft"),
+        ("pocket", "panel", "omd", 0, "pocket~omd(eta=0.5)~panel"),
+        ("pocket", "panel", "omd", 1, "pocket~omd(eta=0.5)~panel"),
     ]
 
 
@@ -302,10 +301,3 @@ def test_a_grade_that_is_not_there_is_left_out_and_one_alone_is_compared_with_no
     assert comparison_stages(plan, lambda s: s.key == gone) == []
     (whole,) = comparison_stages(plan, lambda s: True)
     assert whole.key != stage.key
-
-
-@pytest.mark.parametrize(
-    ("cell", "seed", "algorithm"), [("p~sft", None, "p~sft"), ("p~dpo(beta=1)~panel~s3", 3, "p~dpo(beta=1)~panel")]
-)
-def test_an_algorithm_is_a_cell_without_its_seed(cell: str, seed: int | None, algorithm: str) -> None:
-    assert Graded(cell, "p~", "x", seed, np.zeros(2)).algorithm == algorithm

@@ -50,7 +50,7 @@ def test_the_majority_of_votes_counts_and_an_even_split_is_a_tie(
         ("{", ":2: not JSON"),
         ([1], ":2: expected an object with keys and values"),
         ({"id": 2, "prompt": "p", "first": "a"}, ":2: the key 'second' is missing"),
-        (PAIR | {"id": 2, "first": 3}, ":2: 'first' must be a text, got '3'"),
+        (PAIR | {"id": 2, "first": 3}, ":2: 'first' must be a text, got 3"),
         (PAIR | {"id": 2, "prompt": 3}, ":2: 'prompt' must be a text or a list of chat messages"),
         (PAIR | {"id": 2, "prompt": [{"role": "user"}]}, ":2: a chat message needs the texts 'role' and 'content'"),
         (PAIR, "the id '1' is there twice"),

@@ -112,9 +112,9 @@ def test_each_key_of_a_pair_is_needed_and_named_with_its_line(tmp_path: Path, ke
     ("row", "message"),
     [
         ('{"id": 1,}', "f:2: not JSON"),
-        ("null", "f:2: expected an object with keys and values, got null"),
+        ("null", "f:2: expected an object with keys and values, got None"),
         ('"text"', "f:2: expected an object"),
-        (PAIR | {"second": None}, "f:2: 'second' must be a text, got 'None'"),
+        (PAIR | {"second": None}, "f:2: 'second' must be a text, got None"),
         (PAIR | {"first": ["a"]}, "f:2: 'first' must be a text"),
         (PAIR | {"prompt": None}, "f:2: 'prompt' must be a text or a list of chat messages"),
         (PAIR | {"prompt": {"role": "user", "content": "p"}}, "f:2: 'prompt' must be"),

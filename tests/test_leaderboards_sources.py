@@ -36,10 +36,10 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
     [
         (b"", "holds no record"),
         (b"[]", "holds no record"),
-        (b"a,b\n1,2\n", "neither a JSON array nor an object a line"),
-        (b'{"a": 1}\n{"a": ', "neither a JSON array"),
+        (b"a,b\n1,2\n", r"file:1: not JSON"),
+        (b'{"a": 1}\n{"a": ', r"file:2: not JSON"),
         (b"[1, 2]", "record 0 is int, not an object"),
-        (b"\xff\xfe{}", "no UTF-8 text"),
+        (b"\xff\xfe{}", "not UTF-8 text"),
         (gzip.compress(b'{"a": 1}' * 100, mtime=0)[:-12], "is damaged"),
         (b"\x1f\x8bnot gzip", "cannot be read|is damaged"),
     ],

@@ -68,12 +68,12 @@ def test_several_judges_are_the_lines_of_an_arms_panel_on_a_common_scale(tmp_pat
 
 def test_cells_and_algorithms_are_called_by_readable_names(tmp_path: Path) -> None:
     matrix = [
-        {**cell, "cell": f"pocket~{cell['trainer']}~llm~s{cell['seed']}"}
+        {**cell, "cell": f"pocket~1-{cell['seed']}", "algorithm": "pocket~1"}
         for cell in world.cells(["onpo"], ["llm"], [0, 1])
     ]
     sweep = read_sweep(world.write(tmp_path, {}, {"cells.json": matrix}))
-    assert sweep.display_name("pocket~onpo~llm~s1") == "onpo · llm · seed 1"
-    assert sweep.display_name("pocket~onpo~llm") == "onpo · llm"
+    assert sweep.display_name("pocket~1-1") == "onpo · llm · seed 1"
+    assert sweep.display_name("pocket~1") == "onpo · llm"
     assert sweep.display_name("anything else") == "anything else"
 
 

@@ -14,6 +14,8 @@ from trainers.engines.engine import EngineName
 Positive = Annotated[int, Field(ge=1, strict=True)]
 NO_RESULT = Field(json_schema_extra={"in_key": False})
 """Marks an option that changes speed, memory or rounding and no law: it is no part of what names a result."""
+Label = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^\S(.*\S)?$")]
+"""What people call a policy or a component: one line, no space at its ends."""
 
 
 class Options(BaseModel):
@@ -57,6 +59,7 @@ class Endpoint(Options):
         concurrency: calls in flight, for each stage at work.
         timeout: seconds without a sign of an answer.
         max_retries: further tries of a call, as the `openai` client makes them.
+        label: what cells and tables call it, in place of the model's name.
     """
 
     endpoint: str
@@ -65,6 +68,7 @@ class Endpoint(Options):
     concurrency: Positive = 16
     timeout: Annotated[float, Field(gt=0)] = 600.0
     max_retries: Annotated[int, Field(ge=0, strict=True)] = 3
+    label: Label | None = None
 
     @model_validator(mode="after")
     def _without_secrets(self) -> Self:

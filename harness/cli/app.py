@@ -93,7 +93,7 @@ def sweep(
     if executor != "local":
         known = "not built yet" if executor == "ray" else "there is no such executor"
         raise ValueError(f"--executor {executor}: {known}; use local")
-    from harness.config.schema import load_config
+    from harness.config import load_config
     from harness.run.devices import default_jobs
     from harness.run.sweep import run_sweep
 
@@ -121,7 +121,7 @@ def plan(config: ConfigPath, set: Overrides = None, store: StoreOption = None, j
 
     nashbench plan examples/quickstart.yaml --json
     """
-    from harness.config.schema import load_config
+    from harness.config import load_config
     from harness.planning.plan import make_plan
     from harness.tables.comparisons import comparison_stages
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from judges.code_identity import code_identity
-
 from harness.components import board_spec, built, in_place
-from harness.config.schema import Config, Game
+from harness.config import Config, Game
 from harness.matrix import Cell, variants
 from harness.registry import load
 from harness.specs import ComponentSpec
+from judges.code_identity import code_identity
 from leaderboards.leaderboard import Leaderboard
 from leaderboards.leaderboard import Part as QuestionPart
 from trainers.algorithm import Algorithm

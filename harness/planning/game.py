@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.components import algorithm_spec
-from harness.config.schema import Config, Game
+from harness.config import Config, Game
 from harness.matrix import CONTROL, Cell
 from harness.planning.boards import checked_algorithm, checked_boards
 from harness.planning.records import CellPlan, Rated

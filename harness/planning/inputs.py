@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.config.schema import Config
+from harness.config import Config
 from harness.prompts import read_prompts
 from harness.run.devices import machine
 from harness.stages.pocket import world_hash

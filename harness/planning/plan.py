@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from harness.config.schema import Config, Game
+from harness.config import Config, Game
 from harness.matrix import Cell, expand
 from harness.planning.game import GamePlanner
 from harness.planning.records import CellPlan

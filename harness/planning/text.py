@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from harness.components import algorithm_spec, base_policy, judge_spec, judge_specs
-from harness.config.schema import Config
+from harness.config import Config
 from harness.matrix import CONTROL, Cell, replies, variants
 from harness.planning.boards import board_reading, checked_algorithm, checked_boards, question_parts, question_range
 from harness.planning.inputs import accelerate_contents, check_stream, prompts_contents, prompts_source

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from harness.config.schema import Config
+from harness.config import Config
 from harness.errors import is_about_a_place, os_error_message
 from harness.planning.plan import Plan, make_plan
 from harness.run.devices import machine

@@ -14,11 +14,13 @@ from harness.stages.rate import read_all
 
 @dataclass(frozen=True)
 class ComparedCell:
-    """What a comparison knows of a cell: its id, what it is compared within, its trainer and its seed."""
+    """What a comparison knows of a cell: names that `PolicyValues` explains."""
 
     cell: str
-    group: str
+    algorithm: str
+    policy: str
     trainer: str
+    judge: str
     seed: int | None = None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.matrix import CONTROL
+from harness.matrix import CONTROL, Cell
 from harness.planning.boards import board_reading
 from harness.planning.plan import Plan
 from harness.planning.records import CellPlan, Rated
@@ -24,18 +24,22 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PolicyValues:
-    """One policy's value on every prompt (NaN where it failed), and where it came from."""
+    """One checkpoint's value on every prompt (NaN where it failed), and where it came from.
+
+    Attributes:
+        algorithm: the id that all its seeds share.
+        policy: the base policy's label; a control is compared with what was trained from its own.
+        trainer: the trainer's name.
+        judge: the label of the judge that trained it; empty for a control.
+    """
 
     cell: str
-    group: str
+    algorithm: str
+    policy: str
     trainer: str
+    judge: str
     seed: int | None
     values: Values
-
-    @property
-    def algorithm(self) -> str:
-        """Policy, trainer and judge without the seed: what a claim about an algorithm is about."""
-        return self.cell if self.seed is None else self.cell.rpartition("~")[0]
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,20 @@ def _stage(leaderboard: str, grader: str, scores: Sequence[tuple[CellPlan, Rated
     assert isinstance(rate, Rate)
     return Compare(
         board=board_reading(rate.board, "by_prompt"),
-        cells=tuple(ComparedCell(c.id, f"{c.policy_label}~{c.judge_label}", c.trainer.name, c.seed) for c in cells),
+        cells=tuple(_compared(c) for c in cells),
         verdicts={c.id: rated.verdicts for c, (_, rated) in zip(cells, scores, strict=True)},
         title=f"{leaderboard}: comparisons" + (f" graded by {grader}" if grader else ""),
+    )
+
+
+def _compared(cell: Cell) -> ComparedCell:
+    return ComparedCell(
+        cell=cell.id,
+        algorithm=cell.algorithm,
+        policy=cell.policy_label,
+        trainer=cell.trainer.name,
+        judge=cell.judge_label,
+        seed=cell.seed,
     )
 
 
@@ -111,31 +126,27 @@ def _rivals(graded: Sequence[PolicyValues]) -> Iterator[tuple[PolicyValues, Poli
     controls = [g for g in graded if g.trainer == CONTROL]
     trained = [g for g in graded if g.trainer != CONTROL]
     for control, policy in itertools.product(controls, trained):
-        if control.group.partition("~")[0] == policy.group.partition("~")[0]:
+        if control.policy == policy.policy:
             yield policy, control
     for a, b in itertools.combinations(trained, 2):
-        if a.group == b.group and a.seed == b.seed and a.seed is not None:
+        if (a.policy, a.judge, a.seed) == (b.policy, b.judge, b.seed) and a.seed is not None:
             yield a, b
 
 
 def _over_seeds(graded: Sequence[PolicyValues]) -> Iterator[tuple[str, str, Values, Values]]:
     """(a, b, [seeds, prompts] of a, the same or [prompts] of b) for every pair of algorithms with common seeds."""
-    by_algorithm: dict[tuple[str, str], dict[int, Values]] = defaultdict(dict)
+    by_algorithm: dict[tuple[str, str, str], dict[int, Values]] = defaultdict(dict)
     for g in graded:
         if g.seed is not None:
-            by_algorithm[g.group, g.algorithm][g.seed] = g.values
-    for (group, name), seeds in by_algorithm.items():
+            by_algorithm[g.policy, g.judge, g.algorithm][g.seed] = g.values
+    for (policy, _, name), seeds in by_algorithm.items():
         for control in graded:
-            if (
-                control.trainer == CONTROL
-                and control.group.partition("~")[0] == group.partition("~")[0]
-                and len(seeds) > 1
-            ):
+            if control.trainer == CONTROL and control.policy == policy and len(seeds) > 1:
                 yield name, control.cell, np.stack(list(seeds.values())), control.values
-    for ((group_a, a), one), ((group_b, b), other) in itertools.combinations(by_algorithm.items(), 2):
-        common = sorted(set(one) & set(other))
-        if group_a == group_b and len(common) > 1:
-            yield a, b, np.stack([one[s] for s in common]), np.stack([other[s] for s in common])
+    for (one, seeds), (other, others) in itertools.combinations(by_algorithm.items(), 2):
+        common = sorted(set(seeds) & set(others))
+        if one[:2] == other[:2] and len(common) > 1:
+            yield one[2], other[2], np.stack([seeds[s] for s in common]), np.stack([others[s] for s in common])
 
 
 def aligned(values: Mapping[str, Mapping[str, float | None]]) -> dict[str, Values]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from judges.judge import Judge, Prompt, Question, last_turn
+from judges.reading import clipped, parse_yaml, read_text, shortened
 from judges.verdicts import Answer
 
 Floats = NDArray[np.float64]
@@ -164,12 +165,9 @@ class PanelJudge(Judge):
 
 def read_panel(path: Path) -> Panel:
     """Read and check a panel file. Raises ValueError with the place in the file and what is wrong there."""
-    if not path.is_file():
-        raise ValueError(f"panel file not found: {path}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
+    if not os.path.isfile(path):
+        raise ValueError(f"panel file not found: {shortened(str(path), 250)}")
+    content = parse_yaml(read_text(path), str(path))
     reader = _Reader(path)
     reader.keys(content, "the file", required=("features", "annotators", "scale"))
     features = {
@@ -185,7 +183,7 @@ def read_panel(path: Path) -> Panel:
         raise reader.wrong("annotators", f"the weights sum to {weights.sum():.6g}, they must sum to 1")
     names = tuple(name for name, _, _ in annotators)
     if len(set(names)) < len(names):
-        raise reader.wrong("annotators", f"two annotators have one name: {', '.join(names)}")
+        raise reader.wrong("annotators", f"two annotators have one name: {clipped(', '.join(names), 120)}")
     utility = np.array([[coefficients.get(name, 0.0) for name in features] for _, _, coefficients in annotators])
     return Panel(features, names, weights / weights.sum(), utility, reader.number(content["scale"], "scale", above=0))
 
@@ -197,11 +195,11 @@ class _Reader:
     path: Path
 
     def wrong(self, place: str, problem: str) -> ValueError:
-        return ValueError(f"{self.path}: {place}: {problem}")
+        return ValueError(f"{self.path}: {clipped(place, 80)}: {problem}")
 
     def keys(self, value: Any, place: str, *, required: Collection[str] = (), optional: Collection[str] = ()) -> None:
         if not isinstance(value, dict):
-            raise self.wrong(place, f"expected keys and values, got {value!r}")
+            raise self.wrong(place, f"expected keys and values, got {shortened(value)}")
         for key in value:
             self.known(key, (*required, *optional), place, "key")
         for key in required:
@@ -211,33 +209,36 @@ class _Reader:
     def known(self, name: Any, names: Collection[str], place: str, what: str) -> None:
         if name not in names:
             nearest = difflib.get_close_matches(str(name), names, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose among {', '.join(names)}"
-            raise self.wrong(place, f"unknown {what} {name!r}; {hint}")
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose among {clipped(', '.join(names), 120)}"
+            raise self.wrong(place, f"unknown {what} {shortened(name)}; {hint}")
 
     def filled(self, value: Any, kind: type, place: str) -> Any:
         if not isinstance(value, kind) or not value:
             raise self.wrong(
-                place, f"expected a {'list' if kind is list else 'mapping'} that is not empty, got {value!r}"
+                place, f"expected a {'list' if kind is list else 'mapping'} that is not empty, got {shortened(value)}"
             )
         return value
 
     def number(self, value: Any, place: str, *, above: float = -np.inf) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < np.inf:
             raise self.wrong(
-                place, f"expected a finite number{f' above {above:g}' if np.isfinite(above) else ''}, got {value!r}"
+                place,
+                f"expected a finite number{f' above {above:g}' if np.isfinite(above) else ''}, got {shortened(value)}",
             )
         return float(value)
 
     def name(self, value: Any, place: str) -> str:
         if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-            raise self.wrong(place, f"{value!r} is no name; YAML reads yes, no, on, off and null so: put it in quotes")
+            raise self.wrong(
+                place, f"{shortened(value)} is no name; YAML reads yes, no, on, off and null so: put it in quotes"
+            )
         return str(value)
 
     def words(self, value: Any, place: str) -> frozenset[str]:
         for word in self.filled(value, list, place):
             if not isinstance(word, str) or not WORD.fullmatch(word):
                 raise self.wrong(
-                    place, f"{word!r} is not a single word (quote it in YAML, or use `pattern` for phrases)"
+                    place, f"{shortened(word)} is not a single word (quote it in YAML, or use `pattern` for phrases)"
                 )
         return frozenset(word.lower() for word in value)
 
@@ -246,7 +247,7 @@ class _Reader:
         kinds, transforms = [key for key in spec if key in KINDS], [key for key in spec if key in TRANSFORMS]
         if len(kinds) != 1 or len(transforms) > 1:
             choice = f"one of {', '.join(KINDS)}, and at most one of {', '.join(TRANSFORMS)}"
-            raise self.wrong(place, f"expected {choice}; got {', '.join(map(str, spec)) or 'nothing'}")
+            raise self.wrong(place, f"expected {choice}; got {clipped(', '.join(map(str, spec)), 60) or 'nothing'}")
         measure = KINDS[kinds[0]](self, spec[kinds[0]], f"{place}.{kinds[0]}")
         transform = (
             TRANSFORMS[transforms[0]](self, spec[transforms[0]], f"{place}.{transforms[0]}")
@@ -270,7 +271,7 @@ class _Reader:
 
     def switch(self, value: Any, place: str, expected: object) -> None:
         if value is not expected and value != expected:
-            raise self.wrong(place, f"the only value is {str(expected).lower()}, got {value!r}")
+            raise self.wrong(place, f"the only value is {str(expected).lower()}, got {shortened(value)}")
 
 
 def _share(part: int, whole: int) -> float:
@@ -286,7 +287,7 @@ def _pattern(reader: _Reader, value: Any, place: str) -> Measure:
     try:
         pattern = re.compile(value)
     except (re.error, TypeError) as error:
-        raise reader.wrong(place, f"{value!r} is not a regular expression: {error}") from error
+        raise reader.wrong(place, f"{shortened(value)} is not a regular expression: {clipped(str(error))}") from error
     return lambda prompt, response: _share(sum(1 for _ in pattern.finditer(response.text)), len(response.words))
 
 
@@ -338,7 +339,7 @@ def _facts(reader: _Reader, value: Any, place: str) -> Measure:
 def _quantiles(reader: _Reader, value: Any, place: str) -> Callable[[Floats], Floats]:
     points = np.array([reader.number(each, place) for each in reader.filled(value, list, place)])
     if len(set(points)) < 2 or (np.diff(points) < 0).any():
-        raise reader.wrong(place, f"expected numbers that do not fall, two of them different, got {value!r}")
+        raise reader.wrong(place, f"expected numbers that do not fall, two of them different, got {shortened(value)}")
     distinct, where = np.unique(points, return_inverse=True)
     ranks = np.bincount(where, weights=np.linspace(0, 1, len(points))) / np.bincount(where)
     return lambda raw: np.interp(raw, distinct, ranks)
@@ -347,7 +348,7 @@ def _quantiles(reader: _Reader, value: Any, place: str) -> Callable[[Floats], Fl
 def _clip(reader: _Reader, value: Any, place: str) -> Callable[[Floats], Floats]:
     bounds = [reader.number(each, place) for each in reader.filled(value, list, place)]
     if len(bounds) != 2 or bounds[0] >= bounds[1]:
-        raise reader.wrong(place, f"expected [low, high] with low < high, got {value!r}")
+        raise reader.wrong(place, f"expected [low, high] with low < high, got {shortened(value)}")
     return lambda raw: raw.clip(bounds[0], bounds[1])
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from judges.judge import Question, prompt_text
 from judges.protocols.protocol import NO_VERDICT, ChatReply, ChatRequest, Protocol, Reading, chat, fill
 from judges.protocols.reading import find, one_verdict, strip_thinking, without_text
+from judges.reading import clipped, parse_json, parse_yaml, read_text
 
 SYSTEM = """\
 You compare the answers of two assistants, A and B, to one request. Check both for mistakes, then weigh how well each \
@@ -73,7 +71,7 @@ class ArenaHardProtocol(Protocol):
         Raises:
             ValueError: a file that is missing, is not in this form, or leaves a response out.
         """
-        config = _mapping(prompt_file, yaml.safe_load)
+        config = _mapping(prompt_file, parse_yaml)
         template = config.get("prompt_template")
         template = template[0] if isinstance(template, list) and template else template
         if not isinstance(template, str) or not all(any(f"{{{n}}}" in template for n in side) for side in SIDES):
@@ -113,9 +111,9 @@ class ArenaHardProtocol(Protocol):
 
 def _mapping(path: Path, parse: Any) -> dict[str, Any]:
     try:
-        content = parse(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read as a config of a judge: {' '.join(str(error).split())}") from error
+        content = parse(read_text(Path(path)), str(path))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as a config of a judge: {clipped(str(error))}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no keys and values; it must be a config of a judge")
     return content
@@ -126,7 +124,7 @@ def _system(config: dict[str, Any], prompt_file: Path, settings_file: Path | Non
         if not isinstance(config.get("system_prompt"), str):
             raise ValueError(f"{prompt_file} has no system_prompt; give the option settings_file")
         return config["system_prompt"]
-    settings = _mapping(settings_file, json.loads)
+    settings = _mapping(settings_file, parse_json)
     try:
         return str(settings[category]["system_prompt"])
     except (KeyError, TypeError):

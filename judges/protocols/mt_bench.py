@@ -4,7 +4,6 @@ turns.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 from judges.judge import Question, messages_of
 from judges.protocols.protocol import ChatReply, ChatRequest, Protocol, Reading, chat, fill
 from judges.protocols.reading import Found, find, one_verdict, strip_thinking, without_text
+from judges.reading import clipped, parse_json, read_text
 
 Prompts = Mapping[str, tuple[str, str]]
 Reader = Callable[[str, Question], Reading]
@@ -83,13 +83,13 @@ class MTBenchProtocol(Protocol):
             ValueError: a file that is missing or not in this form, or lacks a prompt.
         """
         try:
-            lines = Path(prompt_file).read_text(encoding="utf-8").splitlines()
-            records = [json.loads(line) for line in lines if line.strip()]
+            lines = read_text(Path(prompt_file)).split("\n")
+            records = [parse_json(line, f"line {number}") for number, line in enumerate(lines, 1) if line.strip()]
             prompts = {
                 str(each["name"]): (str(each["system_prompt"]), str(each["prompt_template"])) for each in records
             }
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{prompt_file} is no judge_prompts.jsonl of FastChat: {error}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{prompt_file} is no judge_prompts.jsonl of FastChat: {clipped(str(error))}") from error
         if missing := sorted(OWN.keys() - prompts.keys()):
             raise ValueError(f"{prompt_file} lacks the prompts {', '.join(missing)}")
         return cls(prompts)

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
+from judges.reading import clipped, parse_yaml, read_text
 
 DATED = re.compile(r"-\d{4}-?\d{2}-?\d{2}$")
 
@@ -37,17 +37,17 @@ def price_of(model: str, table: Path | None = None) -> Price | None:
     known = _read((files("judges.transports") / "prices.yaml").read_text(encoding="utf-8"))
     if table is not None:
         try:
-            known |= _read(Path(table).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError) as error:
+            known |= _read(read_text(Path(table)))
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ValueError(
                 f"price table {table} must be YAML of {{model: {{input: US$, output: US$}}}} a million tokens: "
-                f"{' '.join(str(error).split())}"
+                f"{clipped(str(error), 120)}"
             ) from error
     return known.get(model) or known.get(DATED.sub("", model))
 
 
 def _read(text: str) -> dict[str, Price]:
-    return {str(model): Price(**_amounts(entry)) for model, entry in (yaml.safe_load(text) or {}).items()}
+    return {str(model): Price(**_amounts(entry)) for model, entry in (parse_yaml(text, "the table") or {}).items()}
 
 
 def _amounts(entry: Any) -> dict[str, float]:
