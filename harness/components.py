@@ -27,6 +27,7 @@ from harness.stages.sets import benchmark_sets
 from harness.stages.votes import votes
 from harness.store.artifacts import content_hash
 from judges.code_identity import code_identity
+from judges.judge import Judge
 from leaderboards.leaderboard import NoData
 from trainers.algorithm import Algorithm
 from trainers.options import Endpoint
@@ -117,12 +118,15 @@ def _trained_judge(variant: Variant) -> ComponentSpec:
             f"{variant.place}: the pocket world trains the judge {variant.name!r} itself and knows its options; "
             f"leave out {', '.join(variant.options)}, or give a model of your own as well"
         )
-    policy = pocket_policy()
-    stage = TrainJudge(
-        name=variant.name, policy=policy, votes=votes(policy), title=f"the pocket world's judge {variant.name}"
-    )
-    options = OPTIONS[variant.name]
+    policy, options = pocket_policy(), OPTIONS[variant.name]
     judge = make("judges", variant.name, {**options, "model": UNTRAINED})
+    stage = TrainJudge(
+        name=variant.name,
+        policy=policy,
+        votes=votes(policy),
+        code=code_identity(type(judge), Judge),
+        title=f"the pocket world's judge {variant.name}",
+    )
     return ComponentSpec(
         "judges", variant.name, options, variant.label, judge.described(), judge.fingerprint(), source=stage
     )

@@ -12,6 +12,7 @@ After one that does not, say why: `python tests/code_lock.py --same "the loop wa
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import json
 import pkgutil
@@ -23,8 +24,14 @@ from harness.stage import Stage
 from judges.code_modules import import_closure
 
 LOCK = Path(__file__).with_name("code_lock.json")
-COMPUTING = ("harness.stages.", "harness.pocket.", "harness.prompts", "harness.tables.comparisons")
-"""Of the harness only what computes results counts: its runner, store and planning move them."""
+MOVING = (
+    *("harness.cli", "harness.components", "harness.config", "harness.errors", "harness.matrix", "harness.planning"),
+    *("harness.registry", "harness.run", "harness.specs", "harness.stage.", "harness.store", "judges.code_"),
+    *("judges.runs", "judges.transports", "judges.record_log"),
+)
+"""What moves results and does not compute them: planning, runner, store, transports, the hashing of code."""
+LEAVES = {"algorithm": "trainers.algorithms", "board": "leaderboards.boards", "judge": "judges.kinds"}
+"""What a field's component may be; a stage reaches it through the registry, and so whatever it rests on."""
 
 
 def kinds() -> list[type[Stage]]:
@@ -37,8 +44,14 @@ def kinds() -> list[type[Stage]]:
 
 def modules_of(kind: type[Stage]) -> dict[str, str]:
     """Module -> hash of the machinery that a kind of stage rests on."""
-    closure = import_closure([kind.__module__])
-    return {m: h for m, h in closure.items() if not m.startswith("harness.") or m.startswith(COMPUTING)}
+    leaves = [leaf for f in dataclasses.fields(kind) if f.name in LEAVES for leaf in _modules(LEAVES[f.name])]
+    closure = import_closure([kind.__module__, *leaves])
+    return {m: h for m, h in closure.items() if not m.startswith(MOVING)}
+
+
+def _modules(package: str) -> list[str]:
+    paths = importlib.import_module(package).__path__
+    return [f"{package}.{module.name}" for module in pkgutil.iter_modules(paths)]
 
 
 def current() -> dict[str, Any]:

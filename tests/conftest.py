@@ -218,7 +218,8 @@ class InlineExecutor:
         pass
 
     def execute(self, stages: Sequence[Stage], listener: Listener) -> None:
-        from harness.stages import ModelCache, run_stage
+        from harness.stages.context import ModelCache
+        from harness.stages.running import run_stage
 
         failed: dict[str, str] = {}
         models = ModelCache()

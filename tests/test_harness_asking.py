@@ -15,7 +15,7 @@ import pytest
 
 from harness.prompts import iteration_rows, read_prompts
 from harness.registry import load, make, nearest
-from harness.stages import ModelCache
+from harness.stages.context import ModelCache
 from harness.stages.text_metrics import text_figures
 from harness.store.artifacts import Store, VerdictTable, verdict_key
 from harness.store.cached_judge import RememberingJudge, compare_with

@@ -13,7 +13,8 @@ from conftest import Ended, Workspace, check_refused, write_prompts
 
 from harness.config import load_config
 from harness.planning.plan import make_plan
-from harness.stages import ModelCache, run_stage
+from harness.stages.context import ModelCache
+from harness.stages.running import run_stage
 from harness.store.artifacts import Store
 
 Command = Callable[..., Ended]

@@ -16,10 +16,13 @@ import pytest
 from conftest import PANEL, Ended, Workspace
 from safetensors.torch import load_file
 
-from harness import registry, stages
+from harness import registry
 from harness.config import load_config
+from harness.errors import UserError
 from harness.planning.plan import CellPlan, Plan, make_plan
-from harness.stage import Stage
+from harness.stage import Facts, Stage
+from harness.stages.context import Context
+from harness.stages.fit import Fit
 from harness.store.artifacts import Store
 from judges.judge import Judge, Question
 from judges.verdicts import Answer
@@ -209,7 +212,7 @@ def test_two_sweeps_in_two_empty_stores_give_the_same_bytes_and_a_third_computes
     for out, store in zip(outs[:2], ("store-a", "store-b"), strict=True):
         ended = nashbench(*workspace.arguments(two_trainers, out=out, store=workspace.folder / store))
         assert ended.code == 0, ended.err
-    monkeypatch.setattr("harness.stages.FUNCTIONS", dict.fromkeys(stages.FUNCTIONS, refuse))
+    monkeypatch.setattr(Store, "writing", refuse)
     again = nashbench(*workspace.arguments(two_trainers, out=outs[2], store=workspace.folder / "store-a"))
     assert (again.code, "0 stages executed" in again.err) == (0, True)
     for table in ("results.csv", "dynamics.csv"):
@@ -266,7 +269,7 @@ def test_one_more_trainer_computes_only_what_is_its_own(workspace: Workspace, na
         return int(ended.err.rsplit(" stages executed", 1)[0].split()[-1])
 
     assert sweep(["dpo"]) > 5
-    assert sweep(["dpo", "inpo"]) == 4  # inpo's fit, answers and grades, and the comparison of all cells
+    assert sweep(["dpo", "inpo"]) == 7  # inpo's fit, answers and grades in two parts, scores, comparison of all cells
 
 
 @pytest.mark.usefixtures("inline")
@@ -393,13 +396,13 @@ def test_a_grader_that_always_fails_gives_no_score_and_says_why(workspace: Works
 def test_a_cell_that_fails_in_its_second_iteration_keeps_the_results_of_its_first(
     workspace: Workspace, nashbench: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails_later(context: stages.Context) -> stages.Facts:
-        if context.stage.title.startswith("tiny~dpo~panel~s0: iteration 2"):
-            raise ValueError("told to fail")
-        return original(context)
+    def fails_later(stage: Fit, context: Context) -> Facts:
+        if stage.title.startswith("tiny~dpo~panel~s0: iteration 2"):
+            raise UserError("told to fail")
+        return original(stage, context)
 
-    original = stages.fit
-    monkeypatch.setitem(stages.FUNCTIONS, "fit", fails_later)
+    original = Fit.run
+    monkeypatch.setattr(Fit, "run", fails_later)
     ended = nashbench(*workspace.arguments(workspace.config(iterations=2)))
     assert ended.code == 1
     results = pd.read_csv(workspace.out / "results.csv")
@@ -424,7 +427,7 @@ def test_plan_counts_cells_and_stages_runs_nothing_and_sees_what_is_there(
     assert document["kinds"] == {"gap": 3, "play": 2}
     assert [c["cell"] for c in document["cells"]] == ["cyc3~sft", "cyc3~omd~game~s0", "cyc3~onpo~game~s0"]
     assert nashbench(*workspace.arguments(config)).code == 0
-    monkeypatch.setattr("harness.stages.FUNCTIONS", dict.fromkeys(stages.FUNCTIONS, refuse))
+    monkeypatch.setattr(Store, "writing", refuse)
     after = json.loads(nashbench("plan", str(config), "--store", str(workspace.store), "--json").out)
     assert after["totals"] == {"stages": 5, "done": 5, "missing": 0}
     assert "5 there already" in nashbench("plan", str(config), "--store", str(workspace.store)).out

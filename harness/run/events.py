@@ -57,6 +57,8 @@ def _facts(cell: CellPlan) -> dict[str, Any]:
     """What `cells.json` says of a cell besides its state and its stages."""
     return {
         "cell": cell.cell.id,
+        "label": cell.cell.label,
+        "algorithm": cell.cell.algorithm,
         "policy": cell.cell.policy_label,
         "trainer": cell.cell.trainer.label,
         "options": dataclasses.asdict(cell.algorithm) if cell.algorithm else {},

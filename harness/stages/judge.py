@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.specs import Checkpoint
-from harness.stage import Facts, Stage
+from harness.stage import Facts, Stage, not_in_seed
 from harness.stages.context import Context
 from harness.stages.votes import Votes
 
@@ -17,6 +17,7 @@ class TrainJudge(Stage):
 
     Attributes:
         name: of a judge that the pocket world has a recipe for.
+        code: of its class.
     """
 
     kind = "judge"
@@ -26,6 +27,7 @@ class TrainJudge(Stage):
     policy: Checkpoint
     votes: Votes
     seed_option: int = 0
+    code: str = not_in_seed()
 
     def run(self, context: Context) -> Facts:
         from harness.pocket.judges import train

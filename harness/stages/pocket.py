@@ -8,7 +8,10 @@ from harness.pocket.judges import PANEL
 from harness.specs import Checkpoint
 from harness.stage import Facts, Stage, not_in_seed
 from harness.stages.context import Context
+from judges.code_identity import code_identity
 from judges.code_syntax import file_digest
+from judges.judge import Judge
+from judges.kinds.panel import PanelJudge
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,3 +51,8 @@ def world_hash() -> str:
 def pocket_content(name: str) -> str:
     """Changes with the code or the data of a file of the pocket world."""
     return file_digest(PANEL.with_name(name))[:16]
+
+
+def panel_code() -> str:
+    """Changes with the code of the panel, which votes and makes references."""
+    return code_identity(PanelJudge, Judge)[:16]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from harness.specs import Checkpoint
 from harness.stage import Facts, Stage, not_in_seed
 from harness.stages.context import Context
-from harness.stages.pocket import pocket_content
+from harness.stages.pocket import panel_code, pocket_content
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,4 +30,4 @@ class BenchmarkSets(Stage):
 def benchmark_sets(policy: Checkpoint) -> BenchmarkSets:
     """The sets made with a base policy."""
     title = "the pocket world's benchmark sets"
-    return BenchmarkSets(policy=policy, code=pocket_content("sets.py"), title=title)
+    return BenchmarkSets(policy=policy, code=f"{pocket_content('sets.py')} {panel_code()}", title=title)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from harness.specs import Checkpoint
 from harness.stage import Facts, Stage, not_in_seed
 from harness.stages.context import Context
-from harness.stages.pocket import pocket_content
+from harness.stages.pocket import panel_code, pocket_content
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,4 +30,4 @@ class Votes(Stage):
 def votes(policy: Checkpoint) -> Votes:
     """The votes on a base policy's samples."""
     title = "the panel's votes on the base policy's samples"
-    return Votes(policy=policy, code=pocket_content("judges.py"), title=title)
+    return Votes(policy=policy, code=f"{pocket_content('judges.py')} {panel_code()}", title=title)
