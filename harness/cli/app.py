@@ -246,7 +246,3 @@ def list_names(
 app.command()(judge_commands.judge)
 app.command(name="judge-train")(judge_commands.judge_train)
 app.command()(judge_commands.audit)
-
-
-if __name__ == "__main__":
-    main()
