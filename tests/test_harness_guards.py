@@ -1,4 +1,4 @@
-"""What the command line imports is ours: no folder in the working directory and no other distribution is taken for it."""
+"""What the command line imports is ours: no foreign folder and no other distribution is taken for it."""
 
 import base64
 import hashlib
