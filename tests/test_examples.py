@@ -46,6 +46,7 @@ def final(folder: Path) -> pd.DataFrame:
     return rates.assign(trainer=rates.trainer.str.partition("(")[0]).set_index("trainer")
 
 
+@pytest.mark.slow
 def test_the_quickstart_rates_five_trainers_under_three_judges_on_four_boards_and_a_second_run_computes_nothing(
     tmp_path: Path,
 ) -> None:
