@@ -1,5 +1,5 @@
 """`python -m harness` is `nashbench`."""
 
-from harness.cli.app import main
+from harness.cli import main
 
 main()

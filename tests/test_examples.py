@@ -7,11 +7,13 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import Ended
 
 from harness.matrix import REPLIES
 from judges.kinds.panel import PanelJudge
@@ -46,6 +48,19 @@ def final(folder: Path) -> pd.DataFrame:
     return rates.assign(trainer=rates.trainer.str.partition("(")[0]).set_index("trainer")
 
 
+def test_the_quickstart_plans_five_trainers_under_three_judges_and_three_controls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nashbench: Callable[..., Ended]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    ended = nashbench("plan", "examples/quickstart.yaml", "--store", str(tmp_path), "--json")
+    assert ended.code == 0, ended.err
+    planned = json.loads(ended.out)
+    assert len(planned["cells"]) == len(TRAINERS) * len(JUDGES) + len(("sft", *REPLIES))
+    assert planned["totals"]["done"] == 0
+    assert {"sample", "fit", "stream"} <= planned["kinds"].keys()
+
+
+@pytest.mark.slow
 def test_the_quickstart_rates_five_trainers_under_three_judges_on_four_boards_and_a_second_run_computes_nothing(
     tmp_path: Path,
 ) -> None:

@@ -115,9 +115,11 @@ def hear_ctrl_c() -> None:
 
 
 def start(workspace: Workspace, plugins: Path, config: Path, store: Path | None = None) -> subprocess.Popen[str]:
+    """The sweep in a process of its own, of this checkout's code with these plug-ins."""
+    path = os.pathsep.join([str(plugins), str(Path(__file__).parents[1])])
     return subprocess.Popen(
         [sys.executable, "-m", "harness", *workspace.arguments(config, store=store)],
-        env=os.environ | {"PYTHONPATH": str(plugins), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         cwd=workspace.folder,
         text=True,
         stdout=subprocess.PIPE,
@@ -224,6 +226,7 @@ def test_a_worker_that_is_killed_fails_its_cell_with_the_signal_and_the_others_g
     assert (workspace.out / "results.csv").is_file()
 
 
+@pytest.mark.timeout(600)  # or a worker that never comes would be waited for without an end
 @pytest.mark.parametrize(
     "ask_to_end", [lambda pid: os.killpg(pid, signal.SIGINT), lambda pid: os.kill(pid, signal.SIGTERM)]
 )
@@ -233,11 +236,9 @@ def test_ctrl_c_and_sigterm_end_with_130_and_the_same_command_goes_on_from_there
     (workspace.folder / "wait").touch()
     config = game(workspace, "omd", {"name": "slow", "folder": str(workspace.folder)})
     running = start(workspace, plugins, config)
-    deadline = time.monotonic() + 120
     alone = ["done", "done", "running"]
     while not (workspace.folder / "waiting").exists() or [s for s, _ in states(workspace).values()] != alone:
         assert running.poll() is None, running.communicate()
-        assert time.monotonic() < deadline
         time.sleep(0.05)
     ask_to_end(running.pid)
     _, err = running.communicate(timeout=60)

@@ -233,17 +233,23 @@ def test_a_judges_own_hidden_state_does_not_reach_the_fingerprint(tmp_path: Path
     assert judge.fingerprint() == before == PanelJudge(str(panel)).fingerprint()
 
 
-def test_importing_every_public_judge_is_cheap_and_loads_no_torch():
+def test_importing_every_public_judge_loads_nothing_heavy():
+    code = "import sys, judges; [getattr(judges, name) for name in judges.__all__]; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "judges.kinds.llm" in loaded
+    assert not {"torch", "transformers", "pandas", "scipy", "pyarrow", "openai"} & set(loaded)
+
+
+@pytest.mark.slow
+def test_importing_every_public_judge_is_cheap():
     """In 0.3 s; on a slower machine in 2.5 times what numpy alone, which is most of it, takes there."""
     code = (
-        "import sys, time; start = time.process_time(); import numpy; numpys = time.process_time() - start;"
+        "import time; start = time.process_time(); import numpy; numpys = time.process_time() - start;"
         "import judges; [getattr(judges, name) for name in judges.__all__];"
-        "spent = time.process_time() - start;"
-        "heavy = {'torch', 'transformers', 'pandas', 'openai'} & set(sys.modules); print(numpys, spent, *heavy)"
+        "print(numpys, time.process_time() - start)"
     )
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(7)]
     outputs = [run.stdout.split() for run in runs]
-    assert all(len(output) == 2 for output in outputs), outputs
     numpys, spent = (min(float(output[i]) for output in outputs) for i in range(2))
     assert spent < max(0.3, 2.5 * numpys)
 

@@ -66,8 +66,8 @@ def test_a_judge_that_always_likes_the_first_is_even_in_both_orders_and_follows_
 
 
 def test_the_order_is_the_one_that_alpaca_eval_draws():
-    processors = pytest.importorskip("alpaca_eval.processors", exc_type=ImportError)
     import pandas as pd
+    from alpaca_eval import processors
 
     asked = [f"say {i} things" for i in range(50)]
     drawn = processors.RandomSwitchTwoColumnsProcessor(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -268,3 +270,14 @@ def test_threads_of_ranks_sleep_while_they_wait_where_there_are_more_of_them_tha
     made = _environment(said)
     assert made.get("OMP_WAIT_POLICY") == policy
     assert made["PATH"] == os.environ["PATH"]
+
+
+def test_a_rank_finds_what_this_process_imports_and_nothing_else_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "trainers").mkdir()
+    (tmp_path / "trainers" / "__init__.py").write_text("raise RuntimeError('of another project')")
+    monkeypatch.chdir(tmp_path)
+    ask = [sys.executable, "-m", "trainers"]
+    ended = subprocess.run(ask, env=_environment({"num_processes": 2}), capture_output=True, text=True, check=False)
+    assert "'trainers' is a package and cannot be directly executed" in ended.stderr

@@ -239,7 +239,3 @@ app.command()(judge_commands.judge)
 app.command(name="judge-train")(judge_commands.judge_train)
 app.command()(judge_commands.audit)
 app.add_typer(store_commands.app, name="store")
-
-
-if __name__ == "__main__":
-    main()

@@ -141,9 +141,10 @@ def _environment(said: Mapping[str, Any]) -> dict[str, str]:
     """The ranks' environment, with OMP_WAIT_POLICY=PASSIVE where their threads are more than the cores."""
     import torch
 
-    paths = os.pathsep.join(part for part in sys.path if part)
+    # The import path of this process: without PYTHONSAFEPATH `python -m` would put the working directory before it.
+    imports = {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), "PYTHONSAFEPATH": "1"}
     crowded = said.get("use_cpu") and said["num_processes"] * torch.get_num_threads() > cores()
-    return {**({"OMP_WAIT_POLICY": "PASSIVE"} if crowded else {}), **os.environ, "PYTHONPATH": paths}
+    return {**({"OMP_WAIT_POLICY": "PASSIVE"} if crowded else {}), **os.environ, **imports}
 
 
 def _failure(folder: Path, code: int, count: int) -> Exception:
