@@ -104,8 +104,9 @@ def test_a_worker_in_a_call_without_end_ends_with_its_driver(tmp_path: Path, jud
 
 
 def test_a_second_sweep_into_a_folder_is_refused_with_the_firsts_process_until_that_is_dead(
-    tmp_path: Path, workspace: Workspace, judge: ChatServer, nashbench: Callable[..., Ended]
+    tmp_path: Path, judge: ChatServer, nashbench: Callable[..., Ended]
 ) -> None:
+    workspace = Workspace(tmp_path, tmp_path / "no model")
     world = killer(tmp_path, judge)
     world.command.append(STUCK)
     driver = world.start(tmp_path / "errors")

@@ -18,8 +18,9 @@ import pytest
 from fake_stages import fake
 
 from harness.stage import Stage
-from harness.store.artifacts import Store, content_hash, verdict_key
+from harness.store.artifacts import MANIFEST, Store, content_hash, verdict_key
 from harness.store.integrity import MANIFEST
+from harness.store.scratch import scratch_prefix
 from judges.judge import Question
 from judges.verdicts import Answer
 
@@ -105,6 +106,35 @@ def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(ValueError, match="cannot be written"):
         Store(tmp_path / "store").prepare()
+
+
+def test_a_store_on_a_disk_that_cannot_be_written_says_so_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**options: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    Store(tmp_path).prepare()
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(ValueError, match="cannot be written: Read-only file system"):
+        Store(tmp_path).prepare()
+
+
+def test_folders_of_dead_writers_are_cleared_away_and_those_of_living_and_of_other_hosts_stay_for_a_day(
+    tmp_path: Path,
+) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    own, host = scratch_prefix("fit"), scratch_prefix("fit").split("~")[2]
+    names = [f"{own}a", f"fit~{dead.pid}~{host}~b", f"fit~{os.getpid()}~elsewhere~c", "fit~1~elsewhere~d", "fit-old"]
+    for name in names:
+        (tmp_path / "tmp" / name).mkdir(parents=True)
+        (tmp_path / "tmp" / name / "data").touch()
+    for name in (names[0], *names[3:]):  # not changed for two days
+        for path in (tmp_path / "tmp" / name / "data", tmp_path / "tmp" / name):
+            os.utime(path, (time.time() - 2e5,) * 2)
+    Store(tmp_path).prepare()
+    assert sorted(path.name for path in (tmp_path / "tmp").iterdir()) == sorted([names[0], names[2]])
 
 
 # --- unfinished work ---------------------------------------------------------------------------------------------

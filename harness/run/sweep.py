@@ -80,6 +80,7 @@ def run_sweep(config: Config, out: Path, store: Store, *, command: str, console:
         except OSError as error:
             if not record.executed or not is_about_a_place(error):
                 raise
+            error.filename = error.filename or str(out)  # a full disk is an error without a name
             fault = [os_error_message(error)]
     failures = [*dict.fromkeys(record.reasons.values()), *fault]
     return Outcome(record.states.counts, record.executed, failures, report)
