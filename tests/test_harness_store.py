@@ -18,7 +18,6 @@ import pytest
 from fake_stages import fake
 
 from harness.stage import Stage
-from harness.store.artifacts import MANIFEST, Store, content_hash, verdict_key
 from harness.store.integrity import MANIFEST
 from harness.store.scratch import scratch_prefix
 from judges.judge import Question
