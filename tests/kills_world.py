@@ -1,8 +1,7 @@
 """A sweep of small stages that ask a paid judge, as a program; and the processes and artifacts that it leaves.
 
 `python tests/kills_world.py STORE OUT [stuck]` runs what is missing, or a stage that nothing but SIGKILL ends; the
-judge's address is in the environment. Its workers are the real ones; what they compute is
-`run_stage` below: as its module is the program's, they import it when they are spawned.
+judge's address is in the environment. Its workers are the real ones.
 """
 
 from __future__ import annotations
@@ -17,13 +16,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import harness.stages
+from harness.stage import Facts, Stage
+from harness.stages.context import Context
 from harness.store.artifacts import MANIFEST, Store
 
 MARK = "NASHBENCH_KILLS"
@@ -32,21 +32,35 @@ CALLS = 3
 STUCK = "stuck"
 
 
-@dataclass(frozen=True)
-class PaidStage:
-    """Asks the judge and reads its inputs; the same attributes as a stage of the plan."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PaidStage(Stage):
+    """The judge's replies and a hash of all that was read; half of a file is written before each question."""
 
-    title: str
-    inputs: Mapping[str, PaidStage] = field(default_factory=dict)
     kind = "paid"
 
-    @property
-    def key(self) -> str:
-        return hashlib.sha256(self.title.encode()).hexdigest()[:40]
+    name: str
+    before: Mapping[str, Stage] = field(default_factory=dict)
 
-    @property
-    def options(self) -> Mapping[str, Any]:
-        return {"title": self.title}
+    def run(self, context: Context) -> Facts:
+        with (context.store.root / "log").open("a") as log:
+            log.write(f"{self.name}\n")
+        if self.name == STUCK:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            time.sleep(600)
+        digest = hashlib.sha256()
+        for source in self.inputs.values():
+            digest.update((context.read(source) / "replies.json").read_bytes())
+        replies = []
+        for number in range(CALLS):
+            replies.append(_ask(f"{self.name}: question {number}"))
+            (context.out / "replies.json").write_text(json.dumps([digest.hexdigest(), replies]))
+            context.report(number + 1, CALLS)
+        return {"calls": CALLS}
+
+
+def paid(name: str, before: Mapping[str, Stage] | None = None) -> PaidStage:
+    """A stage of this name and title."""
+    return PaidStage(name=name, before=before or {}, title=name)
 
 
 def graph() -> list[PaidStage]:
@@ -54,28 +68,9 @@ def graph() -> list[PaidStage]:
     chains: list[list[PaidStage]] = [[] for _ in range(4)]
     for step in range(3):
         for number, chain in enumerate(chains):
-            chain.append(PaidStage(f"stage {number}.{step}", {"before": chain[-1]} if chain else {}))
-    last = PaidStage("last", {f"chain {number}": chain[-1] for number, chain in enumerate(chains)})
+            chain.append(paid(f"stage {number}.{step}", {"before": chain[-1]} if chain else {}))
+    last = paid("last", {f"chain {number}": chain[-1] for number, chain in enumerate(chains)})
     return [*(stage for chain in chains for stage in chain), last]
-
-
-def run_stage(stage: PaidStage, store: Store, models: Any, report: Callable[[int, int], None]) -> None:
-    """The judge's replies and a hash of all that was read; half of a file is written before each question."""
-    with (store.root / "log").open("a") as log:
-        log.write(f"{stage.title}\n")
-    if stage.title == STUCK:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        time.sleep(600)
-    with store.writing(stage) as (out, facts):
-        digest = hashlib.sha256()
-        for source in stage.inputs.values():
-            digest.update((store.path(source) / "replies.json").read_bytes())
-        replies = []
-        for number in range(CALLS):
-            replies.append(_ask(f"{stage.title}: question {number}"))
-            (out / "replies.json").write_text(json.dumps([digest.hexdigest(), replies]))
-            report(number + 1, CALLS)
-        facts["calls"] = CALLS
 
 
 def _ask(words: str) -> str:
@@ -85,7 +80,6 @@ def _ask(words: str) -> str:
         return str(json.load(reply)["choices"][0]["message"]["content"])
 
 
-harness.stages.run_stage = run_stage  # type: ignore[assignment]
 if Path(sys.argv[0]).name == Path(__file__).name or __name__ == "__mp_main__":
     # These stages compute nothing: no worker waits for the import of torch.
     sys.modules["torch"] = SimpleNamespace(  # type: ignore[assignment]
@@ -102,7 +96,7 @@ def main(store: Store, out: Path, *titles: str) -> int:
     from harness.run.lock import locked
     from harness.run.progress import ProgressListener
 
-    stages: Any = [PaidStage(title) for title in titles] or graph()
+    stages: Any = [paid(title) for title in titles] or graph()
     store.prepare()
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
@@ -198,8 +192,9 @@ def finished(store: Path) -> set[str]:
 
 
 def artifacts(store: Path) -> dict[str, bytes]:
-    """Every file of every artifact."""
-    return {str(path.relative_to(store)): path.read_bytes() for path in store.glob("*/*/*/*") if path.is_file()}
+    """Every file of every artifact but the manifests, which tell how long it took."""
+    files = [path for path in store.glob("paid/*/*/*") if path.is_file() and path.name != MANIFEST]
+    return {str(path.relative_to(store)): path.read_bytes() for path in files}
 
 
 if __name__ == "__main__":

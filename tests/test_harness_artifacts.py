@@ -152,7 +152,7 @@ def test_a_stage_that_finds_its_input_damaged_says_which(tmp_path: Path) -> None
 
     def compute() -> None:
         with store.writing(reader) as (out, _):
-            Context(reader, store, out, lambda done, total: None, ModelCache()).input("run")
+            Context(reader, store, out, lambda done, total: None, ModelCache()).read(STAGE)
 
     with pytest.raises(DamagedArtifact) as raised:
         compute()

@@ -14,7 +14,7 @@ from fake_stages import fake
 
 from harness.errors import REASON_LIMIT, UserError, os_error_message, printable
 from harness.matrix import Cell, Variant
-from harness.planning.plan import CellPlan, Grade
+from harness.planning.records import CellPlan, Rated
 from harness.run import events, files
 from harness.run.events import Broadcast, CellStates, SweepRecord
 from harness.run.executor import failure_file
@@ -30,8 +30,9 @@ def cell(seed: int = 0, shared: Sequence[Stage] = ()) -> CellPlan:
     fit = fake("fit", {"seed": seed}, {"pairs": sample}, title=f"fit {seed}")
     answer = fake("answer", {"seed": seed}, {"policy": fit})
     plan.training[1] = [sample, fit]
-    plan.answers["board", 1] = answer
-    plan.grades = [Grade(fake("grade", {"seed": seed}, {"answers": answer}), "board", "panel", 1)]
+    plan.answers["board", 1, "curve"] = answer
+    grade = fake("grade", {"seed": seed}, {"answers": answer})
+    plan.rated = [Rated(grade, {}, "board", "panel", 1)]
     return plan
 
 
@@ -91,7 +92,8 @@ def test_a_shared_stage_reaches_every_cell_that_needs_it_and_anothers_failure_no
 
 def test_a_state_names_the_cell_and_its_stages_by_title_or_kind() -> None:
     (state,) = read(CellStates([cell()]))
-    assert list(state) == [*("cell", "policy", "trainer", "options", "judge", "seed", "state", "reason", "stages")]
+    names = ("cell", "label", "algorithm", "policy", "trainer", "options", "judge", "seed", "state", "reason", "stages")
+    assert tuple(state) == names
     assert [state[k] for k in ("policy", "trainer", "judge")] == ["pocket", "dpo(beta=0.5)", "panel"]
     assert [stage["name"] for stage in state["stages"]] == ["sample", "fit 0", "answer", "grade"]
 

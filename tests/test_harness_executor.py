@@ -25,7 +25,10 @@ from harness.run import devices, local
 from harness.run.devices import default_jobs, machine
 from harness.run.executor import Schedule
 from harness.run.local import LocalExecutor, _Worker
+from harness.specs import ComponentSpec
 from harness.stage import Stage
+from harness.stages.gap import Gap
+from harness.stages.play import Play
 from harness.store.artifacts import Store
 
 
@@ -292,7 +295,7 @@ class Deadly(OMD):
         os.kill(os.getpid(), signal.SIGKILL)
 '''
 ENTRIES = "[nashbench.trainers]\nmeets = meeting_plugin:Meets\ndeadly = meeting_plugin:Deadly\n"
-CYCLE = [[0.5, 0.9, 0.2], [0.1, 0.5, 0.7], [0.8, 0.3, 0.5]]
+CYCLE = ((0.5, 0.9, 0.2), (0.1, 0.5, 0.7), (0.8, 0.3, 0.5))
 
 
 @pytest.fixture
@@ -309,10 +312,10 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def play(title: str, name: str, **options: str) -> tuple[Stage, Stage]:
     """A game and its gap."""
-    chosen = {"name": name, "options": options}
-    run = fake("play", {"algorithm": chosen, "preference": CYCLE, "iterations": 2, "lr": 0.2}, title=title)
-    where = {"leaderboard": {"name": "duality-gap", "options": {}}}
-    return run, fake("gap", {"preference": CYCLE, "tau": 0.0, "of": title}, {"run": run}, where, f"{title} gap")
+    algorithm = ComponentSpec("trainers", name, options, name, options)
+    board = ComponentSpec("leaderboards", "duality-gap", {}, "duality-gap", {"of": title})
+    game = Play(algorithm=algorithm, preference=CYCLE, iterations=2, lr=0.2, title=title)
+    return game, Gap(board=board, preference=CYCLE, game=game, title=f"{title} gap")
 
 
 def test_two_processes_work_at_once_a_dependent_stage_waits_and_a_death_fails_only_its_own(plugin: Path) -> None:

@@ -78,7 +78,7 @@ def test_stages_that_are_killed_at_random_end_with_the_same_bytes_and_none_is_co
     assert whole.run(tmp_path / "errors", 0) == 0
     longest = time.monotonic() - started
     expected = artifacts(whole.store)
-    assert len(expected) == 2 * len(graph())
+    assert len(expected) == len(graph())
     assert judge.total == CALLS * len(graph())
     while kills:
         world = killer(tmp_path / f"{kills} to go", judge, seed=kills)

@@ -18,6 +18,7 @@ import pytest
 from fake_stages import fake
 
 from harness.stage import Stage
+from harness.store.artifacts import Store, content_hash, verdict_key
 from harness.store.integrity import MANIFEST
 from harness.store.scratch import scratch_prefix
 from judges.judge import Question
@@ -64,9 +65,10 @@ def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_a_writer_killed_half_way_leaves_no_visible_artifact_and_does_not_stop_the_next(tmp_path: Path) -> None:
     script = f"""
-        import os, signal
+        import os, signal, sys
         from pathlib import Path
-        from harness.stage import Stage
+        sys.path.insert(0, "tests")
+        from fake_stages import fake
         from harness.store.artifacts import Store
         with Store(Path({str(tmp_path)!r})).writing(fake("play", {{"iterations": 3}})) as (folder, _):
             (folder / "data.txt").write_text("half")
@@ -235,4 +237,4 @@ def test_a_manifest_is_readable_json_with_the_keys_of_the_inputs(tmp_path: Path)
     with store.writing(fake("gap", {}, {"run": source})):
         pass
     (path,) = tmp_path.rglob(MANIFEST)
-    assert json.loads(path.read_text())["inputs"] == {"run": source.key}
+    assert json.loads(path.read_text())["identity"]["inputs"] == {"run": source.key}
