@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.registry import make
 from harness.stage import Stage
 from harness.store.artifacts import Store
-from harness.store.cached_judge import RememberingJudge
+from harness.store.cached_judge import CachedJudge
 
 if TYPE_CHECKING:
     from trainers.algorithm import Algorithm
@@ -78,13 +78,18 @@ class Context:
         given = self.stage.where.get(name)
         return Endpoint.model_validate(given) if isinstance(given, dict) else None
 
-    def judge(self) -> RememberingJudge:
-        """The stage's judge; one that a world trains has its model in an input artifact."""
+    def judge(self) -> CachedJudge:
+        """The stage's judge, whose answers and an endpoint's replies the store keeps.
+
+        One that a world trains has its model in an input artifact.
+        """
         chosen = self.stage.where["judge"]
         options = dict(chosen["options"])
         if "judge" in self.stage.inputs:
             options["model"] = str(self.input("judge") / "model")
-        return RememberingJudge(make("judges", chosen["name"], options), self.store.verdicts)
+        judge = make("judges", chosen["name"], options)
+        judge.keep_replies(self.store.replies)
+        return CachedJudge(judge, self.store.verdicts)
 
     def board(self) -> Any:
         """The stage's leaderboard; one that a world brings questions for has them in an input artifact."""

@@ -46,6 +46,11 @@ class EnsembleJudge(Judge):
         members = [judge.fingerprint() for judge in self.judges]
         return hashlib.sha256(json.dumps(["ensemble", members, self._shares]).encode()).hexdigest()
 
+    @property
+    def chunk_size(self) -> int:
+        """The least of the members'."""
+        return min(judge.chunk_size for judge in self.judges)
+
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
         columns = [[getattr(each, name) for each in questions] for name in ("prompt", "first", "second")]
         references = [each.references for each in questions]
