@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from judges.code_identity import class_name, code_identity
 from judges.code_syntax import bytes_digest
 from judges.verdicts import OK, Answer, Order, Verdicts
+
+if TYPE_CHECKING:
+    from judges.transports.cache import ReplyCache
 
 Prompt = str | Sequence[Mapping[str, str]]
 """A text, or chat messages `{"role", "content"}` that end with the user's turn."""
@@ -48,10 +51,12 @@ class Ratings:
     Attributes:
         rating: float64 [n], in 1..10; NaN where it failed.
         status: [n], "ok" or the kinds of failure.
+        raw: [n], the judge's own words about each answer by itself; empty where it has none.
     """
 
     rating: NDArray[np.float64]
     status: list[str]
+    raw: Sequence[str] = ()
 
 
 @dataclass(eq=False)
@@ -122,7 +127,22 @@ class Judge(ABC):
         return Verdicts.of(n, [*range(n)] * (2 if both_orders else 1), order, answers)
 
     @property
-    def rates_alone(self) -> bool:
+    def chunk_size(self) -> int:
+        """Questions to ask at once where answers are kept as they come: what a kill may lose.
+
+        A judge that pays for each answer says how many it asks for side by side; one that answers in batches, a number
+        of these. Which questions are asked together may change the last bits of an answer, nothing else.
+        """
+        return 64
+
+    def keep_replies(self, replies: ReplyCache) -> None:
+        """Keep what an endpoint replies there, and take it from there; a judge that asks no endpoint does nothing."""
+        for name in self.members:
+            for member in getattr(self, name):
+                member.keep_replies(replies)
+
+    @property
+    def supports_single_rating(self) -> bool:
         """Whether `rate` asks about an answer by itself; else it compares it with the reference."""
         return False
 

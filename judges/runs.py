@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -23,10 +24,8 @@ from judges.files import (
     write_verdicts,
 )
 from judges.judge import Judge, Progress, messages_of
+from judges.transports.cache import ReplyCache
 from judges.verdicts import OK, is_transient
-
-CHUNK = 512
-"""Questions between two writes: what a crash can lose."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def judge_file(
     What `out` holds is not asked again, but for a last line that was cut off and failures that may have passed since
     (`judges.verdicts.is_transient`). Neither file need fit into memory; what is returned, all verdicts of `out` without
     the judge's own words, must. A Parquet file is written at the end, from `OUT.part.jsonl` beside it, which a stopped
-    run leaves.
+    run leaves. What an endpoint replies is kept as it comes in `OUT.replies/`, which goes at the end.
 
     Args:
         pairs: a `pairs.jsonl` or `labels.jsonl`.
@@ -130,10 +129,12 @@ def judge_file(
         fresh = out.with_name(f".{out.name}.{os.getpid()}")
         write_verdicts(fresh, _lasting(source))
         fresh.replace(work)
+    replies = ReplyCache(out.with_name(f"{out.name}.replies"))
     for repeat in range(repeats):
         asked = repetition(judge, repeat)
+        asked.keep_replies(replies)
         missing = (ask for ask in asks(each_pair(pairs), repeat, both_orders=both_orders) if ask.place not in done)
-        while chunk := list(islice(missing, CHUNK)):
+        while chunk := list(islice(missing, judge.chunk_size)):
             said.start = len(done)
             made = answered(asked, chunk, progress=said)
             with work.open("a", encoding="utf-8") as file:
@@ -141,6 +142,8 @@ def judge_file(
             done |= {(each.id, each.order, each.repeat): replace(each, raw="") for each in made}
     if work != out:
         _write_parquet(out, work)
+    replies.close()
+    shutil.rmtree(replies.folder, ignore_errors=True)
     return list(done.values())
 
 

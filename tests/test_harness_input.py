@@ -387,7 +387,7 @@ def test_a_bare_name_in_an_option_that_is_a_path_lies_beside_the_config(
 ) -> None:
     (workspace.folder / "mine").mkdir()
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
-    grader = {"name": "llm", "model": "some-hub-id", "cache": "replies.sqlite", "labels": ["A", "B"]}
+    grader = {"name": "llm", "model": "some-hub-id", "cache": "replies", "labels": ["A", "B"]}
     members = [{"name": "pairrm", "model": "mine"}, {"name": "llm", "model": "gpt-4", "cache": "c/d"}]
     boards = [{"name": "mt-bench", "data": "mt_bench"}, {"name": "lm-eval", "tasks": "mine"}]
     judges = [{"name": "pairrm", "model": ["mine", "other"]}, {"name": "panel", "panel": "panel"}, {"name": "nobody"}]
@@ -399,7 +399,7 @@ def test_a_bare_name_in_an_option_that_is_a_path_lies_beside_the_config(
         )
     )
     beside, (llm, ensemble) = str(workspace.folder), config.graders or ()
-    assert llm.options == {"model": "some-hub-id", "cache": f"{beside}/replies.sqlite", "labels": ["A", "B"]}
+    assert llm.options == {"model": "some-hub-id", "cache": f"{beside}/replies", "labels": ["A", "B"]}
     assert [m["model"] for m in ensemble.options["judges"]] == [f"{beside}/mine", "gpt-4"]
     assert ensemble.options["judges"][1]["cache"] == f"{beside}/c/d"
     assert [board.options for board in config.leaderboards] == [{"data": f"{beside}/mt_bench"}, {"tasks": "mine"}]

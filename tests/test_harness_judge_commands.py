@@ -153,7 +153,7 @@ def test_an_interrupted_run_is_130_and_goes_on(
         return answer(judge, questions, advance)
 
     monkeypatch.setattr(PanelJudge, "answer", interrupted)
-    monkeypatch.setattr("judges.runs.CHUNK", 5)
+    monkeypatch.setattr(PanelJudge, "chunk_size", 5)
     ended = nashbench(*arguments)
     assert (ended.code, "goes on from here" in ended.err) == (130, True)
     assert nashbench(*arguments).code == 0

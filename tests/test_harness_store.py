@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
 import signal
@@ -12,15 +11,17 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fake_stages import fake
 
 from harness.stage import Stage
-from harness.store.artifacts import Store, content_hash, verdict_key
+from harness.store.artifacts import Store, content_hash
 from harness.store.integrity import MANIFEST
 from harness.store.scratch import scratch_prefix
+from harness.store.verdicts import VerdictStore, verdict_key
 from judges.judge import Question
 from judges.verdicts import Answer
 
@@ -205,24 +206,43 @@ def test_content_hashes_follow_names_and_contents_but_not_hidden_files_or_times(
 # --- verdicts ----------------------------------------------------------------------------------------------------
 
 
-def test_verdicts_are_found_again_in_full_and_failures_are_not_kept(tmp_path: Path) -> None:
-    good = Answer(0.25, "ok", 12, 3, 0.5, 0.01, "B is better")
-    Store(tmp_path).verdicts.add({"good": good, "bad": Answer.failure("timeout")})
-    assert Store(tmp_path).verdicts.find(["good", "bad", "unknown"]) == {"good": good}
+def hexkey(name: object) -> str:
+    return hashlib.sha256(str(name).encode()).hexdigest()
 
 
-def test_the_first_answer_to_a_question_stands(tmp_path: Path) -> None:
-    table = Store(tmp_path).verdicts
-    table.add({"key": Answer(0.25)})
-    table.add({"key": Answer(0.75)})
-    assert table.find(["key"])["key"].preference == 0.25
+def test_verdicts_are_found_again_in_full_by_another_process_failures_with_their_words_too(tmp_path: Path) -> None:
+    good, bad = Answer(0.25, "ok", 12, 3, 0.5, 0.01, "B is better", True, 2), Answer.failure("unparsed", "hm \ud83d")
+    store = Store(tmp_path)
+    store.verdicts.add({hexkey("good"): good, hexkey("bad"): bad, hexkey("lost"): Answer.failure("timeout")})
+    store.verdicts.close()
+    found = VerdictStore(tmp_path / "verdicts").find(map(hexkey, ["good", "bad", "lost", "unknown"]))
+    assert found.keys() == {hexkey("good"), hexkey("bad")}
+    assert found[hexkey("good")] == replace(good, calls=0)  # nothing is called now
+    assert repr(found[hexkey("bad")]) == repr(bad)
+    kept = "".join(path.read_text() for path in (tmp_path / "verdicts").glob("*.jsonl"))
+    assert '"status": "timeout"' in kept
+    assert '"calls": 2' in kept
 
 
-def test_thousands_of_keys_are_found_at_once(tmp_path: Path) -> None:
-    table = Store(tmp_path).verdicts
-    table.add({str(i): Answer(i / 3000) for i in range(3000)})
-    found = table.find([str(i) for i in range(3000)])
-    assert all(math.isclose(found[str(i)].preference, i / 3000) for i in range(3000))
+def test_the_first_answer_to_a_question_stands_and_a_failed_call_gives_way(tmp_path: Path) -> None:
+    verdicts = Store(tmp_path).verdicts
+    for answer in (Answer.failure("http-503"), Answer.failure("refusal"), Answer(0.25), Answer(0.75)):
+        verdicts.add({hexkey("x"): answer})
+        if answer.status != "http-503":
+            verdicts.add({hexkey("y"): answer})
+    found = verdicts.find([hexkey("x"), hexkey("y")])
+    assert [answer.status for answer in found.values()] == ["refusal", "refusal"]
+    verdicts.add({hexkey("z"): Answer.failure("timeout")})
+    assert verdicts.find([hexkey("z")]) == {}
+    verdicts.add({hexkey("z"): Answer(0.5)})
+    assert verdicts.find([hexkey("z")]) == {hexkey("z"): Answer(0.5)}
+
+
+def test_a_process_opens_a_stores_verdicts_and_replies_once(tmp_path: Path) -> None:
+    one, two = Store(tmp_path), Store(tmp_path)
+    assert one.verdicts is two.verdicts
+    assert one.replies is two.replies
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_verdicts_key_tells_judge_prompt_first_second_and_order_apart() -> None:

@@ -6,11 +6,11 @@ import asyncio
 import json
 import math
 import os
-import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,10 @@ import numpy as np
 import pytest
 from chat_server import Act, ChatServer, completion
 
-from judges import LLMJudge
+from judges import EnsembleJudge, LLMJudge
+from judges.protocols import mt_bench
+from judges.protocols.protocol import Reading, Reply, Request
+from judges.transports.cache import ReplyCache, reply_cache, request_key
 
 KEY = "sk-test-5f2c9d-not-for-anyone"
 ROOT = Path(__file__).parents[1]
@@ -120,7 +123,7 @@ np.save(sys.argv[4], judge.compare(["p"] * n, [f"item{i} " for i in range(n)], [
 
 
 def test_a_run_killed_half_way_and_resumed_repeats_no_paid_call(tmp_path: Path):
-    n, cache = 400, tmp_path / "replies.sqlite"
+    n, cache = 800, tmp_path / "replies"
     with ChatServer(lambda *call: Act(right(*call).body, delay=0.1)) as server:
         command = [sys.executable, "-c", CLIENT, server.url, str(cache), str(n), str(tmp_path / "out.npy")]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -131,13 +134,44 @@ def test_a_run_killed_half_way_and_resumed_repeats_no_paid_call(tmp_path: Path):
         killed.wait()
         time.sleep(0.2)
         before = server.total
-        kept = sqlite3.connect(cache).execute("SELECT count(*) FROM replies").fetchone()[0]
-        assert n // 4 < kept < n
+        kept = sum(path.read_bytes().count(b"\n") for path in cache.glob("*.jsonl"))
+        assert 0 < kept < n
         subprocess.run(command, env=environment, check=True)
         assert server.total - before == n - kept
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), [preference_of(i) for i in range(n)], atol=1e-12)
-    assert before - kept <= 32  # what was in flight when it was killed
-    assert KEY.encode() not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert before - kept <= 32 + 32 / 0.1  # what was in flight when it was killed, and a second's calls
+    stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert KEY.encode() not in stored
+
+
+FILE_CLIENT = """\
+import sys
+from judges import LLMJudge
+from judges.runs import judge_file
+judge_file(LLMJudge("m", base_url=sys.argv[1], concurrency=32, max_retries=0), sys.argv[2], sys.argv[3])
+"""
+
+
+def test_a_file_of_pairs_whose_run_is_killed_buys_nothing_again_and_leaves_no_replies_behind(tmp_path: Path):
+    n, pairs, out = 300, tmp_path / "pairs.jsonl", tmp_path / "v.jsonl"
+    rows = [{"id": str(i), "prompt": "p", "first": f"item{i} ", "second": "b"} for i in range(n)]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with ChatServer(lambda *call: Act(right(*call).body, delay=0.1)) as server:
+        command = [sys.executable, "-c", FILE_CLIENT, server.url, str(pairs), str(out)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        killed = subprocess.Popen(command, env=environment)
+        while server.total < n:
+            time.sleep(0.005)
+        killed.kill()
+        killed.wait()
+        time.sleep(0.2)
+        before = server.total
+        kept = sum(path.read_bytes().count(b"\n") for path in tmp_path.glob("v.jsonl.replies/*.jsonl"))
+        assert not out.exists()  # 600 questions are one chunk
+        subprocess.run(command, env=environment, check=True)
+        assert 0 < kept == 2 * n - (server.total - before)
+    assert len(out.read_text().splitlines()) == 2 * n
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs.jsonl", "v.jsonl"]
 
 
 @pytest.mark.parametrize("cap", [0, 1, 100])
@@ -181,7 +215,6 @@ def test_a_cached_verdict_costs_no_call_and_keeps_what_it_cost_then(tmp_path: Pa
     with ChatServer(right) as server:
         first = judge(server, cache=tmp_path).verdicts(*items(5))
         again = judge(server, cache=tmp_path).verdicts(*items(5))
-        assert (tmp_path / "replies.sqlite").is_file()
         assert server.total == 5
         np.testing.assert_array_equal(first.preference, again.preference)
         np.testing.assert_array_equal(first.latency, again.latency)
@@ -196,7 +229,7 @@ def test_a_cached_verdict_costs_no_call_and_keeps_what_it_cost_then(tmp_path: Pa
 
 def test_equal_questions_are_asked_once_with_a_cache_and_each_time_without(tmp_path: Path):
     with ChatServer(right) as server:
-        verdicts = judge(server, cache=tmp_path / "one.sqlite").verdicts(["p"] * 4, ["item1 "] * 4, ["b"] * 4)
+        verdicts = judge(server, cache=tmp_path / "one").verdicts(["p"] * 4, ["item1 "] * 4, ["b"] * 4)
         assert server.total == verdicts.calls.sum() == 1
         np.testing.assert_allclose(verdicts.preference, [preference_of(1)] * 4)
         judge(server).compare(["p"] * 4, ["item1 "] * 4, ["b"] * 4)
@@ -209,9 +242,71 @@ def test_failed_calls_are_not_cached_and_are_asked_again(tmp_path: Path):
         assert judge(server, cache=tmp_path).verdicts(*items(3)).status == ["ok"] * 3
 
 
+def test_an_unreadable_reply_is_read_again_and_not_bought_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with ChatServer(lambda *_: Act(completion("It is the first."))) as server:
+        options: dict[str, Any] = {"protocol": "mt-bench", "cache": tmp_path}
+        before = judge(server, **options).verdicts(*items(3))
+        paid = server.total
+        assert (before.status, paid) == (["no-verdict"] * 3, 3)
+        assert judge(server, **options).verdicts(*items(3)).status == ["no-verdict"] * 3
+        monkeypatch.setattr(mt_bench.MTBench, "read", lambda *_: Reading(1.0))  # the parser is edited
+        after = judge(server, **options).verdicts(*items(3))
+        assert server.total == paid
+    assert (after.preference.tolist(), after.calls.tolist(), after.raw) == ([1.0] * 3, [0] * 3, before.raw)
+
+
+def test_a_reply_is_kept_for_the_request_whoever_reads_it_for_what():
+    request = Request([{"role": "user", "content": "which?"}], 1, 0.0, ("A", "B"), 20)
+    key = request_key("m", None, 0, request)
+    assert key == request_key("m", None, 0, Request([{"content": "which?", "role": "user"}], 1, 0.0, ("1", "2"), 20))
+    others = [
+        request_key("n", None, 0, request),
+        request_key("m", "http://host/v1", 0, request),
+        request_key("m", None, 1, request),
+        *(
+            request_key("m", None, 0, replace(request, **change))
+            for change in (
+                {"max_tokens": 2},
+                {"temperature": 0.5},
+                {"top_logprobs": 5},
+                {"messages": []},
+            )
+        ),
+    ]
+    assert len({key, *others}) == 8
+
+
+def test_a_judge_that_is_handed_a_cache_keeps_its_replies_there_as_do_an_ensembles_members(tmp_path: Path):
+    replies = ReplyCache(tmp_path / "handed")
+    with ChatServer(right) as server:
+        for _ in range(2):
+            alone, ensemble = judge(server), EnsembleJudge([judge(server), judge(server, repeat=1)])
+            fingerprints = alone.fingerprint(), ensemble.fingerprint()
+            for each in (alone, ensemble):
+                each.keep_replies(replies)
+                np.testing.assert_allclose(each.compare(*items(3)), [preference_of(i) for i in range(3)])
+            assert (alone.fingerprint(), ensemble.fingerprint()) == fingerprints
+        assert server.total == 6
+        own = judge(server, cache=tmp_path / "own")
+        own.keep_replies(replies)
+        own.compare(*items(3))
+        assert server.total == 9
+
+
+def test_a_kept_reply_comes_back_whole_the_earliest_one(tmp_path: Path):
+    reply = Reply("A \ud83d", [("A", -0.5), ("B", -1.0)], "length", True, 11, 1, 0.25, 0.5, calls=3)
+    bare = Reply("", None)
+    replies = ReplyCache(tmp_path)
+    one, two = (request_key(name, None, 0, Request([], 1)) for name in "xy")
+    for key, kept in ((one, reply), (two, bare), (one, bare)):
+        replies.add(key, kept)
+    replies.close()
+    assert ReplyCache(tmp_path).find([one, two, "0" * 64]) == {one: replace(reply, calls=0), two: bare}
+
+
 def test_a_file_that_is_no_cache_is_refused(tmp_path: Path):
     (tmp_path / "notes.txt").write_text("no database " * 100)
-    with pytest.raises(ValueError, match=r"cache .*notes.txt cannot be opened"):
+    with pytest.raises(ValueError, match=r"cache .*notes.txt is a file; replies are kept in a folder"):
         LLMJudge("m", base_url="http://127.0.0.1:9/v1", cache=tmp_path / "notes.txt").compare(["p"], ["a"], ["b"])
 
 
@@ -283,13 +378,15 @@ def test_the_key_is_sent_and_stands_nowhere_else(tmp_path: Path, caplog: pytest.
         return Act(json.dumps(reply).replace("KEY", escaped))
 
     with ChatServer(script) as server:
-        made = judge(server, cache=tmp_path / "replies.sqlite")
+        made = judge(server, cache=tmp_path / "replies")
         verdicts = made.verdicts(*items(4))
+        reply_cache(tmp_path / "replies").close()
         assert all(f"Bearer {KEY}" in head for head in server.headers)
     assert verdicts.raw[0] == "your key is [key]"
     shown = [verdicts.frame().to_csv(), json.dumps(made.options(), default=str), repr(made), caplog.text]
     stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert KEY not in "".join(shown)
+    assert stored.count(b"[key]") > 1
     assert KEY.encode() not in stored
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from judges import EnsembleJudge, runs
+from judges import EnsembleJudge
 from judges.files import Verdict, read_verdicts, write_verdicts
 from judges.judge import Judge, Question
-from judges.runs import judge_file, summary
+from judges.runs import judge_file, repetition, summary
 from judges.verdicts import Answer
 
 
@@ -26,6 +26,7 @@ class Longer(Judge):
     repeat: int = 0
     calls: int = 10**9
     asked: list[Question] = field(default_factory=list, compare=False)
+    chunk_size = 4
 
     def options(self) -> dict[str, Any]:
         return {"sharpness": self.sharpness, "repeat": self.repeat}
@@ -51,11 +52,6 @@ def pairs(tmp_path: Path) -> Path:
     rows = [{"id": i, "prompt": f"p{i}", "first": "long text", "second": "x" * i} for i in range(5)]
     path.write_text("\n".join(map(json.dumps, [*rows, {"id": "bad", "prompt": "p", "first": "fail", "second": "b"}])))
     return path
-
-
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "CHUNK", 4)
 
 
 def test_every_pair_is_asked_in_both_orders_and_written_in_its_own_naming(pairs: Path, tmp_path: Path) -> None:
@@ -180,12 +176,12 @@ def test_repeats_are_asked_of_a_judge_that_knows_which_repeat_it_is(pairs: Path,
     judge_file(judge, pairs, tmp_path / "v.jsonl", repeats=3)
     read = read_verdicts(tmp_path / "v.jsonl")
     assert [v.repeat for v in read] == [0] * 12 + [1] * 12 + [2] * 12
-    assert [runs.repetition(judge, r).repeat for r in range(3)] == [5, 6, 7]  # type: ignore[attr-defined]
+    assert [repetition(judge, r).repeat for r in range(3)] == [5, 6, 7]  # type: ignore[attr-defined]
     assert len({v.key for v in read}) == 36
 
 
 def test_repeats_reach_the_members_of_an_ensemble() -> None:
-    twice = runs.repetition(EnsembleJudge([Longer(), Longer(repeat=3)], weights=[1, 3]), 2)
+    twice = repetition(EnsembleJudge([Longer(), Longer(repeat=3)], weights=[1, 3]), 2)
     assert [member.repeat for member in twice.judges] == [2, 5]  # type: ignore[attr-defined]
     assert twice.compare(["p"], ["longer"], ["l"]) == Longer().compare(["p"], ["longer"], ["l"])
 

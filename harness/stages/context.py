@@ -12,7 +12,7 @@ from harness.registry import make
 from harness.specs import Checkpoint, ComponentSpec
 from harness.stage import Artifact, Stage
 from harness.store.artifacts import Store
-from harness.store.cached_judge import RememberingJudge
+from harness.store.cached_judge import CachedJudge
 
 if TYPE_CHECKING:
     from trainers.policies.causal_lm import CausalLM
@@ -70,13 +70,15 @@ class Context:
         """A frozen policy, ready to sample and score."""
         return self.models.get(self.policy_path(policy), precision)
 
-    def judge(self, spec: ComponentSpec) -> RememberingJudge:
+    def judge(self, spec: ComponentSpec) -> CachedJudge:
         """The judge, with the verdicts that the store holds; one that a world trains has its model in an artifact."""
         options = dict(spec.options)
         if spec.source is not None:
             options["model"] = str(self.read(spec.source) / "model")
         with users_input():
-            return RememberingJudge(make("judges", spec.name, options), self.store.verdicts)
+            judge = make("judges", spec.name, options)
+        judge.keep_replies(self.store.replies)
+        return CachedJudge(judge, self.store.verdicts)
 
     def board(self, spec: ComponentSpec) -> Any:
         """The leaderboard; one that a world brings questions for has them in an artifact."""

@@ -1,4 +1,4 @@
-"""The artifact store: a directory for each stage, named by its key, visible only when whole; and every verdict."""
+"""The artifact store: a directory for each stage, named by its key, visible only when whole; verdicts and replies."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ import logging
 import os
 import re
 import shutil
-import sqlite3
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.stage import Artifact, Stage, canonical
+from harness.stage import Artifact, Stage
 from harness.store.integrity import (
     MANIFEST,
     Difference,
@@ -33,8 +32,8 @@ from harness.store.integrity import (
     write_manifest,
 )
 from harness.store.scratch import clear_abandoned, scratch_prefix
-from judges.judge import Question
-from judges.verdicts import Answer
+from harness.store.verdicts import VerdictStore, verdict_store
+from judges.transports.cache import ReplyCache, reply_cache
 
 UNFINISHED = "unfinished"
 QUARANTINE = "quarantine"
@@ -280,52 +279,14 @@ class Store:
         return ValueError(f"the store {self.root} cannot be written: {reason}; {fix}")
 
     @property
-    def verdicts(self) -> VerdictTable:
-        """The table of verdicts that all sweeps on the store share."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        return VerdictTable(self.root / "verdicts.sqlite")
+    def verdicts(self) -> VerdictStore:
+        """The verdicts that all sweeps on the store share."""
+        return verdict_store(self.root / "verdicts")
 
-
-class VerdictTable:
-    """Every verdict ever asked for, keyed by judge, prompt, first and second response as placed.
-
-    Failed answers are not kept: a later run asks again.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.connection = sqlite3.connect(path, timeout=60)
-        self.connection.execute("PRAGMA journal_mode=WAL")
-        self.connection.execute(
-            "CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, preference REAL NOT NULL, "
-            "input_tokens INTEGER, output_tokens INTEGER, latency REAL, cost REAL, raw TEXT, truncated INTEGER) "
-            "WITHOUT ROWID"
-        )
-
-    def find(self, keys: Sequence[str]) -> dict[str, Answer]:
-        """The answers that are known, by key."""
-        found: dict[str, Answer] = {}
-        for start in range(0, len(keys), 500):
-            part = keys[start : start + 500]
-            marks = ",".join("?" * len(part))
-            rows = self.connection.execute(f"SELECT * FROM verdicts WHERE key IN ({marks})", part)
-            found |= {key: Answer(p, "ok", i, o, t, cost, raw, bool(cut)) for key, p, i, o, t, cost, raw, cut in rows}
-        return found
-
-    def add(self, answers: Mapping[str, Answer]) -> None:
-        """Keep the answers that did not fail."""
-        rows = [
-            (key, a.preference, a.input_tokens, a.output_tokens, a.latency, a.cost, a.raw, a.truncated)
-            for key, a in answers.items()
-            if a.status == "ok"
-        ]
-        with self.connection:
-            self.connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?,?,?,?,?,?,?,?)", rows)
-
-
-def verdict_key(judge: str, question: Question) -> str:
-    """The key of one verdict: the judge's fingerprint and the question as placed, with its references."""
-    described = canonical([judge, question.prompt, question.first, question.second, question.references])
-    return hashlib.sha256(described.encode()).hexdigest()
+    @property
+    def replies(self) -> ReplyCache:
+        """What endpoints replied to judges in any sweep on the store."""
+        return reply_cache(self.root / "replies")
 
 
 def _format_text() -> str:

@@ -1,37 +1,42 @@
-"""A judge whose answers are remembered for the life of a store.
+"""A judge whose answers are kept as they come, for the life of a store.
 
-Stages at work at once may both ask what neither found; the answer that is stored first is the one that both use.
+Stages at work at once may both ask what neither has seen; later ones use the answer that was written first.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.store.artifacts import VerdictTable, verdict_key
-from judges.judge import Judge, Prompt, Question, Ratings, References
+from harness.errors import UserError, users_input
+from harness.store.verdicts import VerdictStore, rating_key, verdict_key
+from judges.judge import Judge, Prompt, Question, Ratings, References, reference_texts
 from judges.verdicts import OK, Answer, is_transient
 
-MOST_LOST = 0.01
+MAX_TRANSIENT_FAILURE_RATE = 0.01
 """Share of a stage's questions that may fail for reasons that may pass without failing the stage."""
+
+Advance = Callable[[int], None]
+Ask = Callable[[Sequence[Question], Advance], Sequence[Answer]]
 
 
 @dataclass(eq=False)
-class RememberingJudge(Judge):
-    """Answers from the verdict table; asks the inner judge what is not there, and keeps it.
+class CachedJudge(Judge):
+    """Answers from the store; asks the inner judge what is not there, some questions at a time, and keeps each answer.
 
     Attributes:
-        asked: questions so far, known ones and ratings included.
+        question_count: questions so far, ratings and those with an answer in the store included.
         failures: how many of them failed, by kind.
     """
 
     inner: Judge
-    table: VerdictTable
-    asked: int = field(default=0, init=False)
+    store: VerdictStore
+    question_count: int = field(default=0, init=False)
     failures: Counter[str] = field(default_factory=Counter, init=False)
 
     def __post_init__(self) -> None:
@@ -40,28 +45,20 @@ class RememberingJudge(Judge):
     def fingerprint(self) -> str:
         return self._fingerprint
 
-    def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
+    def answer(self, questions: Sequence[Question], advance: Advance) -> list[Answer]:
         keys = [verdict_key(self._fingerprint, question) for question in questions]
-        known = self.table.find(list(dict.fromkeys(keys)))
-        missing = {key: question for key, question in zip(keys, questions, strict=True) if key not in known}
-        advance(len(questions) - len(missing))
-        if missing:
-            asked = list(missing.values())
-            references = [question.references for question in asked]
-            record = self.inner.verdicts(*_columns(asked), progress=_Deltas(advance), references=references)
-            fresh = dict(zip(missing, record.answers(), strict=True))
-            self.table.add(fresh)
-            known |= fresh | self.table.find(list(fresh))  # another stage may have been quicker, with other bits
-        self._count(known[key].status for key in keys)
-        return [known[key] for key in keys]
+        return self._answers(keys, questions, self._compare, advance)
 
     def rate(self, prompts: Sequence[Prompt], answers: Sequence[str], references: Sequence[References]) -> Ratings:
-        """Comparisons with references are remembered; a judge with a protocol of its own for ratings is asked."""
-        if not self.inner.rates_alone:
+        """As the inner judge rates: by comparison with the references, or by its own protocol. Both are kept."""
+        if not self.inner.supports_single_rating:
             return super().rate(prompts, answers, references)
-        ratings = self.inner.rate(prompts, answers, references)
-        self._count(ratings.status)
-        return ratings
+        texts = reference_texts(references, len(prompts))
+        questions = [Question(p, a, "", r) for p, a, r in zip(prompts, answers, texts, strict=True)]
+        keys = [rating_key(self._fingerprint, question) for question in questions]
+        rated = self._answers(keys, questions, self._rate, lambda n: None)
+        rating = np.array([answer.preference for answer in rated], np.float64)
+        return Ratings(rating, [answer.status for answer in rated], [answer.raw for answer in rated])
 
     def check_losses(self, planned: int = 0) -> None:
         """Refuse to go on where too many calls failed: what is made of the others would stay as it is for good.
@@ -70,21 +67,53 @@ class RememberingJudge(Judge):
             planned: questions that the stage asks in all, where more are to come.
 
         Raises:
-            ValueError: more than 1% of the questions failed for reasons that pass (see `judges.verdicts`).
+            UserError: more than 1% of the questions failed for reasons that pass (see `judges.verdicts`).
         """
-        lost = {kind: count for kind, count in sorted(self.failures.items()) if is_transient(kind)}
-        asked = max(self.asked, planned)
-        if sum(lost.values()) > MOST_LOST * asked:
-            kinds = ", ".join(f"{kind}: {count}" for kind, count in lost.items())
-            kept = "; ratings that came are kept only by a judge's `cache`" if self.inner.rates_alone else ""
-            raise ValueError(
-                f"{sum(lost.values())} of {asked} questions to the judge failed for reasons that may pass ({kinds}), "
-                f"more than {MOST_LOST:.0%}; run again to ask these, the answers that came are kept{kept}"
+        transient = {kind: count for kind, count in sorted(self.failures.items()) if is_transient(kind)}
+        lost, total = sum(transient.values()), max(self.question_count, planned)
+        if lost > MAX_TRANSIENT_FAILURE_RATE * total:
+            kinds = ", ".join(f"{kind}: {count}" for kind, count in transient.items())
+            raise UserError(
+                f"{lost} of {total} questions to the judge failed for reasons that may pass ({kinds}), more than "
+                f"{MAX_TRANSIENT_FAILURE_RATE:.0%}; run again to ask these, the answers that came are kept"
             )
+
+    def _answers(self, keys: Sequence[str], questions: Sequence[Question], ask: Ask, advance: Advance) -> list[Answer]:
+        """The store's answers, and new ones where it has none; equal questions are one."""
+        answers = self.store.find(keys)
+        missing = {key: question for key, question in zip(keys, questions, strict=True) if key not in answers}
+        advance(len(questions) - len(missing))
+        waiting, size = list(missing), self.inner.chunk_size
+        for start in range(0, len(waiting), size):
+            chunk = waiting[start : start + size]
+            with self._blame():
+                fresh = dict(zip(chunk, ask([missing[key] for key in chunk], advance), strict=True))
+            self.store.add(fresh)
+            answers |= fresh
+        if missing:
+            answers |= self.store.find(missing)  # another stage may have been quicker, with other bits
+        self._count(answers[key].status for key in keys)
+        return [answers[key] for key in keys]
+
+    def _blame(self) -> AbstractContextManager[None]:
+        """Our own judges open their model, file or endpoint at the first question: a ValueError there is the user's."""
+        return users_input() if type(self.inner).__module__.startswith("judges.") else nullcontext()
+
+    def _compare(self, questions: Sequence[Question], advance: Advance) -> list[Answer]:
+        columns = [[getattr(question, name) for question in questions] for name in ("prompt", "first", "second")]
+        references = [question.references for question in questions]
+        return self.inner.verdicts(*columns, progress=_Deltas(advance), references=references).answers()
+
+    def _rate(self, questions: Sequence[Question], advance: Advance) -> list[Answer]:
+        references = [question.references or None for question in questions]
+        ratings = self.inner.rate([q.prompt for q in questions], [q.first for q in questions], references)
+        raw = ratings.raw or [""] * len(questions)
+        rows = zip(ratings.rating.tolist(), ratings.status, raw, strict=True)
+        return [Answer(rating, status, raw=words) for rating, status, words in rows]
 
     def _count(self, statuses: Iterable[str]) -> None:
         kinds = Counter(statuses)
-        self.asked += kinds.total()
+        self.question_count += kinds.total()
         del kinds[OK]
         self.failures += kinds
 
@@ -101,13 +130,9 @@ def compare_with(judge: Judge, prompts: Sequence[Prompt]) -> Callable[..., NDArr
 class _Deltas:
     """Turns (done, total) reports into increments."""
 
-    def __init__(self, advance: Callable[[int], None]) -> None:
+    def __init__(self, advance: Advance) -> None:
         self.advance, self.done = advance, 0
 
     def __call__(self, done: int, total: int) -> None:
         self.advance(done - self.done)
         self.done = done
-
-
-def _columns(questions: Sequence[Question]) -> tuple[list[Prompt], list[str], list[str]]:
-    return [q.prompt for q in questions], [q.first for q in questions], [q.second for q in questions]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 Message = dict[str, str]
+BATCHES = 16
+"""Batches that are asked at once where answers are kept as they come: enough to sort texts by length among them."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,11 @@ class CheckpointJudge(Judge):
         config = read_config(self.model)
         if config is not None and not self.trust_remote_code:
             check_kind(self.model, config.get("architectures"), self.kind)
+
+    @property
+    def chunk_size(self) -> int:
+        """Some batches, in which a text's company is its like in length; it can change the last bits of a verdict."""
+        return BATCHES * self.batch_size
 
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
         return failing_empty(questions, advance, self.read)

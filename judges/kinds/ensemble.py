@@ -46,6 +46,11 @@ class EnsembleJudge(Judge):
         described = super().described()
         return described | {"options": described["options"] | {"weights": self._shares}}
 
+    @property
+    def chunk_size(self) -> int:
+        """The least of the members'."""
+        return min(judge.chunk_size for judge in self.judges)
+
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
         columns = [[getattr(each, name) for each in questions] for name in ("prompt", "first", "second")]
         references = [each.references for each in questions]

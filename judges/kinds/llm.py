@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from judges.judge import Judge, Prompt, Question, Ratings, References, failing_empty, reference_texts
+from judges.kinds.checkpoint import BATCHES
 from judges.kinds.pair_preference import check_labels
 from judges.protocols.alpaca_eval import AlpacaEvalProtocol
 from judges.protocols.arena_hard import ArenaHardProtocol
@@ -26,6 +27,7 @@ from judges.transports.local_chat import LocalChat
 from judges.verdicts import OK, Answer
 
 if TYPE_CHECKING:
+    from judges.transports.cache import ReplyCache
     from judges.transports.endpoint import Endpoint
     from judges.transports.prices import Price
 
@@ -74,7 +76,8 @@ class LLMJudge(Judge):
             for a prompt_file that has none.
         max_tokens, temperature: of a reply; by default the protocol's own.
         repeat: which repetition of the same questions this is; another number asks a cached endpoint again.
-        cache: file (or folder) that keeps an endpoint's replies; what is in it is not paid for again.
+        cache: folder that keeps an endpoint's replies; what is in it is not paid for again. A sweep keeps them in its
+            store, a file of pairs is judged with a folder beside it.
         api_key_env: environment variable that holds the endpoint's key; the key itself is never an option.
         concurrency, timeout, max_retries: calls in flight, seconds for one, and further tries. Retries wait as long as
             Retry-After says (a question whose wait would pass 5 minutes fails), else ever longer, with jitter.
@@ -130,6 +133,7 @@ class LLMJudge(Judge):
         self._check_endpoint()
         self._protocol = self._new_protocol()
         self._price = self._find_price()
+        self._replies: ReplyCache | None = None
         self._backend: Backend | None = None
         if self.backend != "openai":
             self._backend = self._local()
@@ -142,11 +146,22 @@ class LLMJudge(Judge):
         """As `Judge.described`, with the protocol's prompt and decoding, which an installed package may bring."""
         return super().described() | {"protocol": repr(self._protocol)}
 
+    @property
+    def chunk_size(self) -> int:
+        """Enough to keep an endpoint or vLLM busy; replies of an endpoint are kept one by one besides."""
+        if self.backend == "transformers":
+            return BATCHES * self.batch_size
+        return 64 * self.concurrency
+
+    def keep_replies(self, replies: ReplyCache) -> None:
+        """Keep an endpoint's replies there, unless the option `cache` names a place of their own."""
+        self._replies = replies
+
     def answer(self, questions: Sequence[Question], advance: Advance) -> list[Answer]:
         return failing_empty(questions, advance, lambda asked, step: self._answers(self._protocol, asked, step))
 
     @property
-    def rates_alone(self) -> bool:
+    def supports_single_rating(self) -> bool:
         return self._protocol.rating is not None
 
     def rate(self, prompts: Sequence[Prompt], answers: Sequence[str], references: Sequence[References]) -> Ratings:
@@ -159,10 +174,11 @@ class LLMJudge(Judge):
         questions = [Question(p, a, "", r) for p, a, r in zip(prompts, answers, given, strict=True)]
         asked = [i for i, each in enumerate(questions) if each.first.strip()]
         rating, status = np.full(len(questions), np.nan), ["empty-response"] * len(questions)
+        raw = [""] * len(questions)
         made = self._answers(self._protocol.rating, [questions[i] for i in asked], lambda n: None) if asked else []
         for i, each in zip(asked, made, strict=True):
-            rating[i], status[i] = each.preference, each.status
-        return Ratings(rating, status)
+            rating[i], status[i], raw[i] = each.preference, each.status, each.raw
+        return Ratings(rating, status, raw)
 
     def _answers(self, protocol: Protocol, questions: Sequence[Question], advance: Advance) -> list[Answer]:
         """What the model says to each question, as the protocol reads it; a rating stands as preference."""
@@ -199,7 +215,7 @@ class LLMJudge(Judge):
 
     @cached_property
     def _endpoint(self) -> Endpoint:
-        from judges.transports.cache import ReplyCache
+        from judges.transports.cache import reply_cache
         from judges.transports.endpoint import Endpoint
         from judges.transports.limits import Bucket, Budget
 
@@ -214,7 +230,7 @@ class LLMJudge(Judge):
             tokens=Bucket(self.tokens_per_minute) if self.tokens_per_minute else None,
             budget=Budget(self.budget_calls, self.budget_usd),
             price=self._price,
-            cache=ReplyCache(Path(self.cache)) if self.cache else None,
+            cache=reply_cache(Path(self.cache).resolve()) if self.cache else self._replies,
             repeat=self.repeat,
         )
 

@@ -143,6 +143,11 @@ class PanelJudge(Judge):
         """Each annotator's utility of each response: float64 [n, annotators]."""
         return self.features(prompts, responses) @ self._panel.utility.T
 
+    @property
+    def chunk_size(self) -> int:
+        """Many: an answer costs nothing."""
+        return 4096
+
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
         prompts = [each.prompt for each in questions]
         gain = self._gain(prompts, [each.first for each in questions], [each.second for each in questions])

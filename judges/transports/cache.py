@@ -1,57 +1,64 @@
-"""Replies that were paid for, kept in one SQLite file, so that none is paid for twice."""
+"""Replies that were paid for, kept as they come, so that none is paid for twice."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 
 from judges.protocols.protocol import ChatReply, ChatRequest
+from judges.record_log import Record, RecordLog
 
 
 class ReplyCache:
-    """Replies by the hash of all that determines them. What is kept is the reply, not its reading.
+    """Replies in a folder, by the request alone. What is kept is the reply, not its reading.
 
-    Each reply is written as it comes and survives the process. Several processes may share a file.
-
-    Args:
-        path: a file, made where there is none, or a folder, in which it is `replies.sqlite`.
+    Any number of processes may share the folder; a killed one loses what came in its last half second. See
+    `judges.record_log`.
 
     Raises:
-        ValueError: the file cannot be made or is no cache.
+        ValueError: the folder is a file.
     """
 
-    def __init__(self, path: Path) -> None:
-        path = path / "replies.sqlite" if path.is_dir() else path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-            self.connection.execute("PRAGMA journal_mode=WAL")
-            self.connection.execute("PRAGMA synchronous=NORMAL")
-            self.connection.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
-        except (OSError, sqlite3.Error) as error:
-            raise ValueError(f"cache {path} cannot be opened: {error}; give another file") from error
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"cache {folder} is a file; replies are kept in a folder: give another name")
+        self._log = RecordLog(folder)
 
-    def get(self, key: str) -> ChatReply | None:
-        """The reply under a key, with the tokens, seconds and cost it took and no calls; None where there is none."""
-        row = self.connection.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
-        if row is None:
-            return None
-        reply = ChatReply(**json.loads(row[0]))
-        top = None if reply.top is None else [(token, value) for token, value in reply.top]
-        return replace(reply, top=top, calls=0)
+    def find(self, keys: Iterable[str]) -> dict[str, ChatReply]:
+        """The replies that are there, by key, each the earliest, with what it took then and no calls."""
+        return {key: _reply(records[0]) for key, records in self._log.find(keys).items()}
 
-    def put(self, key: str, reply: ChatReply) -> None:
-        """Keep a reply; the first one under a key stays."""
-        self.connection.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", (key, json.dumps(asdict(reply))))
+    def add(self, key: str, reply: ChatReply) -> None:
+        """Keep a reply; the earliest under a key stands."""
+        self._log.add({key: asdict(reply)})
+
+    def close(self) -> None:
+        """Write what waits; done at the process's end, too. Raises OSError where that fails."""
+        self._log.close()
+
+
+@cache
+def reply_cache(folder: Path) -> ReplyCache:
+    """The cache in a folder, one for all judges of this process. Raises ValueError where the folder is a file."""
+    return ReplyCache(folder)
 
 
 def request_key(model: str, base_url: str | None, repeat: int, request: ChatRequest) -> str:
-    """SHA-256 (hex) of what determines a reply. The placement of the responses is in the messages."""
+    """SHA-256 (hex) of what is sent: the labels that a reply is read for are no part of it.
+
+    The placement of the responses is in the messages.
+    """
     messages: Sequence[object] = [sorted(turn.items()) for turn in request.messages]
-    decoding = [request.max_tokens, request.temperature, request.labels, request.top_logprobs]
+    decoding = [request.max_tokens, request.temperature, request.top_logprobs]
     described = json.dumps([model, base_url, repeat, messages, decoding])
     return hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _reply(record: Record) -> ChatReply:
+    top = record["top"] and [(token, value) for token, value in record["top"]]
+    return replace(ChatReply(**record), top=top, calls=0)

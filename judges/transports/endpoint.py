@@ -80,12 +80,10 @@ class Endpoint:
             replies.update({i: reply if i == rows[key][0] else replace(reply, calls=0) for i in rows[key]})
             advance(len(rows[key]))
 
-        missing = {}
-        for key, (first, *_) in rows.items():
-            if self.cache and (known := self.cache.get(key)):
-                done(key, known)
-            else:
-                missing[key] = requests[first]
+        cached = self.cache.find(rows) if self.cache else {}
+        for key, reply in cached.items():
+            done(key, reply)
+        missing = {key: requests[first] for key, (first, *_) in rows.items() if key not in cached}
         if missing:
             _run(self._ask_all(missing, done))
         return [replies[i] for i in range(len(requests))]
@@ -126,7 +124,7 @@ class Endpoint:
         for key, request in todo:
             reply = await self._one(client, request)
             if self.cache and reply.status == OK:
-                self.cache.put(key, reply)
+                self.cache.add(key, reply)
             done(key, reply)
 
     async def _one(self, client: Any, request: ChatRequest) -> ChatReply:
