@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +17,13 @@ from harness.pocket.judges import OPTIONS, PANEL
 from harness.registry import Kind, load, make
 from harness.stage import Stage, canonical, machine
 from harness.store.artifacts import content_hash
+from judges.reading import clipped, shortened
 from leaderboards.leaderboard import NoData
 from trainers.fitting.distributed import check_accelerate
 from trainers.games import load_game
 from trainers.options import Endpoint, Training
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
+HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}|[\w.-]{1,96}")
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,21 @@ def base_policy(policy: str | Endpoint) -> Checkpoint:
     if policy == "pocket":
         return Checkpoint(stage=_pocket_stage())
     folder = Path(policy)
-    if folder.is_dir():
+    if os.path.isdir(policy):
         return Checkpoint(location=str(folder), fingerprint=_checked_folder(folder))
     if folder.is_absolute() or not HUB_ID.fullmatch(policy):
-        raise ValueError(f"policy {policy!r}: there is no such folder, and it is no hub id; give --set policy=FOLDER")
+        raise ValueError(
+            f"policy {shortened(policy)}: there is no such folder, and it is no hub id; give --set policy=FOLDER"
+        )
     return Checkpoint(location=policy, fingerprint=f"hub:{policy}")
 
 
 def _behind(policy: Endpoint) -> Checkpoint:
     named = policy.api_key_env != Endpoint.model_fields["api_key_env"].default
     if not policy.api_key and (named or policy.official):
-        raise ValueError(f"policy {policy.model!r}: no API key; set the environment variable {policy.api_key_env}")
+        raise ValueError(
+            f"policy {shortened(policy.model)}: no API key; set the environment variable {policy.api_key_env}"
+        )
     return Checkpoint(
         location=policy.model_dump(), fingerprint=f"endpoint:{policy.endpoint.rstrip('/')} {policy.model}"
     )
@@ -75,12 +81,13 @@ def prompts_source(config: Config, policy: str | Endpoint) -> str:
     """
     if config.prompts is None and policy != "pocket":
         raise ValueError(
-            f'prompts is missing: policy {str(policy)!r} brings none; give a .jsonl with "prompt" on each line'
+            f'prompts is missing: policy {shortened(str(policy))} brings none; give a .jsonl with "prompt" on each line'
         )
     source = config.prompts or "pocket"
     if source != "pocket" and not source.endswith(".jsonl"):
         raise ValueError(
-            f"prompts {source!r}: only 'pocket' and .jsonl files are read; Hugging Face data sets are not built yet"
+            f"prompts {shortened(source)}: only 'pocket' and .jsonl files are read; Hugging Face data sets are not "
+            "built yet"
         )
     return source
 
@@ -124,8 +131,8 @@ def check_game(training: Training, game: Game) -> None:
     """Raise ValueError where the training asks for several processes, which a game is not played in."""
     if training.accelerate is not None:
         raise ValueError(
-            f"training.accelerate is given, and the policy is the game {game.game!r}, which is played in one process; "
-            "leave training.accelerate out"
+            f"training.accelerate is given, and the policy is the game {shortened(game.game)}, which is played in one "
+            "process; leave training.accelerate out"
         )
 
 
@@ -171,8 +178,9 @@ def judge_refs(variants: Sequence[Variant], policy: str | Endpoint) -> dict[str,
         judge = judge_ref(variant, policy)
         if judges.setdefault(variant.label, judge).fingerprint != judge.fingerprint:
             raise ValueError(
-                f"two different judges are both called {variant.label!r}: {dict(judges[variant.label].options)} and "
-                f"{dict(judge.options)}; give their files different names"
+                f"two different judges are both called {shortened(variant.label)}: "
+                f"{shortened(dict(judges[variant.label].options), 80)} and {shortened(dict(judge.options), 80)}; "
+                "give their files different names"
             )
     return judges
 
@@ -202,7 +210,7 @@ def _trained_judge(variant: Variant) -> Ref:
     if variant.options:
         raise ValueError(
             f"{variant.place}: the pocket world trains the judge {variant.name!r} itself and knows its options; "
-            f"leave out {', '.join(variant.options)}, or give a model of your own as well"
+            f"leave out {clipped(', '.join(variant.options), 60)}, or give a model of your own as well"
         )
     base, votes = _pocket_stage(), _votes_stage()
     options = {"name": variant.name, "seed": 0, "code": _content("judges.py")}

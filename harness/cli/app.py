@@ -16,6 +16,7 @@ from rich.table import Table
 
 from harness.cli import judges as judge_commands
 from harness.cli.rate import rate
+from judges.reading import shortened
 
 if TYPE_CHECKING:
     from harness.planning.plan import Plan
@@ -230,7 +231,7 @@ def list_names(
     from harness.cli.listing import describe
 
     if kind not in ("trainers", "judges", "leaderboards"):
-        raise ValueError(f"there is no list of {kind!r}; choose trainers, judges or leaderboards")
+        raise ValueError(f"there is no list of {shortened(kind)}; choose trainers, judges or leaderboards")
     described = describe(kind)  # type: ignore[arg-type]
     if json:
         _print_json(described)

@@ -24,7 +24,7 @@ from harness.components import (
     prompts_fingerprint,
     prompts_source,
 )
-from harness.config import Config, Game
+from harness.config import Config, Game, naming_the_file
 from harness.matrix import CONTROL, Cell, expand, replies, variants
 from harness.registry import load
 from harness.stage import Stage
@@ -83,6 +83,7 @@ class Plan:
         return in_order([stage for stage in self.stages if stage.kind in ("prompts", "questions")])
 
 
+@naming_the_file
 def make_plan(config: Config) -> Plan:
     """Resolve, check and plan a sweep; computes nothing.
 

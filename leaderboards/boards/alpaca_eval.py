@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from judges.judge import Judge, Prompt
+from judges.reading import clipped, naming
 from leaderboards.grading import both_orders, lengths, play_games, preferences, verdict_row, win_rate
 from leaderboards.leaderboard import Answers, Metric, Request, Score, TextLeaderboard, Verdict, data_path
 from leaderboards.sources import Record, find_file, json_interval, json_number, numbers, read_records, texts
@@ -126,11 +127,9 @@ class AlpacaEval(TextLeaderboard):
         if found is None:
             raise ValueError(f"{path} holds no *model_outputs.json; give {WHAT}")
         records = read_records(found)
-        try:
+        with naming(found):
             for name in ("instruction", "output", "generator"):
                 texts(records, name)
-        except ValueError as error:
-            raise ValueError(f"{found}: {error}") from error
         return records
 
     @cached_property
@@ -164,8 +163,10 @@ def rate_alpaca_eval(annotations: Path, files: Path | None = None, *, seed: int 
         ValueError: for a file of another kind or of several models.
     """
     records = read_records(annotations)
-    baseline, model = (_only(records, name) for name in ("generator_1", "generator_2"))
-    preferences = win_probabilities(numbers(records, "preference"))
+    with naming(annotations):
+        baseline, model = (_only(records, name) for name in ("generator_1", "generator_2"))
+        preferences = win_probabilities(numbers(records, "preference"))
+        length = int(np.mean([len(text) for text in texts(records, "output_2")]))
     rates = win_rates(preferences, seed=seed)
     win, discrete = rates.pop("win_rate"), rates["discrete_win_rate"]
     controlled, note = _length_controlled(records, preferences, files, seed)
@@ -176,7 +177,7 @@ def rate_alpaca_eval(annotations: Path, files: Path | None = None, *, seed: int 
         "standard_error": json_number(100 * standard_error(preferences)),
         "discrete_win_rate": json_number(discrete.value),
         "length_controlled_winrate": controlled and json_number(controlled.value),
-        "avg_length": int(np.mean([len(text) for text in texts(records, "output_2")])),
+        "avg_length": length,
         "n_total": win.n,
         "coverage": win.coverage,
         "ci": json_interval(win),
@@ -247,5 +248,6 @@ def _only(records: Sequence[Record], name: str) -> str:
     """The one text that all records hold under `name`."""
     found = sorted(set(texts(records, name)))
     if len(found) > 1:
-        raise ValueError(f"the annotations are of {len(found)} {name}s: {', '.join(found[:5])}; rate one at a time")
+        named = clipped(", ".join(found[:5]), 120)
+        raise ValueError(f"the annotations are of {len(found)} {name}s: {named}; rate one at a time")
     return found[0]
