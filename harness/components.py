@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -28,13 +29,14 @@ from harness.stages.votes import votes
 from harness.store.artifacts import content_hash
 from judges.code_identity import code_identity
 from judges.judge import Judge
+from judges.reading import clipped, shortened
 from leaderboards.leaderboard import NoData
 from trainers.algorithm import Algorithm
 from trainers.options import Endpoint
 
 UNTRAINED = "trained-by-a-stage"
 """Stands for a model that is no file yet."""
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
+HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}|[\w.-]{1,96}")
 
 
 def algorithm_spec(algorithm: Algorithm, variant: Variant) -> ComponentSpec:
@@ -55,17 +57,21 @@ def base_policy(policy: str | Endpoint) -> Checkpoint:
     if policy == "pocket":
         return pocket_policy()
     folder = Path(policy)
-    if folder.is_dir():
+    if os.path.isdir(policy):
         return Checkpoint(location=str(folder), fingerprint=_checked_folder(folder))
     if folder.is_absolute() or not HUB_ID.fullmatch(policy):
-        raise ValueError(f"policy {policy!r}: there is no such folder, and it is no hub id; give --set policy=FOLDER")
+        raise ValueError(
+            f"policy {shortened(policy)}: there is no such folder, and it is no hub id; give --set policy=FOLDER"
+        )
     return Checkpoint(location=policy, fingerprint=f"hub:{policy}")
 
 
 def _behind_endpoint(policy: Endpoint) -> Checkpoint:
     named = policy.api_key_env != Endpoint.model_fields["api_key_env"].default
     if not policy.api_key and (named or policy.official):
-        raise ValueError(f"policy {policy.model!r}: no API key; set the environment variable {policy.api_key_env}")
+        raise ValueError(
+            f"policy {shortened(policy.model)}: no API key; set the environment variable {policy.api_key_env}"
+        )
     return Checkpoint(
         location=policy.model_dump(), fingerprint=f"endpoint:{policy.endpoint.rstrip('/')} {policy.model}"
     )
@@ -85,8 +91,9 @@ def judge_specs(variants: Sequence[Variant], policy: str | Endpoint) -> dict[str
         judge = judge_spec(variant, policy)
         if judges.setdefault(variant.label, judge).determines != judge.determines:
             raise ValueError(
-                f"two different judges are both called {variant.label!r}: {dict(judges[variant.label].options)} and "
-                f"{dict(judge.options)}; give their files different names"
+                f"two different judges are both called {shortened(variant.label)}: "
+                f"{shortened(dict(judges[variant.label].options), 80)} and {shortened(dict(judge.options), 80)}; "
+                "give their files different names"
             )
     return judges
 
@@ -116,7 +123,7 @@ def _trained_judge(variant: Variant) -> ComponentSpec:
     if variant.options:
         raise ValueError(
             f"{variant.place}: the pocket world trains the judge {variant.name!r} itself and knows its options; "
-            f"leave out {', '.join(variant.options)}, or give a model of your own as well"
+            f"leave out {clipped(', '.join(variant.options), 60)}, or give a model of your own as well"
         )
     policy, options = pocket_policy(), OPTIONS[variant.name]
     judge = make("judges", variant.name, {**options, "model": UNTRAINED})

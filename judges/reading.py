@@ -6,7 +6,8 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,17 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path} is not UTF-8 text ({error.reason}, byte {error.start}); save it as UTF-8") from error
     except (EOFError, zlib.error) as error:
         raise ValueError(f"{path} is damaged: {error}; fetch it again") from error
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Whatever ValueError is raised inside names the file."""
+    try:
+        yield
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
 
 
 def parse_json(text: str, place: str) -> Any:

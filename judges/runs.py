@@ -24,6 +24,7 @@ from judges.files import (
     write_verdicts,
 )
 from judges.judge import Judge, Progress, messages_of
+from judges.reading import shortened
 from judges.transports.cache import ReplyCache
 from judges.verdicts import OK, is_transient
 
@@ -119,7 +120,7 @@ def judge_file(
     """
     out = Path(out)
     if out.suffix not in (".jsonl", ".parquet"):
-        raise ValueError(f"verdicts go to a .jsonl or a .parquet, not to {str(out)!r}")
+        raise ValueError(f"verdicts go to a .jsonl or a .parquet, not to {shortened(str(out), 200)}")
     work = out if out.suffix == ".jsonl" else out.with_name(f"{out.name}.part.jsonl")
     done = _read_done(work if work.exists() else out)
     fingerprints = [repetition(judge, repeat).fingerprint() for repeat in range(repeats)]
@@ -225,7 +226,7 @@ def _check(
     expected = 0
     for pair in each_pair(pairs):
         if pair.id in ids:
-            raise ValueError(f"{pairs}: the id {pair.id!r} is there twice; ids name pairs")
+            raise ValueError(f"{pairs}: the id {shortened(pair.id)} is there twice; ids name pairs")
         ids.add(pair.id)
         for ask in (
             ask for repeat in range(len(fingerprints)) for ask in asks([pair], repeat, both_orders=both_orders)
@@ -233,11 +234,13 @@ def _check(
             expected += ask.place not in done
             if ask.place in done and done[ask.place].key != ask.key(fingerprints[ask.repeat]):
                 raise ValueError(
-                    f"{out} has a verdict on id {pair.id!r} that is another judge's, or on other texts; "
+                    f"{out} has a verdict on id {shortened(pair.id)} that is another judge's, or on other texts; "
                     "give a new --out, or delete it"
                 )
     if unknown := next((each.id for each in done.values() if each.id not in ids), None):
-        raise ValueError(f"{out} has a verdict on id {unknown!r}, which {pairs} does not have; give a new --out")
+        raise ValueError(
+            f"{out} has a verdict on id {shortened(unknown)}, which {pairs} does not have; give a new --out"
+        )
     return expected + len(done)
 
 

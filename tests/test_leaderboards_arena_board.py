@@ -146,7 +146,7 @@ def test_bad_folders_are_one_clear_message(tmp_path):
     with pytest.raises(ValueError, match="the id 'q0' is there 2 times"):
         ArenaHard(data=tmp_path)
     write(tmp_path / "question.jsonl", [{"uid": "new", "prompt": "a"}], lines=True)
-    with pytest.raises(ValueError, match="no answer to question new"):
+    with pytest.raises(ValueError, match="no answer to question 'new'"):
         ArenaHard(data=tmp_path)
     write(tmp_path / "question.jsonl", [{"uid": "q0", "turns": ["a"]}], lines=True)
     with pytest.raises(ValueError, match="neither 'prompt' nor 'turns'"):

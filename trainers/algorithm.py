@@ -246,7 +246,7 @@ def _check_range(algorithm: Algorithm, field: dataclasses.Field[Any]) -> None:
     value, limits = getattr(algorithm, field.name), field.metadata
     if callable(value) or "above" not in limits or (value is None and field.default is None):
         return
-    fact = f"{algorithm.name}: {field.name} is {value!r}"
+    fact = f"{algorithm.name}: {field.name} is {repr(value)[:60]}"
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
         raise ValueError(f"{fact}; it must be a number")
     if math.isinf(value) and not limits["infinite"]:
@@ -261,5 +261,7 @@ def _check_range(algorithm: Algorithm, field: dataclasses.Field[Any]) -> None:
 
 def _check_choice(algorithm: Algorithm, field: dataclasses.Field[Any]) -> None:
     value, choices = getattr(algorithm, field.name), field.metadata.get("choices")
-    if choices is not None and value not in choices:
-        raise ValueError(f"{algorithm.name}: {field.name} is {value!r}; it must be one of {', '.join(choices)}")
+    if choices is not None and not (isinstance(value, str) and value in choices):
+        raise ValueError(
+            f"{algorithm.name}: {field.name} is {repr(value)[:60]}; it must be one of {', '.join(choices)}"
+        )

@@ -6,6 +6,7 @@ and P + P^T = 1.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -59,15 +60,19 @@ def load_game(game: str | Path) -> Array:
     call = re.fullmatch(r"(\w+)\((.*)\)", str(game))
     if call is not None and call[1] in GENERATED:
         return _generate(str(game), GENERATED[call[1]], call[2])
-    if not Path(game).is_file():
+    if not os.path.isfile(game):
         generated = (f"{name}(...)" for name in sorted(GENERATED))
         raise ValueError(
-            f"no game and no file is called {str(game)!r}; the games are {', '.join([*sorted(NAMED), *generated])}"
+            f"no game and no file is called {_shown(game)}; the games are {', '.join([*sorted(NAMED), *generated])}"
         )
     try:
         return check_preference(_read_csv(Path(game)))
     except ValueError as error:
         raise ValueError(f"{game}: {error}") from error
+
+
+def _shown(text: object) -> str:
+    return repr(str(text)) if len(str(text)) <= 60 else f"{str(text)[:57]!r}..."
 
 
 def _read_csv(path: Path) -> Array:
@@ -81,7 +86,7 @@ def _read_csv(path: Path) -> Array:
             try:
                 float(cell)
             except ValueError:
-                raise ValueError(f"row {number} has {cell.strip()!r}, which is not a number") from None
+                raise ValueError(f"row {number} has {_shown(cell.strip())}, which is not a number") from None
     return np.array(rows, dtype=np.float64)
 
 
@@ -90,7 +95,7 @@ def _generate(game: str, generator: Callable[..., Array], arguments: str) -> Arr
         given = (argument.partition("=") for argument in arguments.replace(" ", "").split(",") if argument)
         return generator(**{name: float(value) if "." in value else int(value) for name, _, value in given})
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the game {game!r} cannot be made: {error}") from error
+        raise ValueError(f"the game {_shown(game)} cannot be made: {str(error)[:120]}") from error
 
 
 def random_game(actions: int = 10, seed: int = 0) -> Array:

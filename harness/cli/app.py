@@ -18,6 +18,7 @@ from harness.cli import store as store_commands
 from harness.cli.rate import rate
 from harness.cli.store import Json, StoreOption, open_store
 from harness.errors import is_about_a_place, os_error_message, printable
+from judges.reading import shortened
 
 if TYPE_CHECKING:
     from harness.planning.plan import Plan
@@ -222,7 +223,7 @@ def list_names(
     from harness.cli.listing import describe
 
     if kind not in ("trainers", "judges", "leaderboards"):
-        raise ValueError(f"there is no list of {kind!r}; choose trainers, judges or leaderboards")
+        raise ValueError(f"there is no list of {shortened(kind)}; choose trainers, judges or leaderboards")
     described = describe(kind)  # type: ignore[arg-type]
     if json:
         _print_json(described)

@@ -143,6 +143,7 @@ def audit(
     """
     from judges.audit.audit import audit as figures_of
     from judges.files import read_labels
+    from judges.reading import naming
 
     pairs = read_labels(labels)
     if name == RECORDED:
@@ -151,7 +152,8 @@ def audit(
         raise ValueError(f"--verdicts goes with `recorded`; the judge {name!r} is asked anew, so leave it out")
     else:
         given = _asked(_judge(name, option), pairs, labels, repeats, out)
-    figures = figures_of(pairs, given)
+    with naming(labels):
+        figures = figures_of(pairs, given)
     page = _write_audit(out, name, _options(option), labels, verdicts, pairs, given, figures) if out else None
     _show(figures, json, [*_audit_lines(figures), *([str(page)] if page else [])])
 
@@ -210,19 +212,16 @@ def _judge(name: str, option: Sequence[str] | None) -> Judge:
 
 def _options(given: Sequence[str] | None) -> dict[str, Any]:
     """Options of `--option K=V`, values as YAML. Raises ValueError for what is not, or is given twice."""
-    import yaml
+    from judges.reading import clipped, parse_yaml, shortened
 
     options: dict[str, Any] = {}
     for each in given or ():
         key, equals, text = each.partition("=")
         if not equals or not key:
-            raise ValueError(f"--option {each!r} is not K=V, for example --option batch_size=8")
+            raise ValueError(f"--option {shortened(each)} is not K=V, for example --option batch_size=8")
         if key in options:
-            raise ValueError(f"--option {key} is given twice; give a list as {key}=[a, b]")
-        try:
-            options[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"--option {each!r}: the value is not YAML: {' '.join(str(error).split())}") from error
+            raise ValueError(f"--option {clipped(key, 60)} is given twice; give a list as KEY=[a, b]")
+        options[key] = parse_yaml(text, f"--option {shortened(each)}: the value", numbered=False)
     return options
 
 

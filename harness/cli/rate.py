@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from judges.reading import shortened
+
 BOARDS = ("alpaca-eval", "arena-hard", "mt-bench")
 Figures = dict[str, Any]
 
@@ -61,7 +63,7 @@ def rate(
 def _rated(board: str, path: Path, files: Path | None, questions: Path | None) -> Figures:
     """What the board's own function says. Raises ValueError for a board or an option that is not there."""
     if board not in BOARDS:
-        raise ValueError(f"there is no board {board!r} to rate; choose {', '.join(BOARDS)}")
+        raise ValueError(f"there is no board {shortened(board)} to rate; choose {', '.join(BOARDS)}")
     for option, value, of in (("--files", files, "alpaca-eval"), ("--questions", questions, "mt-bench")):
         if value is not None and board != of:
             raise ValueError(f"{option} is for {of}; leave it out for {board}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -16,6 +17,7 @@ from harness.registry import Kind, load
 from judges.reading import compose_yaml, construct_yaml, parse_yaml, read_text, shortened
 from trainers.options import Endpoint
 
+Planned = TypeVar("Planned")
 WORLDS = ("pocket",)
 NAMES = {("name",), *(("policy", key) for key in Endpoint.model_fields)}
 """Keys whose texts are never paths, like every `label`."""
@@ -52,8 +54,24 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         config = Config.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(explain(error, places, raw)) from error
+    config._path = str(path)
     _note_places(config, places)
     return config
+
+
+def naming_the_file(plan: Callable[[Config], Planned]) -> Callable[[Config], Planned]:
+    """A function of a config whose ValueErrors name the config's file, where they do not yet."""
+
+    @wraps(plan)
+    def named(config: Config) -> Planned:
+        try:
+            return plan(config)
+        except ValueError as error:
+            if config.path in str(error):
+                raise
+            raise ValueError(f"{config.path}: {error}") from error
+
+    return named
 
 
 def _note_places(config: Config, places: Places) -> None:

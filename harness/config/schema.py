@@ -108,8 +108,14 @@ class Config(Options):
     training: Training = Training()
     graders: Entries | None = None
     leaderboards: Entries
+    _path: str = PrivateAttr("")
     exclude: tuple[dict[str, Any], ...] = ()
     include: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def path(self) -> str:
+        """The file it was read from; empty where it was made otherwise."""
+        return self._path
 
     @field_validator("name")
     @classmethod

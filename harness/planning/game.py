@@ -12,6 +12,7 @@ from harness.planning.records import CellPlan, Rated
 from harness.stages.gap import Gap
 from harness.stages.play import Play
 from harness.stages.questions import Questions
+from judges.reading import shortened
 from trainers.algorithm import Algorithm, Schedule
 from trainers.games import load_game
 from trainers.options import Training
@@ -72,6 +73,6 @@ def _check_one_process(training: Training, game: Game) -> None:
     """Raise ValueError where the training asks for several processes, which a game is not played in."""
     if training.accelerate is not None:
         raise ValueError(
-            f"training.accelerate is given, and the policy is the game {game.game!r}, which is played in one process; "
-            "leave training.accelerate out"
+            f"training.accelerate is given, and the policy is the game {shortened(game.game)}, which is played in one "
+            "process; leave training.accelerate out"
         )

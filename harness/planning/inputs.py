@@ -10,6 +10,7 @@ from harness.prompts import read_prompts
 from harness.run.devices import machine
 from harness.stages.pocket import world_hash
 from harness.store.artifacts import content_hash
+from judges.reading import shortened
 from trainers.fitting.distributed import check_accelerate
 from trainers.options import Endpoint, Training
 
@@ -22,12 +23,13 @@ def prompts_source(config: Config, policy: str | Endpoint) -> str:
     """
     if config.prompts is None and policy != "pocket":
         raise ValueError(
-            f'prompts is missing: policy {str(policy)!r} brings none; give a .jsonl with "prompt" on each line'
+            f'prompts is missing: policy {shortened(str(policy))} brings none; give a .jsonl with "prompt" on each line'
         )
     source = config.prompts or "pocket"
     if source != "pocket" and not source.endswith(".jsonl"):
         raise ValueError(
-            f"prompts {source!r}: only 'pocket' and .jsonl files are read; Hugging Face data sets are not built yet"
+            f"prompts {shortened(source)}: only 'pocket' and .jsonl files are read; Hugging Face data sets are not "
+            "built yet"
         )
     return source
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from harness.config import Config, Game
+from harness.config import Config, Game, naming_the_file
 from harness.matrix import Cell, expand
 from harness.planning.game import GamePlanner
 from harness.planning.records import CellPlan
@@ -35,6 +35,7 @@ class Plan:
         return in_order([stage for stage in self.stages if isinstance(stage, Prompts | Questions)])
 
 
+@naming_the_file
 def make_plan(config: Config) -> Plan:
     """Resolve, check and plan a sweep; computes nothing.
 

@@ -23,6 +23,7 @@ from judges.audit.agreement import (
 from judges.audit.transitivity import transitivity
 from judges.files import ORDERS, LabelledPair, Pair, Verdict
 from judges.judge import Judge, Progress, messages_of
+from judges.reading import shortened
 from judges.runs import Onwards, answered, asks, repetition
 from judges.verdicts import OK
 
@@ -177,7 +178,8 @@ class _Case:
             raise ValueError("there are no labelled pairs to audit against")
         if unknown := next((each.id for each in verdicts if each.id not in place), None):
             raise ValueError(
-                f"a verdict is about id {unknown!r}, which no labelled pair has; are both files of the same pairs?"
+                f"a verdict is about id {shortened(unknown)}, which no labelled pair has; are both files of the same "
+                "pairs?"
             )
         given: dict[str, list[list[float]]] = {order: [[] for _ in labels] for order in ORDERS}
         for each in verdicts:

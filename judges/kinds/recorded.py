@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from judges.files import VOTES, Verdict, placed, read_labels, read_pairs, read_verdicts
 from judges.judge import Judge, Prompt, Question, messages_of
+from judges.reading import shortened
 from judges.verdicts import OK, Answer
 
 Key = tuple[str, str, str]
@@ -42,7 +43,7 @@ class RecordedJudge(Judge):
         given: dict[Key, list[Answer]] = defaultdict(list)
         for each in read_verdicts(self.verdicts_file):
             if each.id not in pairs:
-                raise ValueError(f"{self.verdicts_file}: id {each.id!r} is no pair of {self.pairs_file}")
+                raise ValueError(f"{self.verdicts_file}: id {shortened(each.id)} is no pair of {self.pairs_file}")
             key = _key(*placed(pairs[each.id], each.order))
             given[key].append(_answer(each))
         self._answers = {key: _pooled(answers) for key, answers in given.items()}

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from judges.judge import Judge, Prompt
+from judges.reading import clipped, naming
 from leaderboards.grading import both_orders, graded_item, lengths, play_games, preferences, win_rate
 from leaderboards.leaderboard import Part, TextLeaderboard, data_path
 from leaderboards.records import Answers, BoardQuestion, GradedItem, Metric, Score
@@ -128,11 +129,9 @@ class AlpacaEval(TextLeaderboard):
         if file is None:
             raise ValueError(f"{path} holds no *model_outputs.json; give {WHAT}")
         records = read_records(file)
-        try:
+        with naming(file):
             for name in ("instruction", "output", "generator"):
                 texts(records, name)
-        except ValueError as error:
-            raise ValueError(f"{file}: {error}") from error
         return records
 
     @cached_property
@@ -166,8 +165,10 @@ def rate_alpaca_eval(annotations: Path, files: Path | None = None, *, seed: int 
         ValueError: for a file of another kind or of several models.
     """
     records = read_records(annotations)
-    baseline, model = (_only(records, name) for name in ("generator_1", "generator_2"))
-    preferences = win_probabilities(numbers(records, "preference"))
+    with naming(annotations):
+        baseline, model = (_only(records, name) for name in ("generator_1", "generator_2"))
+        preferences = win_probabilities(numbers(records, "preference"))
+        length = int(np.mean([len(text) for text in texts(records, "output_2")]))
     rates = win_rates(preferences, seed=seed)
     win, discrete = rates.pop("win_rate"), rates["discrete_win_rate"]
     controlled, note = _length_controlled(records, preferences, files, seed)
@@ -178,7 +179,7 @@ def rate_alpaca_eval(annotations: Path, files: Path | None = None, *, seed: int 
         "standard_error": json_number(100 * standard_error(preferences)),
         "discrete_win_rate": json_number(discrete.value),
         "length_controlled_winrate": controlled and json_number(controlled.value),
-        "avg_length": int(np.mean([len(text) for text in texts(records, "output_2")])),
+        "avg_length": length,
         "n_total": win.n,
         "coverage": win.coverage,
         "ci": json_interval(win),
@@ -249,5 +250,6 @@ def _only(records: Sequence[Record], name: str) -> str:
     """The one text that all records hold under `name`."""
     values = sorted(set(texts(records, name)))
     if len(values) > 1:
-        raise ValueError(f"the annotations are of {len(values)} {name}s: {', '.join(values[:5])}; rate one at a time")
+        named = clipped(", ".join(values[:5]), 120)
+        raise ValueError(f"the annotations are of {len(values)} {name}s: {named}; rate one at a time")
     return values[0]

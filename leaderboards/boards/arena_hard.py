@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from judges.judge import Judge, Prompt
+from judges.reading import clipped, naming, shortened
 from leaderboards.grading import both_orders, graded_item, play_games, preferences, win_rate
 from leaderboards.leaderboard import Part, TextLeaderboard, data_path
 from leaderboards.records import Answers, BoardQuestion, GradedItem, Score
@@ -163,7 +164,8 @@ class ArenaHard(TextLeaderboard):
         if path is None:
             raise ValueError(f"{folder} holds no question.jsonl; give {WHAT}")
         records = read_records(path)
-        ids = distinct(identifiers(records, "uid" if "uid" in records[0] else "question_id"), path)
+        with naming(path):
+            ids = distinct(identifiers(records, "uid" if "uid" in records[0] else "question_id"), path)
         answers: dict[str, dict[str, str]] = {}
         questions = []
         for id, record in zip(ids, records, strict=True):
@@ -172,7 +174,9 @@ class ArenaHard(TextLeaderboard):
             if model not in answers:
                 answers[model] = _answers(one_file(path.parent / "model_answer", model))
             if id not in answers[model]:
-                raise ValueError(f"{path.parent}: the baseline {model or 'there'} has no answer to question {id}")
+                raise ValueError(
+                    f"{path}: the baseline {clipped(model, 60) or 'there'} has no answer to question {shortened(id)}"
+                )
             questions.append(ArenaHardQuestion(id, _prompt(record, path), category, answers[model][id]))
         return questions
 
@@ -181,7 +185,7 @@ class ArenaHard(TextLeaderboard):
         if not isinstance(self.baseline_model, Mapping):
             return self.baseline_model or ""
         if category not in self.baseline_model:
-            raise ValueError(f"{self.name}: baseline_model names no baseline for the category {category!r}")
+            raise ValueError(f"{self.name}: baseline_model names no baseline for the category {shortened(category)}")
         return self.baseline_model[category]
 
 
@@ -213,7 +217,8 @@ def rate_arena_hard(judgments: Path, *, seed: int = 0) -> dict[str, dict[str, An
         ValueError: for files of another kind, or battles in which no model plays every time.
     """
     records = read_records(judgments)
-    rows = _from_battles(records) if "model_a" in records[0] else _from_games(records)
+    with naming(judgments):
+        rows = _from_battles(records) if "model_a" in records[0] else _from_games(records)
     prompts = {battle.prompt for _, _, battle in rows}
     by_model: dict[str, list[Battle]] = defaultdict(list)
     baselines: dict[str, set[str]] = defaultdict(set)
@@ -260,14 +265,19 @@ def _answers(path: Path) -> dict[str, str]:
     """Question id -> answer: the last of `messages` in newer files, the first choice's first turn in older ones."""
     records = read_records(path)
     new = "messages" in records[0]
-    ids = distinct(identifiers(records, "uid" if "uid" in records[0] else "question_id"), path)
+    with naming(path):
+        ids = distinct(identifiers(records, "uid" if "uid" in records[0] else "question_id"), path)
     answers = {}
     for id, record in zip(ids, records, strict=True):
         try:
             text = record["messages"][-1]["content"] if new else record["choices"][0]["turns"][0]["content"]
-            answers[id] = text["answer"] if isinstance(text, dict) else text
-        except (LookupError, TypeError) as error:
-            raise ValueError(f"{path}: the answer to {id} has neither 'messages' nor 'choices' with 'turns'") from error
+            text = text["answer"] if isinstance(text, dict) else text
+        except (LookupError, TypeError):
+            text = None
+        if not isinstance(text, str):
+            what = "neither 'messages' nor 'choices' with 'turns'"
+            raise ValueError(f"{path}: the answer to {shortened(id)} has {what} that hold a text")
+        answers[id] = text
     return answers
 
 
@@ -323,7 +333,8 @@ def _from_battles(records: Sequence[Record]) -> list[tuple[str, str, Battle]]:
     rows = []
     for pair, prompt, winner in zip(pairs, identifiers(records, "question_id"), field(records, "winner"), strict=True):
         if baseline not in pair:
-            raise ValueError(f"a battle is {pair[0]} against {pair[1]}; rate battles against one baseline only")
+            one, other = map(shortened, pair)
+            raise ValueError(f"a battle is {one} against {other}; rate battles against one baseline only")
         model, place = (pair[1], "model_b") if pair[0] == baseline else (pair[0], "model_a")
         score_of = {"model_a": 0.0, "model_b": 0.0, "tie": 0.5, "tie (bothbad)": 0.5} | {place: 1.0}
         scores = (score_of[winner],) if isinstance(winner, str) and winner in score_of else ()

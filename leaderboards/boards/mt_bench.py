@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from judges.judge import Judge, Prompt
+from judges.reading import clipped, naming, shortened
 from leaderboards.leaderboard import Part, TextLeaderboard, conversation, data_path
 from leaderboards.records import Answers, BoardAnswer, BoardQuestion, GradedItem, Metric, Score
 from leaderboards.sources import (
@@ -182,8 +183,9 @@ class MTBench(TextLeaderboard):
         if path is None:
             raise ValueError(f"{folder} holds no question.jsonl; give {WHAT}")
         records = read_records(path)
-        ids = distinct(identifiers(records, "question_id"), path)
-        categories, turns = texts(records, "category"), [_two(t, path) for t in field(records, "turns")]
+        with naming(path):
+            ids = distinct(identifiers(records, "question_id"), path)
+            categories, turns = texts(records, "category"), [_two(t, path) for t in field(records, "turns")]
         references = _reference_answers(path.parent / "reference_answer")
         return [
             MTBenchQuestion(id, category, two, references.get(id))
@@ -210,10 +212,11 @@ def rate_mt_bench(judgments: Path, questions: Path | None = None, *, seed: int =
     records = read_records(judgments)
     if "score" not in records[0] and {"winner", "g1_winner"} & records[0].keys():
         raise ValueError(f"{judgments} holds pairwise judgments; give single-answer ones, with a score for each answer")
-    _check_one_judge(records)
     by_model: dict[str, list[Rating]] = defaultdict(list)
-    for model, rating in zip(texts(records, "model"), _ratings(records), strict=True):
-        by_model[model].append(rating)
+    with naming(judgments):
+        _check_one_judge(records)
+        for model, rating in zip(texts(records, "model"), _ratings(records), strict=True):
+            by_model[model].append(rating)
     category_of = _categories(records, questions)
     judged = {(r.question, r.turn) for ratings in by_model.values() for r in ratings}
     return {model: _figures(ratings, category_of, len(judged), seed) for model, ratings in sorted(by_model.items())}
@@ -234,7 +237,7 @@ def mt_bench_scores(ratings: Sequence[Rating], category_of: Mapping[str, str], *
 
 def _two(turns: Any, path: Path) -> tuple[str, str]:
     if not isinstance(turns, list) or len(turns) != 2 or not all(isinstance(turn, str) for turn in turns):
-        raise ValueError(f"{path}: 'turns' is {str(turns)[:60]!r}; MT-Bench has two texts a question")
+        raise ValueError(f"{path}: 'turns' is {shortened(turns)}; MT-Bench has two texts a question")
     return turns[0], turns[1]
 
 
@@ -244,7 +247,8 @@ def _reference_answers(folder: Path) -> dict[str, tuple[str, str]]:
         return {}
     path = one_file(folder)
     records = read_records(path)
-    ids = distinct(identifiers(records, "question_id"), path)
+    with naming(path):
+        ids = distinct(identifiers(records, "question_id"), path)
     try:
         return {id: _two(r["choices"][0]["turns"], path) for id, r in zip(ids, records, strict=True)}
     except (LookupError, TypeError) as error:
@@ -284,11 +288,12 @@ def _categories(records: Sequence[Record], questions: Path | None) -> dict[str, 
     """Question id -> category, from the question file or, without it, of the official questions."""
     if questions is None:
         return {str(FIRST_QUESTION + i): name for i, name in enumerate(np.repeat(CATEGORIES, QUESTIONS_EACH).tolist())}
-    listed = read_records(questions)
-    category_of = dict(zip(identifiers(listed, "question_id"), texts(listed, "category"), strict=True))
+    records = read_records(questions)
+    with naming(questions):
+        category_of = dict(zip(identifiers(records, "question_id"), texts(records, "category"), strict=True))
     unknown = sorted(set(identifiers(records, "question_id")) - category_of.keys())
     if unknown:
-        raise ValueError(f"{questions} lacks {len(unknown)} judged questions, such as {unknown[0]}")
+        raise ValueError(f"{questions} lacks {len(unknown)} judged questions, such as {shortened(unknown[0])}")
     return category_of
 
 
@@ -303,7 +308,9 @@ def _ratings(records: Sequence[Record]) -> list[Rating]:
 
 def _check_one_judge(records: Sequence[Record]) -> None:
     """Upstream writes one file a judge model; ratings of two judges must not be averaged unnoticed."""
-    named = [record.get("judge") for record in records]
-    judges = sorted({str(judge[0] if isinstance(judge, list) and judge else judge) for judge in named})
+    told = [record.get("judge") for record in records]
+    judges = sorted({str(judge[0] if isinstance(judge, list) and judge else judge) for judge in told})
     if len(judges) > 1:
-        raise ValueError(f"the judgments are of {len(judges)} judges: {', '.join(judges[:5])}; rate one at a time")
+        raise ValueError(
+            f"the judgments are of {len(judges)} judges: {clipped(', '.join(judges[:5]), 120)}; rate one at a time"
+        )
