@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from harness.tables.comparisons import Graded, aligned, compare_all
+from harness.tables.comparisons import PolicyValues, aligned, compare_all
 from leaderboards.statistics.corrections import holm
 from leaderboards.statistics.paired import compare_algorithms, compare_checkpoints
 
 PROMPTS = 60
 
 
-def graded(trainer: str, seed: int | None, mean: float, judge: str = "panel") -> Graded:
+def graded(trainer: str, seed: int | None, mean: float, judge: str = "panel") -> PolicyValues:
     cell = "world~sft" if seed is None else f"world~{trainer}~{judge}~s{seed}"
     values = np.random.default_rng([sum(map(ord, cell)), seed or 0]).normal(mean, 0.1, PROMPTS)
     algorithm = cell if seed is None else f"world~{trainer}~{judge}"
-    return Graded(cell, algorithm, "world", trainer, "" if seed is None else judge, seed, values)
+    return PolicyValues(cell, algorithm, "world", trainer, "" if seed is None else judge, seed, values)
 
 
 def test_one_seed_gives_only_claims_about_checkpoints():
@@ -67,10 +67,10 @@ def test_prompts_are_aligned_by_id_and_failures_stay_failures():
 
 
 def test_a_policy_whose_name_holds_the_sign_between_labels_is_not_compared_with_anothers_control():
-    def of(policy: str, trainer: str, seed: int | None) -> Graded:
+    def of(policy: str, trainer: str, seed: int | None) -> PolicyValues:
         values = np.random.default_rng([ord(policy[-1]), seed or 0]).normal(0.5, 0.1, PROMPTS)
         judge = "" if seed is None else "panel"
-        return Graded(f"{policy}~{trainer}~{seed}", f"{policy}~{trainer}", policy, trainer, judge, seed, values)
+        return PolicyValues(f"{policy}~{trainer}~{seed}", f"{policy}~{trainer}", policy, trainer, judge, seed, values)
 
     cells = [of(policy, *which) for policy in ("m~x", "m~y") for which in (("sft", None), ("dpo", 0), ("dpo", 1))]
     rows = compare_all(cells, seed=1)

@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_stages import fake
 
 from harness.config import Config
 from harness.matrix import Cell, Variant
-from harness.planning.plan import CellPlan, Plan
+from harness.planning.plan import Plan
+from harness.planning.records import CellPlan
 from harness.stage import Stage
+from harness.stages.judge import TrainJudge
+from harness.stages.pocket import pocket_policy
+from harness.stages.votes import votes
 from harness.store.artifacts import Store
 from harness.tables.judge_agreement import METRICS, judge_rows
 from reports import schema
@@ -37,6 +42,10 @@ def entropy(share: float, p: float) -> float:
     return -(share * math.log(p) + (1 - share) * math.log(1 - p))
 
 
+def trained(name: str) -> TrainJudge:
+    return TrainJudge(name=name, policy=pocket_policy(), votes=votes(pocket_policy()), code="")
+
+
 def keep(
     store: Store,
     name: str,
@@ -44,7 +53,7 @@ def keep(
     prompts: Sequence[int] = PROMPTS,
     shares: Sequence[float] = SHARES,
 ) -> Stage:
-    stage = Stage("judge", {"name": name})
+    stage = trained(name)
     with store.writing(stage) as (out, _):
         (out / "model").mkdir()
         rows = [
@@ -57,7 +66,7 @@ def keep(
 
 def plan_of(*stages: Stage) -> Plan:
     plan = CellPlan(Cell("pocket", Variant("dpo", {}), Variant("pairrm", {}), 0), None)
-    plan.training[1] = [*stages, Stage("pair", {})]
+    plan.training[1] = [*stages, fake("pair")]
     return Plan(CONFIG, [plan])
 
 
@@ -104,7 +113,7 @@ def test_the_difference_is_over_the_pairs_that_both_answered(rows: dict[Any, Any
 
 def test_a_judge_that_is_not_trained_yet_is_left_out(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    found = list(judge_rows(plan_of(keep(store, "pairrm", PAIRRM), Stage("judge", {"name": "llm"})), store))
+    found = list(judge_rows(plan_of(keep(store, "pairrm", PAIRRM), trained("llm")), store))
     assert [(row["judge"], row["against"]) for row in found] == [("pairrm", "")] * 2
     assert list(judge_rows(plan_of(), store)) == []
 

@@ -12,56 +12,49 @@ import pytest
 
 from harness.config import Config
 from harness.matrix import Cell, Variant
-from harness.planning.plan import CellPlan, Grade, Plan, make_plan
+from harness.planning.plan import Plan, make_plan
+from harness.planning.records import CellPlan, Rated
 from harness.registry import make
 from harness.stage import Stage
+from harness.stages.compare import ComparedCell
+from harness.stages.judge import TrainJudge
 from harness.store.artifacts import Store
 from harness.tables.comparisons import comparison_stages
 from harness.tables.tables import trained_losses, write_tables
 from leaderboards.records import GradedItem, write_items
 from reports import schema
 
-CONFIG = Config.model_validate(
-    {
-        "name": "byhand",
-        "policy": ["pocket"],
-        "matrix": {"trainer": ["omd"], "judge": ["panel"]},
-        "leaderboards": ["head-to-head"],
-        "iterations": 2,
-    }
-)
 WORK = {
-    1: {"sample": (100, 0, 0), "pair": (0, 60, 0), "fit": (0, 0, 7)},
-    2: {"sample": (90, 0, 0), "pair": (0, 50, 0), "fit": (0, 0, 5)},
+    1: {"sample": (100, 0, 0), "pair": (0, 60, 0), "score": (0, 0, 0), "fit": (0, 0, 7)},
+    2: {"sample": (90, 0, 0), "pair": (0, 50, 0), "score": (0, 0, 0), "fit": (0, 0, 5)},
 }
 """Samples, queries and steps of the stages of each iteration."""
 
 
-def graded(cell: str, iteration: int, answer: Stage, grader: str = "panel", board: str = "head-to-head") -> Grade:
-    options = {"cell": cell, "iteration": iteration, "judge": grader, "leaderboard": {"name": board, "options": {}}}
-    return Grade(Stage("grade", options, {"answers": answer}), board, grader, iteration)
+def config(**changes: Any) -> Config:
+    """A sweep of the pocket world; its plan computes nothing."""
+    return Config.model_validate(
+        {
+            "name": "byhand",
+            "policy": "pocket",
+            "matrix": {"trainer": [{"name": "omd", "eta": 0.5}], "judge": ["panel"]},
+            "leaderboards": ["head-to-head"],
+            "iterations": 2,
+        }
+        | changes
+    )
 
 
-def control() -> CellPlan:
-    plan = CellPlan(Cell("pocket", Variant("sft", {}), None, None), None)
-    answer = plan.answers["head-to-head", 0] = Stage("answer", {"cell": "control"})
-    plan.grades = [graded("control", 0, answer)]
-    return plan
+CONFIG = config()
 
 
-def trained(seed: int = 0, graders: tuple[str, ...] = ("panel",)) -> CellPlan:
-    algorithm = make("trainers", "omd", {"eta": 0.5})
-    plan = CellPlan(Cell("pocket", Variant("omd", {"eta": 0.5}), Variant("panel", {}), seed), algorithm)
-    policy: dict[str, Stage] = {}
-    for t in WORK:
-        sample = Stage("sample", {"t": t, "seed": seed}, policy)
-        pair = Stage("pair", {"t": t, "seed": seed}, {"responses": sample})
-        fit = Stage("fit", {"t": t, "seed": seed}, {"pairs": pair}, title=f"fit {t}")
-        policy = {"policy": fit}
-        plan.training[t] = [sample, pair, fit]
-        answer = plan.answers["head-to-head", t] = Stage("answer", {"t": t, "seed": seed}, policy)
-        plan.grades += [graded(plan.cell.id, t, answer, grader) for grader in graders]
-    return plan
+def planned(seeds: tuple[int, ...] = (0,), graders: tuple[str, ...] = ("panel",), **changes: Any) -> Plan:
+    """The untrained policy's cell, graded by the first grader alone, and one trained cell a seed."""
+    matrix = CONFIG.matrix.model_dump() | {"seed": seeds}
+    made = config(**{"matrix": matrix, "graders": graders} | changes)
+    control, *trained = (cell for cell in make_plan(made).cells if cell.cell.trainer.name in ("sft", "omd"))
+    control.rated = [rated for rated in control.rated if rated.grader == graders[0]]
+    return Plan(made, [control, *trained])
 
 
 def keep(store: Store, stage: Stage, **facts: Any) -> None:
@@ -69,29 +62,35 @@ def keep(store: Store, stage: Stage, **facts: Any) -> None:
         known.update(facts)
 
 
-def keep_grade(store: Store, grade: Grade, value: float) -> None:
-    with store.writing(grade.stage) as (folder, _):
+def keep_rated(store: Store, rated: Rated, value: float) -> None:
+    """The score, and in each part of the questions one verdict: the curve's has a preference, the other failed."""
+    with store.writing(rated.stage) as (folder, _):
         score = {"metric": "win_rate", "category": "", "value": value, "n": 3, "coverage": 1.0}
         (folder / "scores.json").write_text(json.dumps([score]))
-        items = [GradedItem(id="p", response="a", preference=value), GradedItem(id="q", response="b")]
-        write_items(items, folder / "verdicts.parquet")
+    items = {"curve": GradedItem(id="p", response="a", preference=value), "rest": GradedItem(id="q", response="b")}
+    for part, grade in rated.verdicts.items():
+        with store.writing(grade) as (folder, known):
+            known["figures"] = {"style:plain": value} if part == "curve" else {"style:plain": 0.999}
+            write_items([items[part]], folder / "verdicts.parquet")
 
 
 def keep_cell(store: Store, plan: CellPlan, upto: int = 2) -> None:
     for t, stages in plan.training.items():
         if t > upto:
             return
-        for stage in stages[:2]:
+        for stage in stages[:-1]:
             work = dict(zip(("samples", "queries", "steps"), WORK[t][stage.kind], strict=True))
-            facts = {"truncated": t} if stage.kind == "sample" else {"pairs": 30, "failed": t, "dropped": 0, "ties": 4}
-            keep(store, stage, work=work, **facts)
-        with store.writing(stages[2]) as (folder, known):
+            counts = {"sample": {"truncated": t}, "pair": {"pairs": 30, "failed": t, "dropped": 0, "ties": 4}}
+            keep(store, stage, work=work, **counts.get(stage.kind, {}))
+        with store.writing(stages[-1]) as (folder, known):
             known["work"] = {"steps": WORK[t]["fit"][2]}
             losses = pd.DataFrame({"loss": [1.0 / t, 0.5 / t], "margin": [0.0, float(t)]})
             losses.to_parquet(folder / "dynamics.parquet", index=False)
-        keep(store, plan.answers["head-to-head", t], figures={"words": 10.0 * t})
-        for number, grade in enumerate(g for g in plan.grades if g.iteration == t):
-            keep_grade(store, grade, 0.5 + t / 10 + number / 100)
+        for (_, iteration, part), answer in plan.answers.items():
+            if iteration == t:
+                keep(store, answer, figures={"words": 10.0 * t if part == "curve" else 0.125})
+        for number, rated in enumerate(r for r in plan.rated if r.iteration == t):
+            keep_rated(store, rated, 0.5 + t / 10 + number / 100)
 
 
 @pytest.fixture
@@ -110,7 +109,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def test_a_score_costs_the_work_of_all_iterations_up_to_its_own(store: Store, out: Path) -> None:
-    plan = Plan(CONFIG, [control(), trained()])
+    plan = planned()
     keep_cell(store, plan.cells[1])
     results = write_tables(plan, store, out)["results"].set_index("iteration")
     for t in WORK:
@@ -122,8 +121,8 @@ def test_a_score_costs_the_work_of_all_iterations_up_to_its_own(store: Store, ou
 
 
 def test_a_control_costs_nothing_and_has_neither_judge_nor_seed(store: Store, out: Path) -> None:
-    plan = Plan(CONFIG, [control()])
-    keep_grade(store, plan.cells[0].grades[0], 0.5)
+    plan = planned()
+    keep_rated(store, plan.cells[0].rated[0], 0.5)
     (row,) = write_tables(plan, store, out)["results"].to_dict("records")
     assert (row["cell"], row["judge"], row["options"]) == ("pocket~sft", "", "{}")
     assert pd.isna(row["seed"])
@@ -143,7 +142,7 @@ def test_a_game_costs_as_many_steps_as_iterations_so_far(store: Store, out: Path
     plan = make_plan(game)
     (omd,) = [cell for cell in plan.cells if cell.algorithm]
     shown = [0, 1, 4, 10]
-    with store.writing(omd.grades[0].stage) as (folder, _):
+    with store.writing(omd.rated[0].stage) as (folder, _):
         scores = [{"metric": "duality_gap", "value": 1 / (t + 1), "n": 1, "iteration": t} for t in shown]
         (folder / "scores.json").write_text(json.dumps(scores))
     results = write_tables(plan, store, out)["results"]
@@ -152,7 +151,7 @@ def test_a_game_costs_as_many_steps_as_iterations_so_far(store: Store, out: Path
 
 
 def test_dynamics_number_every_step_from_one_and_count_what_was_lost(store: Store, out: Path) -> None:
-    plan = Plan(CONFIG, [control(), trained()])
+    plan = planned()
     keep_cell(store, plan.cells[1])
     dynamics = write_tables(plan, store, out)["dynamics"]
     value = dynamics.set_index(["iteration", "phase", "step", "metric"])["value"]
@@ -161,12 +160,21 @@ def test_dynamics_number_every_step_from_one_and_count_what_was_lost(store: Stor
         assert [value[t, 1, step, "margin"] for step in (1, 2)] == [0.0, t]
         assert [value[t, 0, 0, f"pair/{m}"] for m in ("pairs", "failed", "dropped", "ties")] == [30, t, 0, 4]
         assert value[t, 0, 0, "sample/truncated"] == t
-        assert value[t, 0, 0, "answers/words"] == 10.0 * t
-    assert len(dynamics) == 2 * (2 * 2 + 4 + 1 + 1)
+        assert value[t, 0, 0, "answers/words"] == 10.0 * t  # of the curve's questions, which every iteration has
+        assert value[t, 0, 0, "style:plain"] == pytest.approx(0.5 + t / 10)
+    assert (~dynamics["metric"].str.startswith("alarm:")).sum() == 2 * (2 * 2 + 4 + 1 + 1 + 1)
+
+
+def test_style_shares_are_there_whatever_the_boards_options(store: Store, out: Path) -> None:
+    plan = planned(leaderboards=[{"name": "head-to-head", "limit": 300}])
+    keep_cell(store, plan.cells[1])
+    dynamics = write_tables(plan, store, out)["dynamics"]
+    shares = dynamics[dynamics["metric"] == "style:plain"].set_index("iteration")["value"]
+    assert shares.to_dict() == pytest.approx({1: 0.6, 2: 0.7})
 
 
 def test_of_a_half_finished_cell_the_tables_have_what_is_there(store: Store, out: Path) -> None:
-    plan = Plan(CONFIG, [control(), trained()])
+    plan = planned()
     keep_cell(store, plan.cells[1], upto=1)
     tables = write_tables(plan, store, out)
     assert tables["results"]["iteration"].tolist() == [1]
@@ -176,7 +184,7 @@ def test_of_a_half_finished_cell_the_tables_have_what_is_there(store: Store, out
 
 
 def test_tables_of_an_empty_store_have_all_their_columns_and_no_row(store: Store, out: Path) -> None:
-    tables = write_tables(Plan(CONFIG, [control(), trained()]), store, out)
+    tables = write_tables(planned(), store, out)
     expected = {name: schema.names(name) for name in ("results", "dynamics", "comparisons", "judges")}
     assert set(tables) == set(expected)
     for name, columns in expected.items():
@@ -187,8 +195,8 @@ def test_tables_of_an_empty_store_have_all_their_columns_and_no_row(store: Store
 
 
 def test_csv_and_parquet_say_the_same(store: Store, out: Path) -> None:
-    plan = Plan(CONFIG, [control(), trained()])
-    keep_grade(store, plan.cells[0].grades[0], 0.5)
+    plan = planned()
+    keep_rated(store, plan.cells[0].rated[0], 0.5)
     keep_cell(store, plan.cells[1])
     write_tables(plan, store, out)
     for name in ("results", "dynamics"):
@@ -202,12 +210,12 @@ def test_csv_and_parquet_say_the_same(store: Store, out: Path) -> None:
 
 
 def test_samples_are_the_last_iterations_with_every_graders_verdict(store: Store, out: Path) -> None:
-    plan = Plan(CONFIG, [control(), trained(graders=("panel", "other"))])
+    plan = planned(graders=("panel", "llm"))
     keep_cell(store, plan.cells[1])
     write_tables(plan, store, out)
     samples = pd.read_parquet(out / "samples" / f"{plan.cells[1].cell.id}.parquet")
     assert samples["prompt_id"].tolist() == ["p", "q", "p", "q"]
-    assert samples["grader"].tolist() == ["panel", "panel", "other", "other"]
+    assert samples["grader"].tolist() == ["panel", "panel", "llm", "llm"]
     assert set(samples["iteration"]) == {2}
     assert samples["preference"].tolist()[::2] == pytest.approx([0.7, 0.71])
     assert all(math.isnan(p) for p in samples["preference"].tolist()[1::2])
@@ -217,9 +225,7 @@ def test_metrics_are_keyed_by_leaderboard_and_metric_and_listed_once_whatever_th
     store: Store, out: Path
 ) -> None:
     boards = [{"name": "head-to-head", "limit": [8, 16]}, "duality-gap"]
-    matrix = {"trainer": ["omd"], "judge": ["panel"]}
-    config = Config.model_validate({"name": "x", "policy": "pocket", "matrix": matrix, "leaderboards": boards})
-    write_tables(Plan(config, []), store, out)
+    write_tables(Plan(config(leaderboards=boards), []), store, out)
     metrics = json.loads((out / "metrics.json").read_text())
     expected = {f"{n}/{m}" for n in ("head-to-head", "duality-gap") for m in make("leaderboards", n, {}).metrics}
     assert set(metrics) == expected
@@ -228,9 +234,11 @@ def test_metrics_are_keyed_by_leaderboard_and_metric_and_listed_once_whatever_th
 
 
 def test_metrics_of_judges_are_described_where_the_sweep_trains_some(store: Store, out: Path) -> None:
-    cell = trained()
-    cell.training[1].append(Stage("judge", {"name": "llm"}))
-    write_tables(Plan(CONFIG, [control(), cell]), store, out)
+    write_tables(planned(), store, out)
+    assert not any(name.startswith("judges/") for name in json.loads((out / "metrics.json").read_text()))
+    plan = planned(graders=("panel", "llm"))
+    assert any(isinstance(stage, TrainJudge) for stage in plan.stages)
+    write_tables(plan, store, out)
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["judges/log_loss"]["better"] == "lower"
     assert metrics["judges/accuracy"]["better"] == "higher"
@@ -241,7 +249,8 @@ def test_metrics_of_judges_are_described_where_the_sweep_trains_some(store: Stor
 
 def losses_of(*variants: Variant) -> dict[str, Any]:
     cells = [CellPlan(Cell("p", v, Variant("panel", {}), 0), make("trainers", v.name, v.options)) for v in variants]
-    return trained_losses(Plan(CONFIG, [control(), *cells]))
+    control = CellPlan(Cell("p", Variant("sft", {}), None, None), None)
+    return trained_losses(Plan(CONFIG, [control, *cells]))
 
 
 @pytest.mark.parametrize(
@@ -277,27 +286,34 @@ def test_every_variant_has_its_own_entry_and_seeds_share_one() -> None:
 
 
 def test_the_last_grades_of_all_cells_are_compared_board_by_board_and_grader_by_grader() -> None:
-    cells = [trained(seed, ("panel", "other")) for seed in (0, 1)]
-    plan = Plan(CONFIG, [control(), *cells])
-    by_panel, by_other = comparison_stages(plan, lambda stage: True)
-    assert list(by_panel.inputs) == ["pocket~sft", *(c.cell.id for c in cells)]
-    assert list(by_other.inputs) == [c.cell.id for c in cells]
-    last = {g.stage.key for c in cells for g in c.grades if g.iteration == 2}
-    assert {s.key for s in by_other.inputs.values()} < last
-    described = by_panel.options["cells"]
-    assert [(c["policy"], c["judge"], c["trainer"], c["seed"], c["algorithm"]) for c in described] == [
-        ("pocket", "", "sft", None, "pocket~sft"),
-        ("pocket", "panel", "omd", 0, "pocket~omd(eta=0.5)~panel"),
-        ("pocket", "panel", "omd", 1, "pocket~omd(eta=0.5)~panel"),
-    ]
+    plan = planned((0, 1), ("panel", "llm"))
+    control, *cells = plan.cells
+    by_panel, by_llm = comparison_stages(plan, lambda stage: True)
+    assert list(by_panel.verdicts) == ["pocket~sft", *(c.cell.id for c in cells)]
+    assert list(by_llm.verdicts) == [c.cell.id for c in cells]
+    last = {
+        f"verdicts.{c.cell.id}.{part}": grade
+        for c in cells
+        for rated in c.rated
+        if (rated.iteration, rated.grader) == (2, "llm")
+        for part, grade in rated.verdicts.items()
+    }
+    assert {name: source for name, source in by_llm.inputs.items() if name != "board.source"} == last
+    assert {name.rpartition(".")[2] for name in last} == {"curve", "rest"}
+    assert by_panel.cells == (
+        ComparedCell("pocket~sft", "pocket~sft", "pocket", "sft", "", None),
+        ComparedCell(cells[0].cell.id, "pocket~omd(eta=0.5)~panel", "pocket", "omd", "panel", 0),
+        ComparedCell(cells[1].cell.id, "pocket~omd(eta=0.5)~panel", "pocket", "omd", "panel", 1),
+    )
 
 
 def test_a_grade_that_is_not_there_is_left_out_and_one_alone_is_compared_with_nothing() -> None:
-    cells = [trained(seed) for seed in (0, 1, 2)]
-    plan = Plan(CONFIG, cells)
-    gone = cells[1].grades[-1].stage.key
+    plan = planned((0, 1, 2))
+    cells = plan.cells[1:]
+    plan = Plan(plan.config, cells)
+    gone = cells[1].rated[-1].stage.key
     (stage,) = comparison_stages(plan, lambda s: s.key != gone)
-    assert list(stage.inputs) == [cells[0].cell.id, cells[2].cell.id]
+    assert list(stage.verdicts) == [cells[0].cell.id, cells[2].cell.id]
     assert comparison_stages(plan, lambda s: s.key == gone) == []
     (whole,) = comparison_stages(plan, lambda s: True)
     assert whole.key != stage.key

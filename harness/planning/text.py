@@ -154,7 +154,7 @@ class TextPlanner:
             part: self._answer(board, policy, draw, part, f"{title}, answer{_NAMED[part]}", control)
             for part in question_parts(board, final=final)
         }
-        plan.answers |= {(board.label, iteration, part): stage for part, stage in answers.items()}
+        plan.answers |= {(board.name, iteration, part): stage for part, stage in answers.items()}
         return answers
 
     def _grade(
