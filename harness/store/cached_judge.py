@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.errors import UserError
 from harness.store.artifacts import VerdictTable, verdict_key
 from judges.judge import Judge, Prompt, Question, Ratings, References
 from judges.verdicts import OK, Answer, is_transient
@@ -70,14 +71,14 @@ class RememberingJudge(Judge):
             planned: questions that the stage asks in all, where more are to come.
 
         Raises:
-            ValueError: more than 1% of the questions failed for reasons that pass (see `judges.verdicts`).
+            UserError: more than 1% of the questions failed for reasons that pass (see `judges.verdicts`).
         """
         lost = {kind: count for kind, count in sorted(self.failures.items()) if is_transient(kind)}
         asked = max(self.asked, planned)
         if sum(lost.values()) > MOST_LOST * asked:
             kinds = ", ".join(f"{kind}: {count}" for kind, count in lost.items())
             kept = "; ratings that came are kept only by a judge's `cache`" if self.inner.rates_alone else ""
-            raise ValueError(
+            raise UserError(
                 f"{sum(lost.values())} of {asked} questions to the judge failed for reasons that may pass ({kinds}), "
                 f"more than {MOST_LOST:.0%}; run again to ask these, the answers that came are kept{kept}"
             )

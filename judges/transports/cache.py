@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from judges.errors import JudgeError
 from judges.protocols.protocol import ChatReply, ChatRequest
 
 
@@ -33,7 +34,7 @@ class ReplyCache:
             self.connection.execute("PRAGMA synchronous=NORMAL")
             self.connection.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
         except (OSError, sqlite3.Error) as error:
-            raise ValueError(f"cache {path} cannot be opened: {error}; give another file") from error
+            raise JudgeError(f"cache {path} cannot be opened: {error}; give another file") from error
 
     def get(self, key: str) -> ChatReply | None:
         """The reply under a key, with the tokens, seconds and cost it took and no calls; None where there is none."""
