@@ -18,7 +18,8 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u206
 class UserError(ValueError):
     """What the user can set right: a component cannot be built from its options, or a file cannot be read.
 
-    Told by its text alone; any other error of a stage is told as a bug, with its type and a traceback file.
+    Told by its text alone, as are the errors that the other packages raise for such (`harness.run.worker`); any other
+    error of a stage is told as a bug, with its type and a traceback file.
     """
 
 

@@ -147,6 +147,13 @@ class TextLeaderboard(Leaderboard):
         return BoardAnswer(text, text != texts[0], "ok" if text.strip() else "empty-answer")
 
 
+class BoardError(ValueError):
+    """What a board finds in the user's data once it evaluates; the text says what to change.
+
+    Any other ValueError of a board that evaluates, grades or rates is a bug in it.
+    """
+
+
 class NoData(ValueError):
     """A board is asked for its questions and was given none; its other options are as they should be."""
 

@@ -13,20 +13,17 @@ import numpy as np
 import pytest
 
 from harness.cli.listing import describe
-from harness.components import (
-    Checkpoint,
-    base_policy,
-    game_matrix,
-    judge_ref,
-    made,
-    prompts_fingerprint,
-    prompts_source,
-)
+from harness.components import base_policy, built, judge_spec
 from harness.config import Config, ConfigError, Entry, Game
 from harness.matrix import Cell, Variant, expand, variants
+from harness.planning.inputs import prompts_contents, prompts_source
+from harness.planning.plan import make_plan
 from harness.prompts import iteration_rows, read_prompts
 from harness.registry import load, names
-from harness.stage import Stage
+from harness.specs import Checkpoint
+from harness.stage import canonical
+from harness.stages.play import Play
+from harness.stages.pocket import PocketPolicy
 
 
 def config(**changes: Any) -> Config:
@@ -284,10 +281,10 @@ def test_what_is_excluded_may_be_included_again() -> None:
 
 
 def test_a_policy_of_a_stage_is_read_as_an_input_and_one_from_outside_by_its_fingerprint() -> None:
-    stage = Stage("pocket", {"seed": 0})
-    assert Checkpoint(stage=stage).as_input("start") == ({"start": stage}, {}, {})
-    outside = Checkpoint(location="/m", fingerprint="abc").as_input("start")
-    assert outside == ({}, {"start_fingerprint": "abc"}, {"start": "/m"})
+    stage = PocketPolicy(world="w")
+    trained, outside = Checkpoint(stage=stage), Checkpoint(location="/m", fingerprint="abc")
+    assert (trained.sources(), trained.described(code=True)) == ({"": stage}, None)
+    assert (outside.sources(), outside.described(code=True), outside.described(code=False)) == ({}, "abc", "abc")
 
 
 def checkpoint(folder: Path) -> Path:
@@ -335,26 +332,26 @@ def test_prompts_come_from_the_config_or_from_the_world() -> None:
         prompts_source(config(prompts="org/dataset"), "pocket")
 
 
-def test_the_fingerprint_of_prompts_follows_their_content(tmp_path: Path) -> None:
+def test_prompts_are_known_by_their_content(tmp_path: Path) -> None:
     paths = [tmp_path / f"{name}.jsonl" for name in "abc"]
     for path, texts in zip(paths, ("xy", "xy", "xz"), strict=True):
         path.write_text("".join(json.dumps({"prompt": t}) + "\n" for t in texts))
-    a, same, other = map(prompts_fingerprint, map(str, paths))
+    a, same, other = map(prompts_contents, map(str, paths))
     assert a == same != other
     with pytest.raises(ValueError, match="no prompts file"):
-        prompts_fingerprint(str(tmp_path / "none.jsonl"))
+        prompts_contents(str(tmp_path / "none.jsonl"))
 
 
 def test_the_pocket_world_brings_its_panel_and_a_given_one_stands(tmp_path: Path) -> None:
-    own = judge_ref(Variant("panel", {}), "pocket")
+    own = judge_spec(Variant("panel", {}), "pocket")
     assert Path(own.options["panel"]).parts[-2:] == ("pocket", "panel.yaml")
     assert own.label == "panel"
     copy = tmp_path / "mine.yaml"
     copy.write_bytes(Path(own.options["panel"]).read_bytes())
-    given = judge_ref(Variant("panel", {"panel": str(copy)}), "pocket")
-    assert (given.fingerprint, given.label) == (own.fingerprint, "panel(panel=mine)")
+    given = judge_spec(Variant("panel", {"panel": str(copy)}), "pocket")
+    assert (given.described(code=True), given.label) == (own.described(code=True), "panel(panel=mine)")
     with pytest.raises(ValueError, match="needs the option 'panel'"):
-        judge_ref(Variant("panel", {}), "org/name")
+        judge_spec(Variant("panel", {}), "org/name")
 
 
 def test_a_refused_option_is_reported_with_its_place() -> None:
@@ -363,14 +360,20 @@ def test_a_refused_option_is_reported_with_its_place() -> None:
         ("", "trainer"),
     ):
         with pytest.raises(ValueError, match="did you mean 'beta'") as refused:
-            made("trainers", Variant("dpo", {"bta": 1}, place))
+            built("trainers", Variant("dpo", {"bta": 1}, place))
         assert str(refused.value).startswith(start)
 
 
-def test_the_matrix_of_a_game_is_plain_lists_of_probabilities_that_add_up() -> None:
-    matrix = game_matrix(Game(game="cyc3"))
-    assert json.loads(json.dumps(matrix)) == matrix
-    np.testing.assert_allclose(np.array(matrix) + np.array(matrix).T, 1.0, atol=1e-12)
+def test_the_matrix_of_a_game_is_plain_numbers_in_the_key_and_probabilities_that_add_up() -> None:
+    training = {"lr": 0.1, "precision": "fp32"}
+    matrix = {"trainer": ["onpo"], "judge": ["game"], "seed": [0]}
+    planned = make_plan(
+        config(policy=[{"game": "cyc3"}], matrix=matrix, leaderboards=["duality-gap"], training=training)
+    )
+    (play,) = (stage for stage in planned.stages if isinstance(stage, Play))
+    stated = json.loads(canonical(play.identity))["options"]["preference"]
+    assert tuple(map(tuple, stated)) == play.preference
+    np.testing.assert_allclose(np.array(stated) + np.array(stated).T, 1.0, atol=1e-12)
 
 
 # --- listing -----------------------------------------------------------------------------------------------------

@@ -115,19 +115,40 @@ def sweep(
 
 
 @app.command()
-def plan(config: ConfigPath, set: Overrides = None, store: StoreOption = None, json: Json = False) -> None:
+def plan(
+    config: ConfigPath,
+    set: Overrides = None,
+    store: StoreOption = None,
+    json: Json = False,
+    why: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STAGE",
+            help="Say instead what in the key of a stage differs from the nearest artifact that is there. STAGE is the "
+            "beginning of its key, or words of its title.",
+        ),
+    ] = None,
+) -> None:
     """Show the cells and stages of a sweep and what is there already; runs nothing.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
     nashbench plan examples/quickstart.yaml --json
+
+    nashbench plan examples/quickstart.yaml --why "onpo iteration 1 fit"
     """
     from harness.config import load_config
     from harness.planning.plan import make_plan
+    from harness.planning.why import answer_why
     from harness.tables.comparisons import comparison_stages
 
     planned, artifacts = make_plan(load_config(config, set or [])), open_store(store)
     stages = [*planned.stages, *comparison_stages(planned, lambda stage: True)]
+    if why is not None:
+        if json:
+            raise ValueError("--why answers in words; leave --json out")
+        typer.echo(answer_why(stages, why, artifacts))
+        return
     there = {stage.key: artifacts.has(stage) for stage in stages}
     rows = [(c.cell.id, len(c.stages), sum(there[s.key] for s in c.stages)) for c in planned.cells]
     if json:

@@ -2,13 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.stage import Stage
 from harness.store.artifacts import Store
+from judges.reading import shortened
 
 ABSENT = "(absent)"
+LISTED = 20
+
+
+def answer_why(stages: Sequence[Stage], name: str, store: Store) -> str:
+    """What `explain` says of the stage that is named; where several match, these with their keys.
+
+    Raises:
+        ValueError: none matches.
+    """
+    matches = matching(stages, name)
+    if len(matches) == 1:
+        return explain(matches[0], store)
+    lines = [f"{len(matches)} stages match {shortened(name)}; name one by its key:"]
+    lines += [f"  {stage.key[:12]}  {stage.kind}: {stage.title}" for stage in matches[:LISTED]]
+    return "\n".join(lines + [f"  and {len(matches) - LISTED} more"] * (len(matches) > LISTED))
+
+
+def matching(stages: Sequence[Stage], name: str) -> list[Stage]:
+    """The stages whose key begins so; else those of this title; else those with all these words in kind and title.
+
+    Raises:
+        ValueError: there is none, with the nearest title.
+    """
+    text, words = name.strip().lower(), name.lower().split()
+    if words:
+        by_key = [stage for stage in stages if stage.key.startswith(text)]
+        by_title = [stage for stage in stages if stage.title.lower() == text]
+        by_words = [s for s in stages if all(word in f"{s.kind} {s.title}".lower() for word in words)]
+        if matches := by_key or by_title or by_words:
+            return matches
+    raise ValueError(f"no stage of the sweep is {shortened(name)}{_nearest_title(text, stages)}")
+
+
+def _nearest_title(text: str, stages: Sequence[Stage]) -> str:
+    titles = {stage.title.lower(): stage.title for stage in stages}
+    near = difflib.get_close_matches(text, titles, n=1, cutoff=0)
+    hint = f"; the nearest title is {titles[near[0]]!r}" if near else ""
+    return f"{hint}; give the beginning of a key or words of a title, as `nashbench plan CONFIG --json` lists them"
 
 
 def explain(stage: Stage, store: Store) -> str:

@@ -16,7 +16,12 @@ from typing import Any
 from harness.errors import UNWRITABLE, UserError
 from harness.run.devices import machine
 from harness.store.artifacts import DamagedArtifact, Store
+from judges.errors import JudgeError
+from leaderboards.leaderboard import BoardError
+from trainers.errors import TrainingError
 
+TOLD_BY_TEXT = (UserError, TrainingError, JudgeError, BoardError, FloatingPointError, ChildProcessError)
+"""Errors that are no bugs; the last two are the trainers', of weights that diverged and of processes that died."""
 GRACE = 2.0
 """Seconds that a worker has to clear up after its driver's death."""
 UNWRITABLE_WORDS = (
@@ -87,7 +92,7 @@ def failure_message(error: Exception) -> tuple[Any, ...]:
         return "unwritable", UNWRITABLE[0], text, None
     if isinstance(error, OSError) and error.filename is not None:
         return "failed", f"{error.filename}: {error.strerror}"
-    if isinstance(error, UserError | FloatingPointError | ChildProcessError):  # the last two: see trainers.fitting
+    if isinstance(error, TOLD_BY_TEXT):
         return "failed", text
     if isinstance(error, DamagedArtifact):
         return "damaged", error.key, text

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import users_input
+from harness.errors import UserError, users_input
 from harness.registry import make
 from harness.specs import Checkpoint, ComponentSpec
 from harness.stage import Artifact, Stage
 from harness.store.artifacts import Store
 from harness.store.cached_judge import CachedJudge
+from judges.reading import clipped
 
 if TYPE_CHECKING:
     from trainers.policies.causal_lm import CausalLM
@@ -27,15 +28,31 @@ class ModelCache:
     models: dict[str, CausalLM] = field(default_factory=dict)
 
     def get(self, path: str, precision: str) -> CausalLM:
-        """A policy, loaded unless it is in memory; evicts the least recently used of two."""
-        from trainers.policies.causal_lm import CausalLM
+        """A policy, loaded unless it is in memory; evicts the least recently used of two.
 
+        Raises:
+            UserError: it cannot be loaded.
+        """
         key = f"{path} {precision}"
         model = self.models.pop(key, None)
         if model is None and len(self.models) >= 2:
             self.models.pop(next(iter(self.models)))
-        self.models[key] = model or CausalLM.load(path, precision)  # last in, so that the least used is dropped
+        self.models[key] = model or _loaded(path, precision)  # last in, so that the least used is dropped
         return self.models[key]
+
+
+def _loaded(path: str, precision: str) -> CausalLM:
+    from safetensors import SafetensorError
+
+    from trainers.policies.causal_lm import CausalLM
+
+    try:
+        return CausalLM.load(path, precision)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = clipped(" ".join(str(error).split()), 200)
+        raise UserError(
+            f"policy {path} cannot be loaded: {reason}; give a Hugging Face checkpoint or hub id"
+        ) from error
 
 
 @dataclass(frozen=True)

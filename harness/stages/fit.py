@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.errors import UserError
 from harness.specs import Checkpoint, ComponentSpec
 from harness.stage import Facts, Stage, fact
 from harness.stages.context import Context
@@ -51,8 +50,6 @@ class Fit(Stage):
         from trainers.fitting.job import Job
 
         pairs, truncated = read_pairs(context, self.pairs, self.max_length, self.opponents)
-        if not len(pairs):
-            raise UserError("there are no pairs to fit; every comparison failed, tied or lost its final check")
         frozen = {name: np.load(context.read(score) / "log_probs.npy") for name, score in self.frozen.items()}
         context.models.models.clear()
         algorithm, start = context.algorithm(self.algorithm), context.policy_path(self.start)

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from harness.errors import UserError
 from harness.stage import Artifact, Stage
 from harness.store.integrity import (
     MANIFEST,
@@ -83,7 +84,7 @@ class Store:
         Work that was changed after the artifact came may be another process's, at the same stage: it stays for a day.
 
         Raises:
-            ValueError: it cannot be written.
+            UserError: it cannot be written.
         """
         try:
             self._tmp.mkdir(parents=True, exist_ok=True)
@@ -134,7 +135,7 @@ class Store:
         Raises:
             DamagedArtifact: it is damaged, or not there.
             OSError: it may not be read.
-            ValueError: it is damaged and cannot be moved.
+            UserError: it is damaged and cannot be moved.
         """
         with self._moving_damage_away(stage) as folder:
             self._verifier.check(folder, part)
@@ -146,7 +147,7 @@ class Store:
         Raises:
             DamagedArtifact: it is damaged, or not there.
             OSError: it may not be read.
-            ValueError: it is damaged and cannot be moved.
+            UserError: it is damaged and cannot be moved.
         """
         with self._moving_damage_away(stage) as folder:
             return read_manifest(folder)
@@ -166,7 +167,7 @@ class Store:
         """Move a damaged artifact away and log a warning: where it is now, or None where another process was quicker.
 
         Raises:
-            ValueError: it cannot be moved.
+            UserError: it cannot be moved.
         """
         moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         target = self.root / QUARANTINE / f"{folder.parent.parent.name}-{folder.name}-{moment}"
@@ -176,7 +177,7 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise ValueError(f"{folder} is damaged ({difference}); {self._not_writable(error)}") from error
+            raise UserError(f"{folder} is damaged ({difference}); {self._not_writable(error)}") from error
         logger.warning("%s is damaged: %s; it is moved to %s and computed again", folder, difference, target)
         return target
 
@@ -198,7 +199,7 @@ class Store:
         stands. On an error nothing is left behind.
 
         Raises:
-            ValueError: the store cannot be written, or its disk is full.
+            UserError: the store cannot be written, or its disk is full.
         """
         folder, facts = None, dict[str, Any]()
         try:
@@ -257,7 +258,7 @@ class Store:
 
     @contextmanager
     def _naming_the_store(self, numbers: frozenset[int]) -> Iterator[None]:
-        """Turns errors of these numbers, below the store or at no named place, into a ValueError that says what to do.
+        """Turns errors of these numbers, below the store or at no named place, into a UserError that says what to do.
 
         That a disk is full some libraries only say in words.
         """
@@ -273,10 +274,10 @@ class Store:
                 raise
             raise self._not_writable(error) from error
 
-    def _not_writable(self, error: Exception) -> ValueError:
+    def _not_writable(self, error: Exception) -> UserError:
         reason = getattr(error, "strerror", None) or error
         fix = "make room or give another folder, --store NEW; what is computed is kept, and the same command goes on"
-        return ValueError(f"the store {self.root} cannot be written: {reason}; {fix}")
+        return UserError(f"the store {self.root} cannot be written: {reason}; {fix}")
 
     @property
     def verdicts(self) -> VerdictStore:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import UserError, users_input
+from harness.errors import UserError
 from harness.store.verdicts import VerdictStore, rating_key, verdict_key
 from judges.judge import Judge, Prompt, Question, Ratings, References, reference_texts
 from judges.verdicts import OK, Answer, is_transient
@@ -86,18 +85,13 @@ class CachedJudge(Judge):
         waiting, size = list(missing), self.inner.chunk_size
         for start in range(0, len(waiting), size):
             chunk = waiting[start : start + size]
-            with self._blame():
-                fresh = dict(zip(chunk, ask([missing[key] for key in chunk], advance), strict=True))
+            fresh = dict(zip(chunk, ask([missing[key] for key in chunk], advance), strict=True))
             self.store.add(fresh)
             answers |= fresh
         if missing:
             answers |= self.store.find(missing)  # another stage may have been quicker, with other bits
         self._count(answers[key].status for key in keys)
         return [answers[key] for key in keys]
-
-    def _blame(self) -> AbstractContextManager[None]:
-        """Our own judges open their model, file or endpoint at the first question: a ValueError there is the user's."""
-        return users_input() if type(self.inner).__module__.startswith("judges.") else nullcontext()
 
     def _compare(self, questions: Sequence[Question], advance: Advance) -> list[Answer]:
         columns = [[getattr(question, name) for question in questions] for name in ("prompt", "first", "second")]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from judges.errors import JudgeError
 from judges.judge import Judge, Prompt, Question, failing_empty, messages_of, prompt_text
 from judges.verdicts import Answer
 
@@ -130,7 +131,7 @@ def read_config(model: str | Path) -> dict[str, Any] | None:
 def check_kind(model: str | Path, architectures: Sequence[str] | None, kind: str) -> None:
     """Raises ValueError for a checkpoint that says it is of another kind than the judge needs."""
     if architectures and not architectures[0].endswith(kind):
-        raise ValueError(f"judge model {str(model)!r} is a {architectures[0]}; this judge needs a ...{kind}")
+        raise JudgeError(f"judge model {str(model)!r} is a {architectures[0]}; this judge needs a ...{kind}")
 
 
 def load(model: str | Path, kind: str, *, revision: str | None, trust_remote_code: bool) -> Loaded:
@@ -152,10 +153,10 @@ def load(model: str | Path, kind: str, *, revision: str | None, trust_remote_cod
             model, config=config, dtype="auto", use_safetensors=True, output_loading_info=True, **source
         )
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"judge model {str(model)!r} cannot be loaded: {_one_line(error)}") from error
+        raise JudgeError(f"judge model {str(model)!r} cannot be loaded: {_one_line(error)}") from error
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise ValueError(f"judge model {str(model)!r} lacks weights ({missing}): it is not a trained ...{kind}")
+        raise JudgeError(f"judge model {str(model)!r} lacks weights ({missing}): it is not a trained ...{kind}")
     return Loaded(network.eval().to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer)
 
 
@@ -166,7 +167,7 @@ def load_tokenizer(model: str | Path, **source: Any) -> Any:
     try:
         return AutoTokenizer.from_pretrained(model, **source)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"judge model {str(model)!r} has no tokenizer that loads: {_one_line(error)}") from error
+        raise JudgeError(f"judge model {str(model)!r} has no tokenizer that loads: {_one_line(error)}") from error
 
 
 def encode_chat(tokenizer: Any, messages: Sequence[Message], *, generation_prompt: bool = False) -> list[int]:
@@ -259,11 +260,11 @@ def label_ids(tokenizer: Any, labels: Sequence[str]) -> list[int]:
     for label, ids in zip(labels, encoded, strict=True):
         if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
             found = "unknown" if len(ids) == 1 else f"{len(ids)} tokens"
-            raise ValueError(
+            raise JudgeError(
                 f"label {label!r} is {found} to this judge's tokenizer; choose labels that are one known token each"
             )
     if len({ids[0] for ids in encoded}) < len(labels):
-        raise ValueError(
+        raise JudgeError(
             f"labels {', '.join(map(repr, labels))} are one token to this judge's tokenizer; choose others"
         )
     return [ids[0] for ids in encoded]

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from judges.errors import JudgeError
 from judges.judge import Question, prompt_text
 from judges.kinds.checkpoint import CheckpointJudge, batches, check_batch_size, read_config
 from judges.verdicts import Answer
@@ -92,6 +93,6 @@ class PairRMJudge(CheckpointJudge):
                 )
             )
         except (OSError, ValueError) as error:
-            raise ValueError(
+            raise JudgeError(
                 f"judge model {str(self.model)!r} is no folder and cannot be fetched from the hub"
             ) from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from judges.errors import JudgeError
 from judges.judge import Question, prompt_text
 from judges.protocols.protocol import NO_VERDICT, ChatReply, ChatRequest, Protocol, Reading, chat, fill
 from judges.protocols.reading import find, one_verdict, strip_thinking, without_text
@@ -122,13 +123,13 @@ def _mapping(path: Path, parse: Any) -> dict[str, Any]:
 def _system(config: dict[str, Any], prompt_file: Path, settings_file: Path | None, category: str) -> str:
     if settings_file is None:
         if not isinstance(config.get("system_prompt"), str):
-            raise ValueError(f"{prompt_file} has no system_prompt; give the option settings_file")
+            raise JudgeError(f"{prompt_file} has no system_prompt; give the option settings_file")
         return config["system_prompt"]
     settings = _mapping(settings_file, parse_json)
     try:
         return str(settings[category]["system_prompt"])
     except (KeyError, TypeError):
-        raise ValueError(
+        raise JudgeError(
             f"{settings_file} has no system_prompt for category {category!r}; it has {', '.join(map(str, settings))}"
         ) from None
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
+from judges.errors import JudgeError
 from judges.protocols.protocol import ChatReply, ChatRequest
 from judges.record_log import Record, RecordLog
 
@@ -26,7 +27,7 @@ class ReplyCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         if folder.exists() and not folder.is_dir():
-            raise ValueError(f"cache {folder} is a file; replies are kept in a folder: give another name")
+            raise JudgeError(f"cache {folder} is a file; replies are kept in a folder: give another name")
         self._log = RecordLog(folder)
 
     def find(self, keys: Iterable[str]) -> dict[str, ChatReply]:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import openai
 
+from judges.errors import JudgeError
 from judges.protocols.protocol import ChatReply, ChatRequest
 from judges.transports.cache import ReplyCache, request_key
 from judges.transports.limits import Bucket, Budget, backoff
@@ -199,9 +200,9 @@ class Endpoint:
         """An HTTP status other than success. Its text may quote the key, so nothing of it is passed on."""
         code = error.status_code
         if not self.answered and code == 401:
-            raise ValueError("the endpoint refused the API key (HTTP 401)") from None
+            raise JudgeError("the endpoint refused the API key (HTTP 401)") from None
         if not self.answered and code == 404:
-            raise ValueError(f"the endpoint does not know the model {self.model!r}, or the base_url is wrong") from None
+            raise JudgeError(f"the endpoint does not know the model {self.model!r}, or the base_url is wrong") from None
         return Try(ChatReply(status=failure_kind(error)), code in RETRIED or code >= 500, error.response.headers)
 
 

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from judges.errors import JudgeError
 from judges.kinds.checkpoint import defused
 from judges.protocols.protocol import ChatReply, ChatRequest
 
@@ -27,7 +28,7 @@ class VllmChat:
 
     def __init__(self, model: str | Path, revision: str | None, trust_remote_code: bool) -> None:
         if find_spec("vllm") is None:
-            raise ValueError(
+            raise JudgeError(
                 "backend 'vllm' needs vLLM: pip install -e '.[vllm]' where nashbench lies, or choose another backend"
             )
         self.options = {"model": str(model), "revision": revision, "trust_remote_code": trust_remote_code}

@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 import yaml
 
-from leaderboards.leaderboard import Leaderboard, data_path
+from leaderboards.leaderboard import BoardError, Leaderboard, data_path
 from leaderboards.records import GradedItem, Metric, Score
 from leaderboards.statistics.intervals import prompt_bootstrap
 
@@ -230,14 +230,14 @@ def _items(task: str, samples: Sequence[Mapping[str, Any]], results: Mapping[str
         _check_metric(metric, task)
         of = [sample for sample in samples if sample["filter"] == filter and metric in sample]
         if any(isinstance(sample[metric], tuple | list | str) for sample in of):
-            raise ValueError(f"lm-eval: {metric} of task {task} has no number a document, {NO_MEAN}")
+            raise BoardError(f"lm-eval: {metric} of task {task} has no number a document, {NO_MEAN}")
         values = [float(sample[metric]) if math.isfinite(sample[metric]) else None for sample in of]
         finite = [value for value in values if value is not None]
         official = results[f"{metric},{filter}"]
         if len(finite) == len(of) and not math.isclose(
             sum(finite) / len(finite), official, rel_tol=1e-9, abs_tol=1e-12
         ):
-            raise ValueError(f"lm-eval: {metric} of task {task} is {official}, {NO_MEAN}")
+            raise BoardError(f"lm-eval: {metric} of task {task} is {official}, {NO_MEAN}")
         for sample, value in zip(of, values, strict=True):
             yield GradedItem(
                 id=f"{task}/{sample['doc_id']}",
@@ -265,7 +265,7 @@ def _rank(metric: str) -> int:
 
 def _check_metric(metric: str, task: str) -> None:
     if metric not in MEANS:
-        raise ValueError(f"lm-eval: metric {metric!r} of task {task} is not known; there is {', '.join(sorted(MEANS))}")
+        raise BoardError(f"lm-eval: metric {metric!r} of task {task} is not known; there is {', '.join(sorted(MEANS))}")
 
 
 def _is_name(config: Mapping[str, Any], kind: str) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainers.algorithm import Algorithm
+from trainers.errors import TrainingError
 from trainers.fitting.optimise import Figures, Optimiser
 from trainers.fitting.pairs import FrozenLogProbs, Pairs
 from trainers.fitting.ranks import Ranks
@@ -51,11 +52,11 @@ def fit(
         One dict of figures an optimiser step: loss, margins (nats), gradient norm, learning rate.
 
     Raises:
-        ValueError: there are no pairs.
+        TrainingError: there are no pairs.
         FloatingPointError: the loss is not finite.
     """
     if len(pairs) == 0:
-        raise ValueError("there are no pairs to fit; every comparison failed, tied or lost its final check")
+        raise TrainingError("there are no pairs to fit; every comparison failed, tied or lost its final check")
     batches = list(_batches(len(pairs), training, seed))
     dynamics, state = ([], None) if kept is None else kept.read()
     optimiser = Optimiser(policy, training, len(batches), state, ranks)

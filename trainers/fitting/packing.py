@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from trainers.errors import TrainingError
 from trainers.policies.policy import Tokens
 
 Row = tuple[int, ...]
@@ -43,7 +44,7 @@ class Layout:
 def lay_out(rows: Sequence[Row], prompts: Sequence[Tokens], responses: Sequence[Tokens], device: Any) -> Layout:
     """The layout of these rows; every number of a response stands in one of them."""
     if not all(prompts):
-        raise ValueError("a prompt has no tokens to predict its response from; give the tokenizer a BOS token")
+        raise TrainingError("a prompt has no tokens to predict its response from; give the tokenizer a BOS token")
     longest = max(_length(row, prompts, responses) for row in rows)
     ids, positions, segments = ([[0] * longest for _ in rows] for _ in range(3))
     places: list[int] = []

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainers.algorithm import PairLogProbs, PairValues
+from trainers.errors import TrainingError
 from trainers.policies.policy import Policy, Tokens
 
 if TYPE_CHECKING:
@@ -49,11 +50,13 @@ class Pairs:
         """The pairs with responses cut so that prompt and response fit `max_length` tokens, and how many were cut.
 
         Raises:
-            ValueError: a prompt alone leaves no room for a response.
+            TrainingError: a prompt alone leaves no room for a response.
         """
         longest = max((len(p) for p in self.prompts), default=0)
         if longest >= max_length:
-            raise ValueError(f"a prompt has {longest} tokens and training.max_length is {max_length}; raise max_length")
+            raise TrainingError(
+                f"a prompt has {longest} tokens and training.max_length is {max_length}; raise max_length"
+            )
         rooms = [max_length - len(p) for p in self.prompts]
         cut = sum(len(r) > room for side in (self.chosen, self.rejected) for r, room in zip(side, rooms, strict=True))
         chosen = [r[:room] for r, room in zip(self.chosen, rooms, strict=True)]

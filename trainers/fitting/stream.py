@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trainers.algorithm import Algorithm, Phase, Player
 from trainers.engines.randomness import response_seeds
+from trainers.errors import TrainingError
 from trainers.fitting.fit import Report
 from trainers.fitting.optimise import Figures, Optimiser
 from trainers.fitting.pairs import Pairs, score
@@ -139,7 +140,7 @@ class PairCollector:
         pairs = Pairs(list(prompts), [r.tokens for r in first], [r.tokens for r in second], preference, rewards)
         answered = np.logical_and.reduce([~np.isnan(preference), *(~np.isnan(r).any(1) for r in rewards.values())])
         if not answered.any():
-            raise ValueError(f"all {len(rows)} comparisons of a step failed; look at the judge's failures")
+            raise TrainingError(f"all {len(rows)} comparisons of a step failed; look at the judge's failures")
         self.failed += int((~answered).sum())
         return pairs.select(np.flatnonzero(answered).tolist())
 
@@ -161,7 +162,7 @@ class PairCollector:
         ]
         rewards = self.algorithm.reward(torch.from_numpy(np.stack(wins, -1))).numpy()
         if np.isinf(rewards).any():
-            raise ValueError(
+            raise TrainingError(
                 f"{self.algorithm.name}: the judge is certain (0 or 1) of a comparison, which has no finite reward; "
                 "set the trainer's reward_limit, or take a judge whose preferences lie inside (0, 1)"
             )

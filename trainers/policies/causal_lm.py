@@ -17,6 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from trainers.engines.engine import Decoding
 from trainers.engines.selection import sampler
+from trainers.errors import TrainingError
 from trainers.fitting.log_probs import ResponseLogProbs
 from trainers.options import LoRA, Sampling, Training
 from trainers.policies.policy import Policy, Prompt, Response, Tokens
@@ -76,16 +77,22 @@ class CausalLM:
         return bool(getattr(self.model, "_hf_peft_config_loaded", False))
 
     def adapt(self, lora: LoRA, seed: int) -> None:
-        """Train an adapter alone: the one the policy was loaded with, or a new one, which changes nothing yet."""
+        """Train an adapter alone: the one the policy was loaded with, or a new one, which changes nothing yet.
+
+        Raises:
+            TrainingError: the model has none of the layers that the adapter is for.
+        """
         from peft import LoraConfig
 
         if not self.adapted:
             targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
-                self.model.add_adapter(
-                    LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=targets, task_type="CAUSAL_LM")
-                )
+                adapter = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=targets, task_type="CAUSAL_LM")
+                try:
+                    self.model.add_adapter(adapter)
+                except ValueError as error:
+                    raise TrainingError(f"training.lora.targets is {targets!r}: {error}") from error
         for name, weight in self.model.named_parameters():
             weight.requires_grad_(ADAPTER in name)
 
@@ -102,11 +109,11 @@ class CausalLM:
         Not by transformers' own switch, which only works in its training mode, with dropout.
 
         Raises:
-            ValueError: the model has no layers that transformers knows how to compute again.
+            TrainingError: the model has no layers that transformers knows how to compute again.
         """
         layers = [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
         if not layers:
-            raise ValueError(
+            raise TrainingError(
                 f"training.gradient_checkpointing is true and {type(self.model).__name__} has no layers for it; set it "
                 "to false"
             )
@@ -122,7 +129,7 @@ class CausalLM:
 
     def _encode_text(self, prompt: Prompt) -> Tokens:
         if not isinstance(prompt, str):
-            raise ValueError(
+            raise TrainingError(
                 f"the tokenizer of {self.tokenizer.name_or_path} has no chat template, so it cannot take chat "
                 "messages; give prompts as text, or a tokenizer with a chat template"
             )

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from trainers.errors import TrainingError
+
 Reward = Callable[[Tensor], Tensor]
 
 
@@ -99,9 +101,9 @@ def finite_rewards(reward: Reward, preference: Tensor) -> Tensor:
     """The rewards of comparisons.
 
     Raises:
-        ValueError: one is infinite, as the log-odds of a comparison that is always won.
+        TrainingError: one is infinite, as the log-odds of a comparison that is always won.
     """
     rewards = reward(preference)
     if not torch.isfinite(rewards).all():
-        raise ValueError("a preference of exactly 0 or 1 has no finite reward here; move the entries inside (0, 1)")
+        raise TrainingError("a preference of exactly 0 or 1 has no finite reward here; move the entries inside (0, 1)")
     return rewards

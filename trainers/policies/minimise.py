@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trainers.algorithm import Algorithm, PairBatch, PairValues
+from trainers.errors import TrainingError
 from trainers.policies.feedback import PairLaw
 
 MAX_STEPS = 200
@@ -151,7 +152,7 @@ class Newton:
         terms. Where sampled pairs leave several solutions, the one nearest to `start`.
 
         Raises:
-            ValueError: there is no finite minimiser (a logistic loss on a game with entries 0 or 1).
+            TrainingError: there is no finite minimiser (a logistic loss on a game with entries 0 or 1).
         """
         if loss.algorithm != self.algorithm:
             self.algorithm, self.constant = loss.algorithm, _constant_curvature(loss, start)
@@ -164,7 +165,7 @@ class Newton:
             point = _damped(loss, point, _solve(matrix, -point.residual, loss.pairs.complete), scale)
             if (point.size <= TOLERANCE * scale).all():
                 return point.log_policy
-        raise ValueError(
+        raise TrainingError(
             f"{loss.algorithm.name} has no finite minimiser here: after {MAX_STEPS} Newton steps the policy still "
             "moves. A preference matrix with entries 0 or 1, or few sampled pairs, do this to a logistic loss; move "
             "the entries inside (0, 1) or draw more pairs"

@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 from boards_world import alpaca, arena, lm_eval, mt_bench
 
-from harness.components import board_ref, judge_ref
+from harness.components import board_spec, judge_spec
 from harness.matrix import Variant
 from harness.pocket.judges import OPTIONS
+from harness.stage import canonical
 
 PLACE = "sweep.yaml:3: matrix.judge.0"
 BOARDS = ("alpaca-eval", "arena-hard", "mt-bench", "lm-eval")
 
 
-def refused(ref: Any, name: str, options: dict[str, Any], policy: str) -> str:
+def refused(spec: Any, name: str, options: dict[str, Any], policy: str) -> str:
     with pytest.raises(ValueError, match=r"^sweep\.yaml:3") as error:
-        ref(Variant(name, options, PLACE), policy)
+        spec(Variant(name, options, PLACE), policy)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -28,35 +29,35 @@ def refused(ref: Any, name: str, options: dict[str, Any], policy: str) -> str:
 
 
 def test_the_pocket_worlds_judges_are_stages_that_share_one_base_policy_and_one_set_of_votes() -> None:
-    refs = [judge_ref(Variant(name, {}), "pocket") for name in OPTIONS]
-    sources = [ref.source for ref in refs]
+    specs = [judge_spec(Variant(name, {}), "pocket") for name in OPTIONS]
+    sources = [spec.source for spec in specs]
     assert [source.kind for source in sources if source] == ["judge"] * 3
     assert len({source.key for source in sources if source}) == 3
-    for ref, source in zip(refs, sources, strict=True):
+    for spec, source in zip(specs, sources, strict=True):
         assert source is not None
-        assert (ref.fingerprint, dict(ref.options)) == (source.key, OPTIONS[ref.name])
-        assert (ref.inputs, ref.described) == ({"judge": source}, {"judge": source.key})
+        assert dict(spec.options) == OPTIONS[spec.name]
+        assert spec.sources() == {"source": source}
         assert source.inputs["votes"].inputs["policy"].key == source.inputs["policy"].key
     assert len({source.inputs["votes"].key for source in sources if source}) == 1
 
 
 @pytest.mark.parametrize("name", sorted(OPTIONS))
 def test_options_of_a_judge_that_the_world_trains_are_refused_unless_a_model_is_given(name: str) -> None:
-    said = refused(judge_ref, name, {"batch_size": 4}, "pocket")
+    said = refused(judge_spec, name, {"batch_size": 4}, "pocket")
     assert said.startswith(f"{PLACE}: ")
     for part in (f"trains the judge {name!r} itself", "leave out batch_size", "give a model of your own"):
         assert part in said
 
 
 def test_a_judge_with_a_model_of_its_own_is_no_stage_of_the_world(tiny_model: Path) -> None:
-    given = judge_ref(Variant("llm", {"model": str(tiny_model), "batch_size": 4}), "pocket")
-    assert (given.source, given.inputs, given.options["batch_size"]) == (None, {}, 4)
-    assert given.fingerprint == judge_ref(Variant("llm", {"model": str(tiny_model), "batch_size": 4}), "").fingerprint
+    given = judge_spec(Variant("llm", {"model": str(tiny_model), "batch_size": 4}), "pocket")
+    assert (given.sources(), given.options["batch_size"]) == ({}, 4)
+    assert given == judge_spec(Variant("llm", {"model": str(tiny_model), "batch_size": 4}), "")
 
 
 def test_outside_the_world_a_judge_needs_its_model() -> None:
-    assert "needs the option 'model'" in refused(judge_ref, "reward-model", {}, "org/name")
-    assert "did you mean 'model'" in refused(judge_ref, "reward-model", {"modle": "x"}, "org/name")
+    assert "needs the option 'model'" in refused(judge_spec, "reward-model", {}, "org/name")
+    assert "did you mean 'model'" in refused(judge_spec, "reward-model", {"modle": "x"}, "org/name")
 
 
 # --- leaderboards ------------------------------------------------------------------------------------------------
@@ -64,13 +65,12 @@ def test_outside_the_world_a_judge_needs_its_model() -> None:
 
 def test_the_pocket_worlds_boards_read_one_stage_of_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("leaderboards.boards.lm_eval._own_tasks", lambda: ("arc_easy",))
-    refs = [board_ref(Variant(name, {}), "pocket") for name in BOARDS]
-    assert {ref.source.kind for ref in refs if ref.source} == {"sets"}
-    assert len({ref.source.key for ref in refs if ref.source}) == 1
-    assert {key for ref in refs for key in ref.inputs} == {"sets"}
-    own = board_ref(Variant("head-to-head", {}), "pocket")
-    assert (own.source, own.inputs) == (None, {})
-    assert board_ref(Variant("lm-eval", {"tasks": "arc_easy"}), "pocket").source is None  # lm-eval's own tasks
+    specs = [board_spec(Variant(name, {}), "pocket") for name in BOARDS]
+    assert {spec.source.kind for spec in specs if spec.source} == {"sets"}
+    assert len({spec.source.key for spec in specs if spec.source}) == 1
+    own = board_spec(Variant("head-to-head", {}), "pocket")
+    assert (own.source, own.sources()) == (None, {})
+    assert board_spec(Variant("lm-eval", {"tasks": "arc_easy"}), "pocket").source is None  # lm-eval's own tasks
 
 
 @pytest.mark.parametrize("policy", ["pocket", "org/name"])
@@ -78,8 +78,8 @@ def test_every_task_that_lm_eval_does_not_have_is_told_at_its_place_with_those_n
     monkeypatch: pytest.MonkeyPatch, policy: str
 ) -> None:
     monkeypatch.setattr("leaderboards.boards.lm_eval._own_tasks", lambda: ("arc_easy", "arc_challenge", "hellaswag"))
-    board_ref(Variant("lm-eval", {"tasks": ["arc_easy", "hellaswag"]}), policy)
-    said = refused(board_ref, "lm-eval", {"tasks": "arc_eazy, hellaswag, zzz"}, policy)
+    board_spec(Variant("lm-eval", {"tasks": ["arc_easy", "hellaswag"]}), policy)
+    said = refused(board_spec, "lm-eval", {"tasks": "arc_eazy, hellaswag, zzz"}, policy)
     assert said == (
         f"{PLACE}: lm-eval: there is no task, group or tag 'arc_eazy' (did you mean 'arc_easy'?), 'zzz'; "
         "`lm-eval ls tasks` lists all"
@@ -91,25 +91,25 @@ def test_lm_eval_is_asked_for_its_tasks_only_where_some_of_its_own_are_named(
 ) -> None:
     monkeypatch.setattr("leaderboards.boards.lm_eval._own_tasks", lambda: pytest.fail("asked"))
     data = str(lm_eval(tmp_path, ["the cat", "a dog"]))
-    assert board_ref(Variant("lm-eval", {}), "pocket").source is not None
+    assert board_spec(Variant("lm-eval", {}), "pocket").source is not None
     for options in ({"data": data}, {"data": data, "tasks": "tiny_choice"}):
-        assert board_ref(Variant("lm-eval", options), "org/name").options == options
+        assert board_spec(Variant("lm-eval", options), "org/name").options == options
 
 
 @pytest.mark.parametrize("name", BOARDS)
 def test_another_policy_must_be_given_the_questions(name: str) -> None:
-    said = refused(board_ref, name, {}, "org/name")
+    said = refused(board_spec, name, {}, "org/name")
     assert said.startswith(f"{PLACE}: {name} needs the option data: ")
-    assert "is not there" in refused(board_ref, name, {"data": "/no/such/place"}, "org/name")
+    assert "is not there" in refused(board_spec, name, {"data": "/no/such/place"}, "org/name")
 
 
 @pytest.mark.parametrize("policy", ["pocket", "org/name"])
 @pytest.mark.parametrize("name", BOARDS)
 def test_a_wrong_option_is_refused_at_its_place_before_there_are_questions(name: str, policy: str) -> None:
-    said = refused(board_ref, name, {"limt": 8}, policy)
+    said = refused(board_spec, name, {"limt": 8}, policy)
     assert said.startswith(f"{PLACE}: leaderboard {name!r} has no option 'limt'")
     assert "did you mean 'limit'?" in said
-    assert "limit is 1" in refused(board_ref, name, {"limit": 1}, policy)
+    assert "limit is 1" in refused(board_spec, name, {"limit": 1}, policy)
 
 
 def test_a_board_is_known_by_the_content_of_its_files_and_its_options(tmp_path: Path) -> None:
@@ -122,17 +122,18 @@ def test_a_board_is_known_by_the_content_of_its_files_and_its_options(tmp_path: 
     }
     for name, write_files in made.items():
         one, same = (str(write_files(tmp_path / name / copy)) for copy in ("one", "same"))
-        prints = [board_ref(Variant(name, {"data": data}), "org/name").fingerprint for data in (one, same)]
+        prints = [board_spec(Variant(name, {"data": data}), "org/name").determines for data in (one, same)]
         assert prints[0] == prints[1]
-        fewer = board_ref(Variant(name, {"data": one, "limit": 2}), "org/name")
-        assert fewer.fingerprint != prints[0]
-        assert json.loads(json.dumps(fewer.where)) == {
-            "leaderboard": {"name": name, "options": {"data": one, "limit": 2}}
-        }
+        fewer = board_spec(Variant(name, {"data": one, "limit": 2}), "org/name")
+        assert fewer.determines != prints[0]
+        assert fewer.options == {"data": one, "limit": 2}
+        assert one not in json.dumps(fewer.determines)
         (Path(same) / "more.txt").write_text("more")
-        assert board_ref(Variant(name, {"data": same}), "org/name").fingerprint != prints[0]
+        assert board_spec(Variant(name, {"data": same}), "org/name").determines != prints[0]
 
 
 def test_two_boards_of_the_world_with_equal_options_are_two_boards() -> None:
     names = ("alpaca-eval", "arena-hard", "mt-bench", "lm-eval")
-    assert len({board_ref(Variant(name, {}), "pocket").fingerprint for name in names}) == len(names)
+    assert len({canonical(board_spec(Variant(name, {}), "pocket").described(code=True)) for name in names}) == len(
+        names
+    )
