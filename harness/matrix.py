@@ -22,7 +22,7 @@ from judges.reading import clipped, shortened
 from trainers.options import Endpoint
 
 CONTROL = "sft"
-REPLIES = ("constant", "longest")
+RESPONSE_CONTROLS = ("constant", "longest")
 """Controls that no policy stands behind: one fixed answer to everything, and the longest of k of the untrained policy.
 They show what a pairwise leaderboard pays for nothing.
 """
@@ -148,7 +148,7 @@ def expand(config: Config) -> list[Cell]:
             an endpoint.
     """
     _refuse_size(config)
-    trainers = [v for v in _all(config.matrix.trainer) if v.name not in (CONTROL, *REPLIES)]
+    trainers = [v for v in _all(config.matrix.trainer) if v.name not in (CONTROL, *RESPONSE_CONTROLS)]
     judges = _all(config.matrix.judge)
     _refuse_shared_labels(config, trainers, judges)
     product = itertools.product(config.policy, trainers, judges, config.matrix.seed)
@@ -188,7 +188,7 @@ def _refuse_size(config: Config) -> None:
     """Raise ConfigError where cells, or the training and curves of text policies alone, are more stages than a plan
     may have; before anything is multiplied out.
     """
-    trained = _count(e for e in config.matrix.trainer if e.name not in (CONTROL, *REPLIES))
+    trained = _count(e for e in config.matrix.trainer if e.name not in (CONTROL, *RESPONSE_CONTROLS))
     each = trained * _count(config.matrix.judge) * len(config.matrix.seed)
     cells, texts = each * len(config.policy), each * sum(isinstance(policy, str) for policy in config.policy)
     curves, graders = sum(map(_has_curve, config.leaderboards)), _count(config.graders or config.matrix.judge)
@@ -245,9 +245,9 @@ def _refuse_endpoints(cells: Sequence[Cell], included: Sequence[Cell]) -> None:
             )
 
 
-def replies(policy: str | Endpoint) -> list[Cell]:
+def response_controls(policy: str | Endpoint) -> list[Cell]:
     """The cells of the controls that pairwise leaderboards of a language model have besides `sft`."""
-    return [Cell(policy, Variant(name, {}), None, None) for name in REPLIES]
+    return [Cell(policy, Variant(name, {}), None, None) for name in RESPONSE_CONTROLS]
 
 
 def _matches(cell: Cell, pattern: Mapping[str, Any]) -> bool:

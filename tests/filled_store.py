@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.planning.comparisons import comparison_stages
 from harness.planning.plan import Plan
 from harness.stage import Stage
 from harness.stages.benchmark import Benchmark
@@ -19,7 +20,6 @@ from harness.stages.judge import TrainJudge
 from harness.stages.rate import Rate
 from harness.stages.stream import Stream
 from harness.store.artifacts import Store
-from harness.tables.comparisons import comparison_stages
 from leaderboards.records import GradedItem, write_items
 
 PROMPTS = 4

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from conftest import Ended
 
-from harness.matrix import REPLIES
+from harness.matrix import RESPONSE_CONTROLS
 from judges.kinds.panel import PanelJudge
 from judges.tournament import cycle_rate
 
@@ -55,7 +55,7 @@ def test_the_quickstart_plans_five_trainers_under_three_judges_and_three_control
     ended = nashbench("plan", "examples/quickstart.yaml", "--store", str(tmp_path), "--json")
     assert ended.code == 0, ended.err
     planned = json.loads(ended.out)
-    assert len(planned["cells"]) == len(TRAINERS) * len(JUDGES) + len(("sft", *REPLIES))
+    assert len(planned["cells"]) == len(TRAINERS) * len(JUDGES) + len(("sft", *RESPONSE_CONTROLS))
     assert planned["totals"]["done"] == 0
     assert {"sample", "fit", "stream"} <= planned["kinds"].keys()
 
@@ -69,7 +69,7 @@ def test_the_quickstart_rates_five_trainers_under_three_judges_on_four_boards_an
     assert {cell["state"] for cell in cells} == {"done"}
     trained = {(cell["trainer"].partition("(")[0], cell["judge"]) for cell in cells if cell["judge"]}
     assert trained == set(itertools.product(TRAINERS, JUDGES))
-    assert [cell["trainer"] for cell in cells if not cell["judge"]] == ["sft", *REPLIES]
+    assert [cell["trainer"] for cell in cells if not cell["judge"]] == ["sft", *RESPONSE_CONTROLS]
     assert len(cells) == len(trained) + 3 == 18
     check_boards(pd.read_parquet(tmp_path / "out" / "results.parquet"))
     said, seconds = sweep("quickstart", tmp_path)
@@ -81,7 +81,7 @@ def check_boards(results: pd.DataFrame) -> None:
     """Every policy has been on every board at the end, those that only reply on the pairwise ones."""
     last = results[results.iteration.isin([0, 3])]
     for (trainer, _), boards in last.groupby(["trainer", "judge"])["leaderboard"].agg(set).items():
-        assert boards == (PAIRWISE if trainer in REPLIES else ALL_BOARDS), trainer
+        assert boards == (PAIRWISE if trainer in RESPONSE_CONTROLS else ALL_BOARDS), trainer
     assert set(results.loc[results.leaderboard != "lm-eval", "grader"]) == {"panel", "llm"}
     assert (last[last.metric != "length_controlled_winrate"].coverage > 0.9).all()
     win_rates = last[(last.leaderboard == "alpaca-eval") & (last.metric == "win_rate")]
@@ -113,7 +113,7 @@ def stories(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_stories_are_learnt_without_breaking_the_text(stories: Path) -> None:
-    rates = final(stories).drop(index=["sft", *REPLIES])
+    rates = final(stories).drop(index=["sft", *RESPONSE_CONTROLS])
     clearly = rates[rates.ci_low > 0.5]
     assert len(clearly) >= 2
     assert (rates.n >= 200).all()

@@ -12,6 +12,7 @@ import pytest
 
 from harness.config import Config
 from harness.matrix import Cell, Variant
+from harness.planning.comparisons import comparison_stages
 from harness.planning.plan import Plan, make_plan
 from harness.planning.records import CellPlan, Rated
 from harness.registry import make
@@ -19,7 +20,6 @@ from harness.stage import Stage
 from harness.stages.compare import ComparedCell
 from harness.stages.judge import TrainJudge
 from harness.store.artifacts import Store
-from harness.tables.comparisons import comparison_stages
 from harness.tables.tables import trained_losses, write_tables
 from leaderboards.records import GradedItem, write_items
 from reports import schema

@@ -138,9 +138,9 @@ def plan(
     nashbench plan examples/quickstart.yaml --why "onpo iteration 1 fit"
     """
     from harness.config import load_config
+    from harness.planning.comparisons import comparison_stages
     from harness.planning.plan import make_plan
     from harness.planning.why import answer_why
-    from harness.tables.comparisons import comparison_stages
 
     planned, artifacts = make_plan(load_config(config, set or [])), open_store(store)
     stages = [*planned.stages, *comparison_stages(planned, lambda stage: True)]

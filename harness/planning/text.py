@@ -9,7 +9,7 @@ from functools import cached_property
 
 from harness.components import algorithm_spec, base_policy, judge_spec, judge_specs
 from harness.config import Config
-from harness.matrix import CONTROL, Cell, replies, variants
+from harness.matrix import CONTROL, Cell, response_controls, variants
 from harness.planning.boards import board_reading, checked_algorithm, checked_boards, question_parts, question_range
 from harness.planning.inputs import accelerate_contents, check_stream, prompts_contents, prompts_source
 from harness.planning.records import CellPlan, Rated
@@ -76,7 +76,7 @@ class TextPlanner:
     @property
     def controls(self) -> Sequence[Cell]:
         """The controls besides the untrained policy, where there is a pairwise leaderboard to grade them on."""
-        return replies(self.policy) if any(_is_pairwise(board) for board in self.boards) else ()
+        return response_controls(self.policy) if any(_is_pairwise(board) for board in self.boards) else ()
 
     @property
     def questions(self) -> list[Questions]:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from harness.config import Config
 from harness.errors import is_about_a_place, os_error_message
+from harness.planning.comparisons import comparison_stages
 from harness.planning.plan import Plan, make_plan
 from harness.run.devices import machine
 from harness.run.endpoints import check_endpoints
@@ -26,7 +27,6 @@ from harness.run.progress import ProgressListener
 from harness.stage import Stage, digest
 from harness.stages.prompts import Prompts
 from harness.store.artifacts import DamagedArtifact, Store
-from harness.tables.comparisons import comparison_stages
 from harness.tables.tables import trained_losses, write_tables
 
 RECORDED = (

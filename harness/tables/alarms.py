@@ -10,7 +10,7 @@ HALF, MOST, SWING, REPEATS = 0.5, 0.9, 0.25, 0.25
 
 
 def alarms(start: Figures, iterations: Sequence[Figures]) -> list[dict[str, float]]:
-    """For each iteration the alarms as 1 (rang) or 0, of those whose figures are known.
+    """For each iteration the alarms as 1 (triggered) or 0, of those whose figures are known.
 
     Args:
         start: the untrained policy's figures.
@@ -19,7 +19,7 @@ def alarms(start: Figures, iterations: Sequence[Figures]) -> list[dict[str, floa
     return [
         {
             f"alarm:{name}": float(found)
-            for name, rule in RULES.items()
+            for name, rule in ALARMS.items()
             if (found := _ask(rule, start, iterations[: t + 1])) is not None
         }
         for t in range(len(iterations))
@@ -75,7 +75,7 @@ def _largest_share(figures: Figures) -> float:
     return max(shares)
 
 
-RULES: dict[str, Rule] = {
+ALARMS: dict[str, Rule] = {
     "entropy": low_entropy,
     "distinct-2": few_bigrams,
     "repeats": repeated_texts,

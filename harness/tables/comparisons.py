@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.matrix import CONTROL, Cell
-from harness.planning.boards import board_reading
-from harness.planning.plan import Plan
-from harness.planning.records import CellPlan, Rated
-from harness.stage import Stage
-from harness.stages.compare import Compare, ComparedCell
-from harness.stages.rate import Rate
+from harness.matrix import CONTROL
 
 Values = NDArray[np.float64]
 
@@ -40,54 +34,6 @@ class PolicyValues:
     judge: str
     seed: int | None
     values: Values
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The stage that compares the policies on one leaderboard by one grader."""
-
-    stage: Compare
-    leaderboard: str
-    grader: str
-
-
-def comparison_stages(plan: Plan, has: Callable[[Stage], bool]) -> list[Compare]:
-    """The stages of `planned_comparisons`."""
-    return [comparison.stage for comparison in planned_comparisons(plan, has)]
-
-
-def planned_comparisons(plan: Plan, has: Callable[[Stage], bool]) -> list[Comparison]:
-    """One for each leaderboard and grader over the last scores of the cells that have one."""
-    last_scores: dict[tuple[str, str], list[tuple[CellPlan, Rated]]] = defaultdict(list)
-    for cell in plan.cells:
-        last = max((rated.iteration for rated in cell.rated), default=0)
-        for rated in cell.rated:
-            if rated.iteration == last and rated.verdicts and has(rated.stage):
-                last_scores[rated.leaderboard, rated.grader].append((cell, rated))
-    return [Comparison(_stage(*names, rows), *names) for names, rows in last_scores.items() if len(rows) > 1]
-
-
-def _stage(leaderboard: str, grader: str, scores: Sequence[tuple[CellPlan, Rated]]) -> Compare:
-    cells = [cell.cell for cell, _ in scores]
-    rate = scores[0][1].stage
-    assert isinstance(rate, Rate)
-    return Compare(
-        board=board_reading(rate.board, "by_prompt"),
-        cells=tuple(_compared(c) for c in cells),
-        verdicts={c.id: rated.verdicts for c, (_, rated) in zip(cells, scores, strict=True)},
-        title=f"{leaderboard}: comparisons" + (f" graded by {grader}" if grader else ""),
-    )
-
-
-def _compared(cell: Cell) -> ComparedCell:
-    return ComparedCell(
-        cell=cell.id,
-        algorithm=cell.algorithm,
-        policy=cell.policy_label,
-        trainer=cell.trainer.name,
-        judge=cell.judge_label,
-        seed=cell.seed,
-    )
 
 
 def compare_all(graded: Sequence[PolicyValues], seed: int) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from harness.matrix import CONTROL
+from harness.planning.comparisons import planned_comparisons
 from harness.planning.plan import Plan
 from harness.planning.records import CellPlan, Rated
 from harness.registry import load
@@ -22,7 +23,6 @@ from harness.stages.play import Play
 from harness.stages.stream import Stream
 from harness.store.artifacts import Store
 from harness.tables.alarms import alarms
-from harness.tables.comparisons import planned_comparisons
 from harness.tables.judge_agreement import METRICS, judge_rows
 from leaderboards.records import Metric, read_items
 from reports import schema
@@ -136,13 +136,13 @@ def _figures(plan: Plan, cell: CellPlan, store: Store) -> Iterator[dict[str, Any
     """Figures of the answers to the first leaderboard, and the alarms they raise beside the untrained policy's."""
     control = next(c for c in plan.cells if c.cell.trainer.name == CONTROL and c.cell.policy == cell.cell.policy)
     start, measured = answer_figures(control, store), answer_figures(cell, store)
-    rang = alarms(start.get(0, {}), list(measured.values())) if cell.algorithm else []
+    triggered = alarms(start.get(0, {}), list(measured.values())) if cell.algorithm else []
     at = {"phase": 0, "step": 0}
     for iteration, figures in measured.items():
         for metric, value in figures.items():
             named = metric if ":" in metric else f"answers/{metric}"
             yield {**_identity(plan, cell), **at, "iteration": iteration, "metric": named, "value": value}
-    for iteration, found in zip(measured, rang, strict=False):
+    for iteration, found in zip(measured, triggered, strict=False):
         for metric, value in found.items():
             yield {**_identity(plan, cell), **at, "iteration": iteration, "metric": metric, "value": value}
 
