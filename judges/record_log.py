@@ -389,4 +389,7 @@ def _read_index(payload: Path) -> Entries | None:
 
 def _close(log: weakref.ref[RecordLog]) -> None:
     if (open_log := log()) is not None:
-        open_log.close()
+        try:
+            open_log.close()
+        except OSError as error:
+            logger.error("%s", error)

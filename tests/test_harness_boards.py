@@ -15,21 +15,23 @@ import pytest
 import torch
 from boards_world import lm_eval
 from conftest import PANEL, WORDS, InlineExecutor, Workspace, write_prompts
-from harness.stages.evaluating import _by_policy, answer
+from fake_stages import fake
 from leaderboards_published import write
 from rich.console import Console
 
-from harness import stages
 from harness.config import load_config
-from harness.planning.plan import CellPlan, Plan, in_order, make_plan
+from harness.planning.plan import Plan, make_plan
+from harness.planning.records import CellPlan
 from harness.run.sweep import Outcome, run_sweep
-from harness.stage import Stage
-from harness.stages import ModelCache, evaluating
-from harness.stages.context import Context
+from harness.specs import Checkpoint, ComponentSpec
+from harness.stage import Facts, in_order
+from harness.stages import answer
+from harness.stages.answer import Answer
+from harness.stages.context import Context, ModelCache
+from harness.stages.running import run_stage
 from harness.stages.text_metrics import text_figures
 from harness.store.artifacts import Store
 from judges import PanelJudge
-from leaderboards.leaderboard import Request
 from leaderboards.records import BoardQuestion
 from trainers.engines.randomness import response_seeds
 from trainers.options import Sampling
@@ -86,9 +88,11 @@ class Swept:
         frame = pd.read_parquet(self.out / "samples" / f"{self.cell(trainer).cell.id}.parquet")
         return frame[frame["leaderboard"] == board]
 
-    def answers(self, trainer: str, board: str) -> tuple[Stage, pd.DataFrame]:
-        (stage,) = (s for (label, _), s in self.cell(trainer).answers.items() if label.startswith(board))
-        return stage, pd.read_parquet(self.store.path(stage) / "answers.parquet")
+    def answers(self, trainer: str, board: str) -> tuple[Answer, pd.DataFrame]:
+        """The stage of the curve's part, and the answers of both parts."""
+        stages = [s for (name, _, _), s in self.cell(trainer).answers.items() if name == board]
+        assert [stage.part for stage in stages] == ["curve", "rest"]
+        return stages[0], pd.concat([pd.read_parquet(self.store.path(s) / "answers.parquet") for s in stages])
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +101,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory, tiny_chat_model: Path) -> Sw
     (folder / "panel.yaml").write_text(PANEL)
     write_prompts(folder / "prompts.jsonl", QUESTIONS)
     workspace = Workspace(folder, tiny_chat_model)
-    boards = [{"name": name, "data": str(data)} for name, data in write_sets(folder).items()]
+    parts = {"arena-hard": {"curve_limit": 8}}  # the others are asked everything in every iteration
+    boards = [{"name": name, "data": str(data)} | parts.get(name, {}) for name, data in write_sets(folder).items()]
     path = workspace.config(leaderboards=boards, sampling={"k": 4, "max_tokens": 6})
     config = load_config(path, [])
 
@@ -164,7 +169,8 @@ def test_a_second_run_computes_nothing_and_leaves_the_same_tables(
     swept: Swept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (swept.out / "results.csv").read_bytes()
-    monkeypatch.setattr("harness.stages.FUNCTIONS", {})
+    for kind in {type(stage) for stage in swept.plan.stages}:
+        monkeypatch.setattr(kind, "run", None)
     again = swept.run()
     assert (again.executed, again.states) == ([], {"done": 4})
     assert (swept.out / "results.csv").read_bytes() == before
@@ -238,19 +244,14 @@ def test_the_entropy_of_the_answers_is_their_mean_negative_log_likelihood_a_toke
 def test_the_constant_control_does_not_say_nothing_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     said = {"a": " ", "b": "", "c": "a cat", "d": "no"}
 
-    def drawn(context: Any, requests: Sequence[BoardQuestion], generator: Any) -> list[Any]:
+    def drawn(stage: Any, context: Any, requests: Sequence[BoardQuestion]) -> list[Any]:
         return [(r, [1], [SimpleNamespace(text=said[r.id])]) for r in requests]
 
-    monkeypatch.setattr(evaluating, "_by_policy", drawn)
+    monkeypatch.setattr(answer, "_by_policy", drawn)
     requests = [BoardQuestion(id=id, prompt=id, temperature=1.0) for id in said]
-    answered = evaluating._constant(SimpleNamespace(), requests, torch.Generator())  # type: ignore[arg-type]
-
-    def drawn(context: Any, requests: Sequence[Request]) -> list[Any]:
-        return [(r, [1], [SimpleNamespace(text=said[r.id])]) for r in requests]
-
-    monkeypatch.setattr(evaluating, "_by_policy", drawn)
-    requests = [Request(id=id, prompt=id, temperature=1.0) for id in said]
-    answered = evaluating._constant(SimpleNamespace(), requests)  # type: ignore[arg-type]
+    parts = {"curve": requests[:1], "rest": requests[1:]}  # the one answer is the same in both parts
+    stage: Any = SimpleNamespace(requests=lambda context, part: parts[part])
+    answered = [row for part in parts.values() for row in answer._constant(stage, SimpleNamespace(), part)]  # type: ignore[arg-type]
     assert [(r.id, responses[0].text) for r, _, responses in answered] == [(id, "a cat") for id in said]
 
 
@@ -269,11 +270,12 @@ def test_signs_of_collapse_are_counted_over_the_questions_that_every_iteration_h
     swept: Swept, tmp_path: Path
 ) -> None:
     stage, answers = swept.answers("dpo", "alpaca-eval")
-    board = stage.where["leaderboard"]
-    shorter = {**board, "options": {**board["options"], "curve_limit": 2}}
-    stage = replace(stage, where={**stage.where, "leaderboard": shorter})
+    board = replace(stage.board, options={**stage.board.options, "curve_limit": 2})
+    stage = replace(stage, board=board, last=2)
     context = Context(stage, swept.store, tmp_path, lambda *_: None, ModelCache())
-    figures = answer(context)["figures"]
+    figures = stage.run(context)["figures"]
+    shorter = pd.read_parquet(tmp_path / "answers.parquet")
+    assert shorter["text"].tolist() == answers["text"].tolist()[:2]  # drawn by their questions, whatever the part
     expected = text_figures(answers["text"].tolist()[:2])
     assert {name: figures[name] for name in expected} == expected
     assert expected != text_figures(answers["text"].tolist())
@@ -297,12 +299,26 @@ class Echo:
         return [[SimpleNamespace(text=f"{tokens[0]}.{n}", tokens=tokens) for n in range(k)] for tokens in prompts]
 
 
+def asking() -> Answer:
+    """The stage of a policy's own answers to some board."""
+    policy = Checkpoint(location="m", fingerprint="m")
+    return Answer(
+        board=ComponentSpec("leaderboards", "mt-bench", {}, "mt-bench", {}),
+        policy=policy,
+        reference=policy,
+        prompts=fake("prompts"),  # type: ignore[arg-type]
+        sampling=Sampling(k=2, max_tokens=6),
+        draw="seed 0",
+        part="curve",
+        first=0,
+        precision="fp32",
+    )
+
+
 def test_turns_are_asked_in_order_and_in_batches_of_one_temperature_and_answers_keep_the_requests_order() -> None:
     policy = Echo()
-    options = {"sampling": {"k": 2, "max_tokens": 6}}
-    context: Any = SimpleNamespace(
-        policy=lambda name: policy, endpoint=lambda name: None, options=options, stage=SimpleNamespace(seed=0)
-    )
+    context: Any = SimpleNamespace(policy=lambda checkpoint, precision: policy)
+    stage = asking()
     requests = [
         BoardQuestion(id="b/2", prompt="more b", temperature=0.0, turn=2, follows="b/1"),
         BoardQuestion(id="a/1", prompt="a", temperature=0.7),
@@ -310,12 +326,12 @@ def test_turns_are_asked_in_order_and_in_batches_of_one_temperature_and_answers_
         BoardQuestion(id="c/1", prompt=[{"role": "user", "content": "c"}], temperature=0.7),
         BoardQuestion(id="d/1", prompt="d", temperature=0.7, answers=3),
     ]
-    answered = _by_policy(context, requests)
+    answered = answer._by_policy(stage, context, requests)
     said = {request.id: [r.text for r in responses] for request, _, responses in answered}
     assert list(said) == [request.id for request in requests]
     assert policy.batches == [(1, 1, 0.0), (2, 1, 0.7), (1, 3, 0.7), (1, 1, 0.0)]
     assert said["d/1"] == ["4.0", "4.1", "4.2"]
-    assert policy.seeds == set(response_seeds(0, list(said)))
+    assert policy.seeds == set(response_seeds(stage.seed, list(said)))
     assert policy.asked[-1] == [
         {"role": "user", "content": "b"},
         {"role": "assistant", "content": said["b/1"][0]},
@@ -331,25 +347,26 @@ def test_turns_are_asked_in_order_and_in_batches_of_one_temperature_and_answers_
 def test_thinking_is_taken_out_before_grading_where_asked_and_that_is_recorded(
     tmp_path: Path, tiny_chat_model: Path, monkeypatch: pytest.MonkeyPatch, strip: bool
 ) -> None:
-    def thinks(context: stages.Context) -> stages.Facts:
-        facts = original(context)
+    def thinks(stage: Answer, context: Context) -> Facts:
+        facts = original(stage, context)
         frame = pd.read_parquet(context.out / "answers.parquet")
         frame.assign(text="<think> red </think> a " + frame["text"]).to_parquet(context.out / "answers.parquet")
         return facts
 
-    original = stages.FUNCTIONS["answer"]
-    monkeypatch.setitem(stages.FUNCTIONS, "answer", thinks)
+    original = Answer.run
+    monkeypatch.setattr(Answer, "run", thinks)
     (tmp_path / "panel.yaml").write_text(PANEL)
     write_prompts(tmp_path / "prompts.jsonl", QUESTIONS)
     boards = [{"name": "alpaca-eval", "data": str(write_sets(tmp_path)["alpaca-eval"]), "strip_thinking": strip}]
     plan = make_plan(load_config(Workspace(tmp_path, tiny_chat_model).config(leaderboards=boards), []))
     (control,) = (cell for cell in plan.cells if cell.cell.trainer.name == "sft")
-    (grade,) = control.grades
+    (rated,) = control.rated
     store = Store(tmp_path / "store")
-    for stage in in_order([grade.stage]):
-        stages.run_stage(stage, store, stages.ModelCache(), lambda done, total: None)
-    verdicts = pd.read_parquet(store.path(grade.stage) / "verdicts.parquet")
+    for stage in in_order([rated.stage]):
+        run_stage(stage, store, ModelCache(), lambda done, total: None)
+    verdicts = pd.read_parquet(store.path(rated.verdicts["curve"]) / "verdicts.parquet")
     assert set(verdicts["stripped"]) == {strip}
     assert set(verdicts["response"].str.contains("<think>")) == {not strip}
     assert verdicts["response"].str.startswith("a" if strip else "<think>").all()
-    assert f'"strip_thinking":{str(strip).lower()}' in store.manifest(grade.stage)["identity"]["options"]["leaderboard"]
+    identity = store.manifest(rated.verdicts["curve"])["identity"]
+    assert identity["options"]["board"]["is"]["options"]["strip_thinking"] is strip

@@ -196,6 +196,14 @@ def test_a_killed_writers_segment_gets_its_index_a_day_later_and_not_before(tmp_
         assert [path.with_suffix(INDEX)] == segments(tmp_path, INDEX)
 
 
+def test_a_segment_of_a_torn_line_alone_is_an_empty_one(tmp_path: Path) -> None:
+    path = write_segment(tmp_path, [], tail='{"torn')
+    os.utime(path, (1, 1))
+    for _ in range(2):
+        assert RecordLog(tmp_path).find([key("x")]) == {}
+    assert path.with_suffix(INDEX).is_file()
+
+
 def test_a_writer_that_slept_goes_on_in_another_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log, now = RecordLog(tmp_path), time.time()
     log.add({key("x"): 1})
