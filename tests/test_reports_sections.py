@@ -7,9 +7,10 @@ import pytest
 import reports_world as world
 from test_reports_boards import prose
 
-from harness.tables.alarms import RULES
+from harness.tables.alarms import ALARMS as RULES
 from reports.charts import extent
 from reports.numbers import metric
+from reports.sections.caveats import caveats
 from reports.sections.samples import marked, messages
 from reports.sections.training import ALARMS, alarms, always_zero, dynamics, styles
 from reports.sections.verdict import verdict
@@ -168,3 +169,13 @@ def test_the_axis_of_a_share_ends_at_zero_and_one(tmp_path: Path) -> None:
         assert (_height(panel, 0.0), _height(panel, 1.0)) == (panel["height"] - 24, 10)
     assert extent([0.2, 0.99], limits=(0, 1)) == (pytest.approx(0.1684), 1)
     assert extent([-0.2, 0.5], limits=(0, 1))[0] == -0.2  # what is there is drawn
+
+
+@pytest.mark.parametrize("devices", [("cpu", "cpu"), ("cpu", "NVIDIA H100")])
+def test_cells_made_on_different_kinds_of_device_are_told(tmp_path: Path, devices: tuple[str, str]) -> None:
+    environments = [{"device": device, "threads": 1, "cells": [f"c{i}"]} for i, device in enumerate(devices)]
+    files = {"cells.json": world.cells(["dpo"], ["llm"], [0]), "provenance.json": {"environments": environments}}
+    notes = [prose(note) for note in caveats([read_sweep(world.write(tmp_path, {}, files))], [], [])]
+    assert any("different kinds of device" in note and "NVIDIA H100 (1 cell)" in note for note in notes) == (
+        devices[0] != devices[1]
+    )

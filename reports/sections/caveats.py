@@ -27,10 +27,20 @@ def caveats(sweeps: Sequence[Sweep], with_findings: Sequence[Group], scored: Seq
         *_prompts(scored),
         *(caveat for sweep in sweeps for caveat in _coverage(sweep)),
         *(caveat for sweep in sweeps for caveat in _work(sweep)),
+        *(caveat for sweep in sweeps for caveat in _devices(sweep)),
         *_controls(with_findings),
         *([f"{sweep.name}: no {listed(absent, 9)} yet."] for sweep in sweeps if (absent := _absent(sweep))),
         *([f"{sweep.name}: {note}."] for sweep in sweeps for note in sweep.notes),
     ]
+
+
+def _devices(sweep: Sweep) -> list[Prose]:
+    """Where artifacts of several kinds of machine meet: equal keys, and numbers that may differ in their last bits."""
+    kinds = [kind for kind in sweep.provenance.get("environments") or [] if isinstance(kind, dict)]
+    named = [f"{kind.get('device')} ({counted(len(kind.get('cells') or []), 'cell')})" for kind in kinds]
+    if len({kind.get("device") for kind in kinds}) < 2:
+        return []
+    return [[f"{sweep.name}: made on different kinds of device, {listed(named, 6)}; rounding differs between them."]]
 
 
 def _absent(sweep: Sweep) -> list[str]:
