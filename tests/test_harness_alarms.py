@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.tables.alarms import RULES, alarms
+from harness.tables.alarms import ALARMS, alarms
 
 
 def rang(name: str, start: dict[str, float], *iterations: dict[str, float]) -> list[float | None]:
@@ -71,7 +71,7 @@ def test_an_iteration_is_judged_by_what_came_before_it_alone() -> None:
         {"entropy": 1.2, "distinct_2": 0.5, "repeated": 0.0, **styles(0.5, 0.0)},
     ]
     whole = alarms(start, path)
-    assert [set(found) for found in whole] == [{f"alarm:{name}" for name in RULES}] * 3
+    assert [set(found) for found in whole] == [{f"alarm:{name}" for name in ALARMS}] * 3
     assert [alarms(start, path[:t]) for t in range(4)] == [whole[:t] for t in range(4)]
     assert [sorted(name for name, value in found.items() if value) for found in whole] == [
         ["alarm:one-style"],
