@@ -27,7 +27,6 @@ from harness.stages.sets import benchmark_sets
 from harness.stages.votes import votes
 from harness.store.artifacts import content_hash
 from judges.code_identity import code_identity
-from judges.judge import Judge
 from leaderboards.leaderboard import NoData
 from trainers.algorithm import Algorithm
 from trainers.options import Endpoint
@@ -124,7 +123,7 @@ def _trained_judge(variant: Variant) -> ComponentSpec:
         name=variant.name,
         policy=policy,
         votes=votes(policy),
-        code=code_identity(type(judge), Judge),
+        code=judge.fingerprint(),
         title=f"the pocket world's judge {variant.name}",
     )
     return ComponentSpec(
