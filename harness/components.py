@@ -28,7 +28,6 @@ from harness.stages.sets import benchmark_sets
 from harness.stages.votes import votes
 from harness.store.artifacts import content_hash
 from judges.code_identity import code_identity
-from judges.judge import Judge
 from judges.reading import clipped, shortened
 from leaderboards.leaderboard import NoData
 from trainers.algorithm import Algorithm
@@ -131,7 +130,7 @@ def _trained_judge(variant: Variant) -> ComponentSpec:
         name=variant.name,
         policy=policy,
         votes=votes(policy),
-        code=code_identity(type(judge), Judge),
+        code=judge.fingerprint(),
         title=f"the pocket world's judge {variant.name}",
     )
     return ComponentSpec(

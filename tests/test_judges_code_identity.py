@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import py_compile
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from edited_code import ROOT, copy_rooms, edit, edit_function, redocument, run
 
 import leaderboards
 import trainers
@@ -30,8 +27,6 @@ from leaderboards.leaderboard import Leaderboard
 from trainers import DPO, ONPO
 from trainers.algorithm import Algorithm
 
-ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("harness", "trainers", "judges", "leaderboards", "reports")
 BOARDS = ("AlpacaEval", "ArenaHard", "HeadToHead", "LMEval", "MTBench")
 BOARD_FILES = {
     "AlpacaEval": "alpaca_eval",
@@ -84,22 +79,10 @@ def forget() -> None:
     _identity.cache_clear()
 
 
-def run(code: str, *paths: Path) -> str:
-    """What the code prints in a process that imports from these folders first."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "PYTHONDONTWRITEBYTECODE": "1"}
-    ended = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=paths[-1], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout.strip()
-
-
 @pytest.fixture
 def rooms(tmp_path: Path) -> Path:
     """A copy of the rooms."""
-    for room in ROOMS:
-        shutil.copytree(ROOT / room, tmp_path / "copy" / room, ignore=shutil.ignore_patterns("__pycache__"))
-    return tmp_path / "copy"
+    return copy_rooms(tmp_path / "copy")
 
 
 @pytest.fixture
@@ -117,35 +100,6 @@ def changed(rooms: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
     yield compare
     forget()
-
-
-def edit(file: Path, old: str, new: str) -> None:
-    text = file.read_text()
-    assert text.count(old) == 1, (file, old)
-    file.write_text(text.replace(old, new))
-
-
-def edit_function(file: Path, name: str) -> None:
-    """A further statement in every function of that name."""
-    text = file.read_text()
-    lines = text.splitlines()
-    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef) and node.name == name]
-    assert nodes
-    for node in sorted(nodes, key=lambda node: -node.lineno):
-        last = node.body[-1]
-        lines.insert(last.lineno - 1, " " * last.col_offset + "_ = 'edited'")
-    file.write_text("\n".join(lines) + "\n")
-
-
-def redocument(file: Path) -> None:
-    """Other docstrings, other layout, no comments, blank lines and comments of another kind."""
-    tree = ast.parse(file.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            node.value = ast.Constant("Another text.")
-        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is None:
-            node.body.insert(0, ast.Expr(ast.Constant("A docstring where there was none.")))
-    file.write_text("# A comment.\n\n\n" + ast.unparse(tree).replace("\n", "\n\n"))
 
 
 # --- our own code ------------------------------------------------------------------------------------------------
@@ -168,9 +122,7 @@ def test_a_process_that_imports_another_copy_finds_the_same_identities_and_sees_
     forget()
     identities = survey()
     edit_function(rooms / "trainers/algorithms/onpo.py", "loss")
-    (rooms / "tests").mkdir()
-    shutil.copy(__file__, rooms / "tests")
-    elsewhere = json.loads(run(ask, rooms / "tests", rooms))
+    elsewhere = json.loads(run(ask, rooms, Path(__file__).parent))
     assert elsewhere.pop("ONPO") != identities.pop("ONPO")
     assert elsewhere == identities
 

@@ -319,7 +319,7 @@ class _Stream(_Training):
             sampling=_without_k(self.planner.sampling),
             chosen=self.chosen(iteration),
             steps=steps,
-            total_steps=steps * config.iterations,
+            total_steps=steps * config.iterations if _looks_ahead(training) else 0,
             title=f"{self.cell.id}: iteration {iteration}, stream",
         )
         roles["policy"] = Checkpoint(stage=stage)
@@ -342,6 +342,11 @@ def _without(training: Training, *names: str) -> Training:
 def _without_k(sampling: Sampling) -> Sampling:
     """The sampling of stages that draw another number of responses than `k`."""
     return sampling.model_copy(update={"k": Sampling.model_fields["k"].default})
+
+
+def _looks_ahead(training: Training) -> bool:
+    """Whether a step's learning rate depends on how many steps there are in all."""
+    return training.schedule != "constant" or training.warmup > 0
 
 
 def _is_pairwise(board: ComponentSpec) -> bool:

@@ -17,7 +17,7 @@ class TrainJudge(Stage):
 
     Attributes:
         name: of a judge that the pocket world has a recipe for.
-        code: of its class.
+        code: changes with the code of the judge and of what it asks and reads with, which its verdicts rest on.
     """
 
     kind = "judge"

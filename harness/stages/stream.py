@@ -31,7 +31,7 @@ class Stream(Stage):
     Attributes:
         training: without what only refits read.
         frozen: the policies that losses, players and opponents name and no phase writes, by slot.
-        total_steps: of all iterations, for the learning-rate schedule.
+        total_steps: of all iterations, for the learning-rate schedule; 0 where that does not depend on it.
     """
 
     kind = "stream"
