@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from judges.judge import Judge, Prompt, messages_of
 from leaderboards.statistics.intervals import Estimate
+from leaderboards.statistics.means import Bounds
 from leaderboards.thinking import strip_thinking
 
 Item = TypeVar("Item")
@@ -31,6 +32,8 @@ class Metric:
             comparable with the published board.
         null_value: what a policy as good as the baseline scores, where that is a number.
         axis: `linear` or `log`, how it is best drawn.
+        bounds: the least and the greatest value that one prompt can have, which intervals and tests on few prompts
+            need; None where there is none.
     """
 
     unit: str
@@ -39,6 +42,7 @@ class Metric:
     official: bool = False
     null_value: float | None = None
     axis: Literal["linear", "log"] = "linear"
+    bounds: Bounds | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +193,7 @@ class TextLeaderboard(Leaderboard):
 
     @abstractmethod
     def rate(self, verdicts: Sequence[Verdict], seed: int) -> list[Score]:
-        """Scores with intervals from the verdicts, the leading one first."""
+        """Scores with intervals from the verdicts, the leading one first; `seed` is for boards that draw at random."""
 
     @abstractmethod
     def by_prompt(self, verdicts: Sequence[Verdict]) -> dict[str, dict[str, float | None]]:

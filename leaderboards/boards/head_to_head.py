@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from judges.judge import Judge, Prompt
 from leaderboards.grading import both_orders, lengths, play_games, preferences, verdict_row
 from leaderboards.leaderboard import Answers, Metric, Request, Score, TextLeaderboard, Verdict
-from leaderboards.statistics.intervals import prompt_bootstrap
+from leaderboards.statistics.intervals import mean_estimate
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadToHead(TextLeaderboard):
-    """Win rate against the untrained policy's answers, each pair judged in both orders; the interval is by prompt.
+    """Win rate against the untrained policy's answers, each pair judged in both orders; the interval is over prompts.
 
     Args: those of every text leaderboard; thinking is taken out of the untrained policy's answers too.
     """
@@ -27,6 +27,7 @@ class HeadToHead(TextLeaderboard):
             better="higher",
             estimates="P(an answer of the policy is preferred to one of the untrained policy), on held-out prompts",
             null_value=0.5,
+            bounds=(0, 1),
         ),
         "average_length": Metric(unit="characters", better="neither", estimates="mean length of the answers"),
     }
@@ -53,4 +54,6 @@ class HeadToHead(TextLeaderboard):
 
     def rate(self, verdicts: Sequence[Verdict], seed: int) -> list[Score]:
         figures = {"win_rate": preferences(verdicts), "average_length": lengths(verdicts)}
-        return [Score.of(name, prompt_bootstrap(values, seed=seed)) for name, values in figures.items()]
+        return [
+            Score.of(name, mean_estimate(values, bounds=self.metrics[name].bounds)) for name, values in figures.items()
+        ]
