@@ -442,7 +442,7 @@ def test_a_seed_far_below_the_others_is_named_and_no_other():
     generator = np.random.default_rng(0)
     scores = {name: 0.5 + layout(generator, 5, 200, 0.3) * 0.1 for name in "abc"}
     assert collapsed_seeds(scores) == {}
-    scores["b"][3] -= 0.3
+    scores["b"][3] -= 0.5
     assert collapsed_seeds(scores) == {"b": [3]}
     assert collapsed_seeds({"b": scores["b"]}) == {"b": [3]}
 
