@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from judges.judge import Judge, Prompt
 from leaderboards.records import OK, BoardAnswer, BoardQuestion, GradedItem, Metric
-from leaderboards.statistics.intervals import Floats
+from leaderboards.statistics.means import Bounds, Floats
+
+PERCENT = (0.0, 100.0)
 
 
-def win_rate(estimates: str, *, official: bool) -> Metric:
+def win_rate(estimates: str, *, official: bool, bounds: Bounds | None = PERCENT) -> Metric:
     """A win rate against a baseline in percent: 50 where neither is ahead."""
-    return Metric(unit="percent", better="higher", estimates=estimates, official=official, null_value=50)
+    return Metric(unit="percent", better="higher", estimates=estimates, official=official, null_value=50, bounds=bounds)
 
 
 @dataclass(frozen=True)

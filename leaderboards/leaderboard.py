@@ -127,7 +127,9 @@ class TextLeaderboard(Leaderboard):
 
     @abstractmethod
     def rate(self, items: Sequence[GradedItem], seed: int) -> list[Score]:
-        """Scores with intervals, the leading one first, of the curve's items or of both parts', the curve's first."""
+        """Scores with intervals, the leading one first, of the curve's items or of both parts', the curve's first;
+        `seed` is for boards that draw at random.
+        """
 
     @abstractmethod
     def by_prompt(self, items: Sequence[GradedItem]) -> dict[str, dict[str, float | None]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from judges.judge import Prompt
 from leaderboards.statistics.intervals import Estimate
+from leaderboards.statistics.means import Bounds
 
 if TYPE_CHECKING:
     import pyarrow
@@ -34,6 +35,8 @@ class Metric:
         null_value: what a policy as good as the baseline scores, where that is a number.
         axis: `linear` or `log`, how it is best drawn.
         scale: its lowest and highest value, where there are such and the unit does not imply them.
+        bounds: the least and the greatest value that one prompt can have, which intervals and tests on few prompts
+            need; None where there is none.
     """
 
     unit: str
@@ -43,6 +46,7 @@ class Metric:
     null_value: float | None = None
     axis: Literal["linear", "log"] = "linear"
     scale: tuple[float, float] | None = None
+    bounds: Bounds | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -126,14 +126,20 @@ def test_the_length_controlled_rate_is_that_of_the_annotation_file_and_leads(tmp
     assert scores[0].value == pytest.approx(told["length_controlled_winrate"], abs=1e-9)
     assert [scores[0].ci_low, scores[0].ci_high] == pytest.approx(told["intervals"]["length_controlled_winrate"])
     assert "length_controlled_winrate" not in scored(board, verdicts[:50])
+    values = board.by_prompt(verdicts)["length_controlled_winrate"]
+    assert values.keys() == {v["id"] for v in verdicts}
+    assert np.mean(list(values.values())) == pytest.approx(scores[0].value)
+    assert "length_controlled_winrate" not in board.by_prompt(verdicts[:50])
 
 
 def test_without_enough_verdicts_there_is_no_length_controlled_number(tmp_path):
     length_files(tmp_path / "set" / "lc", 6)
     board = AlpacaEval(data=alpaca(tmp_path / "set", ["b"] * 6).parents[1])
-    score = board.rate(graded(board, Rule(lambda a, b: float("nan")), ["m"] * 6), seed=0)[0]
+    verdicts = graded(board, Rule(lambda a, b: float("nan")), ["m"] * 6)
+    score = board.rate(verdicts, seed=0)[0]
     assert (score.metric, score.n, score.coverage) == ("length_controlled_winrate", 0, 0)
     assert np.isnan(score.value)
+    assert set(board.by_prompt(verdicts)["length_controlled_winrate"].values()) == {None}
 
 
 def test_a_folder_needs_exactly_one_set_of_outputs_and_bad_files_are_one_clear_message(tmp_path):

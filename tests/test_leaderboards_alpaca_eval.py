@@ -18,9 +18,11 @@ from leaderboards.statistics.length_control import (
     length_controlled_winrate,
     read_length_control,
 )
+from leaderboards.statistics.paired import compare_checkpoints
 
 MODELS = ("FuseChat-Llama-3.1-8B-Instruct", "claude-2.1", "gemma-7b-it", "alpaca-farm-ppo-human")
-KEYS = ("win_rate", "standard_error", "discrete_win_rate", "avg_length", "n_total")
+COUNTS = ("n_wins", "n_wins_base", "n_draws", "n_total")
+KEYS = ("win_rate", "standard_error", "discrete_win_rate", "avg_length", *COUNTS)
 MESSY = [1.0, 2.0, 1.5, 0, None, 1.2, 1.9999, -1, 3.0, 1.50001, 1, float("nan"), 1.03, 1.4, 1.7]
 
 
@@ -42,6 +44,8 @@ def test_published_rows_come_out_of_the_published_annotations(model):
     for key in KEYS:
         assert rated[key] == pytest.approx(float(published[key]), abs=1e-9)
     assert rated["length_controlled_winrate"] == pytest.approx(float(published["length_controlled_winrate"]), abs=1e-5)
+    if published["lc_standard_error"]:  # the table has it for some models only
+        assert rated["lc_standard_error"] == pytest.approx(float(published["lc_standard_error"]), abs=1e-5)
     assert rated["coverage"] == 1.0
     assert rated["ci"][0] < rated["win_rate"] < rated["ci"][1]
     low, high = rated["intervals"]["length_controlled_winrate"]
@@ -69,7 +73,7 @@ def test_failed_rows_are_left_out_as_upstream_leaves_them_out(tmp_path, upstream
     rows = annotations(MESSY)
     expected = upstream.get_winrate(rows)
     rated = rate_alpaca_eval(write(tmp_path / "a.json", rows))
-    for key in ("win_rate", "standard_error", "discrete_win_rate", "n_total"):
+    for key in ("win_rate", "standard_error", "discrete_win_rate", *COUNTS):
         assert rated[key] == pytest.approx(float(expected[key]), abs=1e-12)
     assert (rated["n_total"], rated["coverage"]) == (11, 11 / 15)
 
@@ -90,6 +94,7 @@ def test_length_control_equals_upstream_to_the_digit(tmp_path, upstream, monkeyp
         expected = glm_winrate.get_length_controlled_winrate(rows, save_weights_dir=None)
     rated = rate_alpaca_eval(write(tmp_path / "a.json", rows), files)
     assert rated["length_controlled_winrate"] == pytest.approx(expected["length_controlled_winrate"], abs=1e-9)
+    assert rated["lc_standard_error"] == pytest.approx(expected["lc_standard_error"], abs=1e-9)
     assert rated["length_controlled_note"] == ""
 
 
@@ -99,7 +104,7 @@ def test_length_control_undoes_a_preference_that_is_for_length_alone(tmp_path):
     control = read_length_control(length_files(tmp_path / "files", 300))
     delta = generator.normal(-400, 400, 300)
     liked = 1 / (1 + np.exp(1.5 * np.tanh(delta / delta.std(ddof=1))))
-    rate = length_controlled_winrate(liked, delta, range(300), control, seed=0)
+    rate = length_controlled_winrate(liked, delta, range(300), control).estimate
     assert 100 * liked.mean() > 65
     assert rate.value == pytest.approx(50, abs=2)
 
@@ -122,6 +127,36 @@ def test_length_controlled_interval_is_as_wide_as_refitting_on_resampled_prompts
     one_step = 100 * _influence(features, y, control, coefficients).std() / np.sqrt(n)
     assert one_step == pytest.approx(refitted, rel=0.15)
     assert predicted.std() / np.sqrt(n) < 0.6 * refitted
+
+
+def test_two_models_length_controlled_rates_are_compared_prompt_by_prompt(tmp_path):
+    """Same prompts, correlated verdicts: the paired interval is that of refitting both on resampled prompts."""
+    generator = np.random.default_rng(5)
+    n = 200
+    control = read_length_control(length_files(tmp_path / "files", n))
+    difficulty = np.array([control.difficulty[i] for i in range(n)])
+    deltas = generator.normal(-0.3, 1, (2, n))
+    one = generator.beta(0.5, 0.8, n)
+    other = np.clip(one - 0.08 + 0.1 * generator.normal(size=n), 0, 1)
+    rates = [length_controlled_winrate(y, d, range(n), control) for y, d in zip((one, other), deltas, strict=True)]
+    for rate in rates:
+        assert rate.prompt_values.mean() == pytest.approx(rate.estimate.value)
+    paired = compare_checkpoints(rates[0].prompt_values, rates[1].prompt_values)
+
+    def refitted(rows):
+        values = []
+        for y, delta in zip((one, other), deltas, strict=True):
+            features = np.column_stack([np.tanh(delta / delta.std(ddof=1)), difficulty, np.ones(n)])[rows]
+            coefficients = _fit(*_training_rows(features, y[rows], control), penalty=20.0)
+            values.append(100 * np.mean(1 / (1 + np.exp(-(features * [0, 1, 1]) @ coefficients))))
+        return values[0] - values[1]
+
+    spread = np.std([refitted(generator.integers(n, size=n)) for _ in range(150)])
+    assert paired.difference.value == pytest.approx(rates[0].estimate.value - rates[1].estimate.value)
+    half = (paired.difference.ci_high - paired.difference.ci_low) / 2
+    assert half == pytest.approx(1.97 * spread, rel=0.2)
+    widths = [rate.estimate.ci_high - rate.estimate.ci_low for rate in rates]
+    assert 2 * half < min(widths)  # overlapping intervals would miss what the pairs tell
 
 
 def test_without_its_files_the_length_controlled_rate_is_null_with_a_reason(tmp_path):
@@ -215,6 +250,6 @@ def test_a_policy_whose_own_term_is_fitted_to_zero_keeps_its_uncertainty():
     )
     flips = np.repeat([0.0, 1.0], n // 2)
     generator.shuffle(flips)
-    rate = length_controlled_winrate(flips, generator.normal(size=n), range(n), control, 0)
+    rate = length_controlled_winrate(flips, generator.normal(size=n), range(n), control).estimate
     assert rate.value == pytest.approx(50, abs=0.01)
     assert rate.ci_high - rate.ci_low == pytest.approx(2 * 1.96 * 50 / np.sqrt(n), rel=0.15)

@@ -10,7 +10,7 @@ from leaderboards_published import SHARED, game, games, needs_shared, write
 
 from leaderboards.boards.arena_hard import rate_arena_hard, scores_of_games
 from leaderboards.sources import read_records
-from leaderboards.statistics.intervals import prompt_bootstrap
+from leaderboards.statistics.intervals import mean_estimate
 
 LABELS = ("A>>B", "A>B", "A=B", "B>A", "B>>A")
 
@@ -144,7 +144,7 @@ def test_resampling_rows_would_be_far_too_sure(tmp_path):
     wins = generator.random(200) < 0.4
     rows = [games(i, *(("B>>A", "A>>B") if won else ("A>>B", "B>>A"))) for i, won in enumerate(wins)]
     rated = rate_arena_hard(write(tmp_path / "j", rows))["m"]
-    by_prompt, by_row = prompt_bootstrap(100.0 * wins), prompt_bootstrap(100.0 * np.repeat(wins, 6))
+    by_prompt, by_row = (mean_estimate(100.0 * w, bounds=(0, 100)) for w in (wins, np.repeat(wins, 6)))
     assert rated["ci"] == pytest.approx([by_prompt.ci_low, by_prompt.ci_high])
     assert rated["ci"][1] - rated["ci"][0] > 2 * (by_row.ci_high - by_row.ci_low)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +12,9 @@ from hypothesis import strategies as st
 
 from leaderboards.boards.duality_gap import DualityGap, log_spaced
 from leaderboards.statistics.corrections import holm
-from leaderboards.statistics.intervals import algorithm_estimate, prompt_bootstrap
-from leaderboards.statistics.paired import compare_algorithms, compare_checkpoints, sign_flip_test
-from leaderboards.statistics.t_distribution import normal_tail, t_quantile, t_tail
+from leaderboards.statistics.intervals import algorithm_estimate, mean_estimate
+from leaderboards.statistics.means import t_quantile
+from leaderboards.statistics.paired import compare_algorithms, compare_checkpoints
 
 SHORT = settings(max_examples=30, deadline=None)
 SCORES = np.array([0.1, 0.9, 0.4, 0.6, 0.3, 0.8, 0.2])
@@ -53,91 +52,70 @@ def test_a_cycle_through_the_pure_actions_averages_to_nash() -> None:
     assert {value for (_, metric), value in rated.items() if metric == "duality_gap"} == {1.0}
 
 
-# --- the t distribution ------------------------------------------------------------------------------------------
+# --- means over prompts --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("t", [0.0, 0.2, 1.0, 2.5, 9.0])
-def test_t_tail_is_the_closed_form_for_three_and_four_degrees_of_freedom(t: float) -> None:
-    root = t / math.sqrt(3)
-    assert t_tail(t, 3) == pytest.approx(0.5 - (root / (1 + root**2) + math.atan(root)) / math.pi, abs=1e-12)
-    part = 1 + t * t / 4
-    assert t_tail(t, 4) == pytest.approx(0.5 - 3 / 8 * t / math.sqrt(part) * (1 - t * t / (12 * part)), abs=1e-12)
-
-
-@given(st.floats(1e-4, 0.5), st.integers(1, 200))
-@SHORT
-def test_a_quantile_has_its_tail(tail: float, df: int) -> None:
-    assert t_tail(t_quantile(tail, df), df) == pytest.approx(tail, abs=1e-9)
-    assert t_quantile(tail, df) >= t_quantile(tail, df + 1) - 1e-9  # more degrees of freedom, thinner tails
-
-
-def test_normal_tails_mirror_and_meet_the_printed_quantiles() -> None:
-    for z, tail in ((0.0, 0.5), (1.2815516, 0.1), (1.9599640, 0.025), (3.0902323, 0.001)):
-        assert normal_tail(z) == pytest.approx(tail, abs=1e-8)
-        assert normal_tail(z) + normal_tail(-z) == pytest.approx(1)
-
-
-# --- the bootstrap -----------------------------------------------------------------------------------------------
-
-
+@pytest.mark.parametrize("bounds", [None, (0.0, 1.0)])
 @pytest.mark.parametrize(("factor", "shift"), [(1.0, 3.0), (100.0, 0.0), (2.0, -7.0)])
-def test_moving_and_stretching_the_scores_moves_and_stretches_the_interval(factor: float, shift: float) -> None:
-    plain, moved = prompt_bootstrap(SCORES), prompt_bootstrap(factor * SCORES + shift)
-    for end in ("value", "ci_low", "ci_high"):
-        assert getattr(moved, end) == pytest.approx(factor * getattr(plain, end) + shift)
+def test_moving_and_stretching_the_scores_moves_and_stretches_the_interval(
+    factor: float, shift: float, bounds: tuple[float, float] | None
+) -> None:
+    stretched = bounds and (factor * bounds[0] + shift, factor * bounds[1] + shift)
+    for scores in (SCORES, np.resize(SCORES, 60)):
+        plain, moved = mean_estimate(scores, bounds=bounds), mean_estimate(factor * scores + shift, bounds=stretched)
+        for end in ("value", "ci_low", "ci_high"):
+            assert getattr(moved, end) == pytest.approx(factor * getattr(plain, end) + shift)
 
 
-def test_equal_scores_have_an_interval_of_no_width_and_a_higher_level_a_wider_one() -> None:
-    same = prompt_bootstrap([0.25] * 6)
-    assert (same.value, same.ci_low, same.ci_high) == (0.25, 0.25, 0.25)
-    widths = [e.ci_high - e.ci_low for e in (prompt_bootstrap(SCORES, level=level) for level in (0.5, 0.8, 0.95))]
+@pytest.mark.parametrize("bounds", [None, (0.0, 1.0)])
+@pytest.mark.parametrize("n", [7, 60])
+def test_a_higher_level_has_a_wider_interval(n: int, bounds: tuple[float, float] | None) -> None:
+    scores = np.resize(SCORES, n)
+    made = [mean_estimate(scores, bounds=bounds, level=level) for level in (0.5, 0.8, 0.95, 0.999)]
+    widths = [e.ci_high - e.ci_low for e in made]
     assert widths == sorted(widths)
     assert widths[0] > 0
 
 
 def test_a_prompt_without_weight_has_given_no_verdict() -> None:
-    weighed = prompt_bootstrap([*SCORES, 55.0], [1.0] * len(SCORES) + [0.0])
-    plain = prompt_bootstrap(SCORES)
+    weighed = mean_estimate([*SCORES, 55.0], [1.0] * len(SCORES) + [0.0], bounds=(0, 1))
+    plain = mean_estimate(SCORES, bounds=(0, 1))
     assert (weighed.value, weighed.ci_low, weighed.n) == (plain.value, plain.ci_low, plain.n)
     assert weighed.coverage == pytest.approx(7 / 8)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 9)), min_size=1, max_size=12))
 @SHORT
-def test_the_weighted_mean_is_that_of_repeated_scores(scored: list[tuple[float, int]]) -> None:
+def test_the_weighted_mean_is_that_of_repeated_scores_and_within_its_interval(scored: list[tuple[float, int]]) -> None:
     values, weights = zip(*scored, strict=True)
-    estimate = prompt_bootstrap(values, weights, rounds=100)
+    estimate = mean_estimate(values, weights, bounds=(0, 1))
     assert estimate.value == pytest.approx(np.mean(np.repeat(values, weights)), abs=1e-12)
     assert estimate.n == len(values)
+    assert 0 <= estimate.ci_low <= estimate.value + 1e-9
+    assert estimate.value - 1e-9 <= estimate.ci_high <= 1
 
 
 # --- paired tests ------------------------------------------------------------------------------------------------
 
 
-def test_exchanging_checkpoints_mirrors_the_difference_and_keeps_the_p_value() -> None:
-    one, other = compare_checkpoints(SCORES, SCORES**2), compare_checkpoints(SCORES**2, SCORES)
-    assert other.difference.value == -one.difference.value == -(SCORES - SCORES**2).mean()
-    assert (one.p_value, one.claim) == (other.p_value, "checkpoint")
-    assert one.p_value == 2 / 2**7  # every difference is positive: the observed signs and their mirror image
-
-
-@given(st.lists(st.integers(-5, 5), min_size=1, max_size=8), st.sampled_from([0.001, 3.0, 1e6]))
-@SHORT
-def test_a_sign_flip_p_value_counts_all_flips_and_knows_no_scale(differences: list[int], scale: float) -> None:
-    sums = [abs(sum(s * d for s, d in zip(signs, differences, strict=True))) for signs in _signs(len(differences))]
-    expected = np.mean([total >= abs(sum(differences)) for total in sums])
-    assert sign_flip_test(np.array(differences) * scale) == pytest.approx(expected)
-    assert sign_flip_test(-np.array(differences)) == pytest.approx(expected)
-
-
-def _signs(n: int) -> Any:
-    return itertools.product((1, -1), repeat=n)
+@pytest.mark.parametrize("bounds", [None, (0.0, 1.0)])
+def test_exchanging_checkpoints_mirrors_the_difference_and_keeps_the_p_value(
+    bounds: tuple[float, float] | None,
+) -> None:
+    one = compare_checkpoints(SCORES, SCORES**2, bounds=bounds)
+    other = compare_checkpoints(SCORES**2, SCORES, bounds=bounds)
+    assert other.difference.value == pytest.approx(-one.difference.value)
+    assert [other.difference.ci_low, other.difference.ci_high] == pytest.approx(
+        [-one.difference.ci_high, -one.difference.ci_low]
+    )
+    assert (other.p_value, other.claim) == (pytest.approx(one.p_value), "checkpoint")
 
 
 def test_failed_verdicts_are_no_differences() -> None:
-    assert math.isnan(sign_flip_test([]))
-    assert math.isnan(sign_flip_test([math.nan, math.nan]))
-    assert sign_flip_test([1.0, math.nan, 2.0, 3.0]) == sign_flip_test([1.0, 2.0, 3.0]) == 0.25
+    assert math.isnan(compare_checkpoints([], []).p_value)
+    assert math.isnan(compare_checkpoints([math.nan, 1.0], [0.5, math.nan], bounds=(0, 1)).p_value)
+    holed = compare_checkpoints([1.0, math.nan, 0.5], [0.0, 0.2, 0.1], bounds=(0, 1))
+    assert holed.p_value == compare_checkpoints([1.0, 0.5], [0.0, 0.1], bounds=(0, 1)).p_value
 
 
 # --- many tests --------------------------------------------------------------------------------------------------

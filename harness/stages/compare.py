@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from harness.specs import ComponentSpec
 from harness.stage import Facts, Stage
 from harness.stages.context import Context
 from harness.stages.rate import read_all
+
+if TYPE_CHECKING:
+    from leaderboards.statistics.means import Bounds
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,12 @@ class Compare(Stage):
         for metric, cells in by_metric.items():
             values = aligned(cells)
             graded = [PolicyValues(**vars(known), values=values[known.cell]) for known in self.cells]
-            rows += [{"metric": metric, **row} for row in compare_all(graded, self.seed)]
+            rows += [{"metric": metric, **row} for row in compare_all(graded, _bounds(board, metric))]
         (context.out / "comparisons.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
         return {}
+
+
+def _bounds(board: Any, metric: str) -> Bounds | None:
+    """The least and the greatest value that a prompt can have, where the board says."""
+    known = board.metrics.get(metric)
+    return known and known.bounds

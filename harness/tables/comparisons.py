@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.matrix import CONTROL
+from leaderboards.statistics.means import Bounds
 
 Values = NDArray[np.float64]
 
@@ -36,7 +37,7 @@ class PolicyValues:
     values: Values
 
 
-def compare_all(graded: Sequence[PolicyValues], seed: int) -> list[dict[str, Any]]:
+def compare_all(graded: Sequence[PolicyValues], bounds: Bounds | None = None) -> list[dict[str, Any]]:
     """Every comparison of one metric under one grader, with Holm-adjusted p-values within each kind of claim.
 
     `checkpoint`: each policy against its control, and each two trained under the same judge with the same seed.
@@ -45,7 +46,7 @@ def compare_all(graded: Sequence[PolicyValues], seed: int) -> list[dict[str, Any
     from leaderboards.statistics.corrections import holm
     from leaderboards.statistics.paired import compare_algorithms, compare_checkpoints
 
-    checkpoints = [(a.cell, b.cell, compare_checkpoints(a.values, b.values, seed=seed)) for a, b in _rivals(graded)]
+    checkpoints = [(a.cell, b.cell, compare_checkpoints(a.values, b.values, bounds=bounds)) for a, b in _rivals(graded)]
     algorithms = [(a, b, compare_algorithms(x, y)) for a, b, x, y in _over_seeds(graded)]
     rows: list[dict[str, Any]] = []
     for family in (checkpoints, algorithms):

@@ -16,7 +16,8 @@ from harness.stages.judge import TrainJudge
 from harness.store.artifacts import Store
 from leaderboards.records import Metric
 from leaderboards.statistics.corrections import holm
-from leaderboards.statistics.intervals import Estimate, prompt_bootstrap
+from leaderboards.statistics.intervals import Estimate, mean_estimate
+from leaderboards.statistics.means import Bounds
 from leaderboards.statistics.paired import compare_checkpoints
 
 METRICS = {
@@ -30,6 +31,7 @@ METRICS = {
         better="higher",
         estimates="share of the held-out pairs on which the judge prefers what most votes prefer, prompts weighing "
         "alike",
+        bounds=(0.0, 1.0),
     ),
 }
 Values = NDArray[np.float64]
@@ -49,9 +51,9 @@ def judge_rows(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
     for metric in METRICS:
         values = {name: _values(rows, metric) for name, rows in held.items()}
         for name, of_pairs in values.items():
-            made = prompt_bootstrap(_by_prompt(of_pairs, prompts))
-            yield {"judge": name, "against": "", "metric": metric, **_figures(made, of_pairs)}
-        yield from ({"metric": metric, **row} for row in _differences(values, prompts))
+            estimate = mean_estimate(_by_prompt(of_pairs, prompts), bounds=METRICS[metric].bounds)
+            yield {"judge": name, "against": "", "metric": metric, **_figures(estimate, of_pairs)}
+        yield from ({"metric": metric, **row} for row in _differences(values, prompts, METRICS[metric].bounds))
 
 
 def _prompts(held: dict[str, list[dict[str, Any]]]) -> list[int]:
@@ -63,14 +65,17 @@ def _prompts(held: dict[str, list[dict[str, Any]]]) -> list[int]:
     return [prompt for _, prompt in first]
 
 
-def _differences(values: dict[str, Values], prompts: Sequence[int]) -> Iterator[dict[str, Any]]:
+def _differences(values: dict[str, Values], prompts: Sequence[int], bounds: Bounds | None) -> Iterator[dict[str, Any]]:
     """Every two judges, compared once and told both ways round."""
+    of_differences = bounds and (bounds[0] - bounds[1], bounds[1] - bounds[0])
     differences = {(a, b): values[a] - values[b] for a, b in itertools.combinations(values, 2)}
     by_prompt = [_by_prompt(of_pairs, prompts) for of_pairs in differences.values()]
-    made = [compare_checkpoints(of_prompts, np.zeros_like(of_prompts)) for of_prompts in by_prompt]
-    adjusted = holm([each.p_value for each in made]).tolist()
-    for ((a, b), of_pairs), each, p_adjusted in zip(differences.items(), made, adjusted, strict=True):
-        row = _figures(each.difference, of_pairs) | {"p_value": each.p_value, "p_adjusted": p_adjusted}
+    comparisons = [
+        compare_checkpoints(of_prompts, np.zeros_like(of_prompts), bounds=of_differences) for of_prompts in by_prompt
+    ]
+    adjusted = holm([comparison.p_value for comparison in comparisons]).tolist()
+    for ((a, b), of_pairs), comparison, p_adjusted in zip(differences.items(), comparisons, adjusted, strict=True):
+        row = _figures(comparison.difference, of_pairs) | {"p_value": comparison.p_value, "p_adjusted": p_adjusted}
         yield {"judge": a, "against": b, **row}
         turned = {"value": -row["value"], "ci_low": -row["ci_high"], "ci_high": -row["ci_low"]}
         yield {"judge": b, "against": a, **row, **turned}

@@ -18,14 +18,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from judges.judge import Judge, Prompt
 from judges.reading import clipped, naming
-from leaderboards.grading import both_orders, graded_item, lengths, play_games, preferences, win_rate
+from leaderboards.grading import PERCENT, both_orders, graded_item, lengths, play_games, preferences, win_rate
 from leaderboards.leaderboard import Part, TextLeaderboard, data_path
 from leaderboards.records import Answers, BoardQuestion, GradedItem, Metric, Score
 from leaderboards.sources import Record, find_file, json_interval, json_number, numbers, read_records, texts
-from leaderboards.statistics.intervals import Estimate, prompt_bootstrap
+from leaderboards.statistics.intervals import Estimate, mean_estimate
 from leaderboards.statistics.length_control import (
     CONTROL_FILES,
     LengthControl,
+    LengthControlledRate,
     length_controlled_winrate,
     read_length_control,
 )
@@ -65,8 +66,10 @@ class AlpacaEval(TextLeaderboard):
     baseline = "board"
     metrics = {  # noqa: RUF012
         "length_controlled_winrate": win_rate(
-            "P(an answer is preferred to the baseline's) if both were equally long, by a logistic regression",
+            "P(an answer is preferred to the baseline's) that a logistic regression, fitted together with two gamed "
+            "baselines, predicts at equal lengths; not what it would be if both were equally long",
             official=True,
+            bounds=None,
         ),
         "win_rate": win_rate("P(an answer is preferred to the baseline's), the mean preference", official=True),
         "discrete_win_rate": win_rate(
@@ -106,20 +109,30 @@ class AlpacaEval(TextLeaderboard):
 
     def rate(self, items: Sequence[GradedItem], seed: int) -> list[Score]:
         liked = preferences(items)
-        estimates = {**win_rates(liked, seed=seed), "average_length": prompt_bootstrap(lengths(items), seed=seed)}
+        estimates = {**win_rates(liked), "average_length": mean_estimate(lengths(items))}
         scores = [Score.of(name, estimate) for name, estimate in estimates.items()]
-        if self._control is None or len(items) < len(self._outputs):
+        control = self._control_of(items)
+        if control is None:
             return scores
-        difference = np.array([len(item.baseline_response) for item in items]) - lengths(items)
-        try:
-            rate = length_controlled_winrate(liked, difference, [int(item.id) for item in items], self._control, seed)
-        except ValueError:  # too few verdicts, or all lengths alike: no such figure, and no other in its place
+        rate = _rate_or_none(items, control)
+        if rate is None:  # no such figure, and no other in its place
             return [Score(metric="length_controlled_winrate", value=math.nan, coverage=0.0), *scores]
-        return [Score.of("length_controlled_winrate", rate), *scores]
+        return [Score.of("length_controlled_winrate", rate.estimate), *scores]
 
     def by_prompt(self, items: Sequence[GradedItem]) -> dict[str, dict[str, float | None]]:
         liked = {item.id: item.preference for item in items}
-        return {"win_rate": {id: None if p is None else 100 * p for id, p in liked.items()}}
+        values: dict[str, dict[str, float | None]] = {
+            "win_rate": {id: None if p is None else 100 * p for id, p in liked.items()}
+        }
+        if control := self._control_of(items):
+            rate = _rate_or_none(items, control)
+            controlled = rate.prompt_values.tolist() if rate else [None] * len(items)
+            values["length_controlled_winrate"] = dict(zip(liked, controlled, strict=True))
+        return values
+
+    def _control_of(self, items: Sequence[GradedItem]) -> LengthControl | None:
+        """What the length-controlled win rate needs: with its files, and where all instructions were asked."""
+        return self._control if len(items) == len(self._outputs) else None
 
     @cached_property
     def _outputs(self) -> list[Record]:
@@ -142,18 +155,29 @@ class AlpacaEval(TextLeaderboard):
         return read_length_control(folder) if has_files else None
 
 
+def _rate_or_none(items: Sequence[GradedItem], control: LengthControl) -> LengthControlledRate | None:
+    """The length-controlled win rate, None where too few verdicts are there or all lengths are alike."""
+    difference = np.array([len(item.baseline_response) for item in items]) - lengths(items)
+    try:
+        return length_controlled_winrate(preferences(items), difference, [int(item.id) for item in items], control)
+    except ValueError:
+        return None
+
+
 def model_first(instruction: str) -> bool:
     """Whether the model's output is placed first: alpaca-eval's own draw, seeded by the instruction."""
     return random.Random(f"is_switched_outputs{instruction}0").choices([False, True])[0]
 
 
-def rate_alpaca_eval(annotations: Path, files: Path | None = None, *, seed: int = 0) -> dict[str, Any]:
+def rate_alpaca_eval(annotations: Path, files: Path | None = None) -> dict[str, Any]:
     """The official figures of one model from its annotation file.
 
     Returns:
         `win_rate`, its `standard_error` (of the mean) and `ci` [low, high], `discrete_win_rate`,
         `length_controlled_winrate` (None without its files; `length_controlled_note` says why), `avg_length`
-        (characters, cut to an integer as in the official table), `n_total` (verdicts), `coverage` (of all rows),
+        (characters, cut to an integer as in the official table), `lc_standard_error` (upstream's, without the fit's
+        uncertainty, which the interval has), `n_wins`, `n_wins_base` and `n_draws` (preferences above, below and at
+        one half), `n_total` (verdicts), `coverage` (of all rows),
         `intervals` of the other two win rates, `ci_level`, `model` and `baseline`. What cannot be told is None.
 
     Args:
@@ -169,17 +193,21 @@ def rate_alpaca_eval(annotations: Path, files: Path | None = None, *, seed: int 
         baseline, model = (_only(records, name) for name in ("generator_1", "generator_2"))
         preferences = win_probabilities(numbers(records, "preference"))
         length = int(np.mean([len(text) for text in texts(records, "output_2")]))
-    rates = win_rates(preferences, seed=seed)
+    rates = win_rates(preferences)
     win, discrete = rates.pop("win_rate"), rates["discrete_win_rate"]
-    controlled, note = _length_controlled(records, preferences, files, seed)
+    controlled, note = _length_controlled(records, preferences, files)
     if controlled:
-        rates["length_controlled_winrate"] = controlled
+        rates["length_controlled_winrate"] = controlled.estimate
     return {
         "win_rate": json_number(win.value),
         "standard_error": json_number(100 * standard_error(preferences)),
         "discrete_win_rate": json_number(discrete.value),
-        "length_controlled_winrate": controlled and json_number(controlled.value),
+        "length_controlled_winrate": controlled and json_number(controlled.estimate.value),
+        "lc_standard_error": controlled and json_number(controlled.standard_error),
         "avg_length": length,
+        "n_wins": int((preferences > 0.5).sum()),
+        "n_wins_base": int((preferences < 0.5).sum()),
+        "n_draws": int((preferences == 0.5).sum()),
         "n_total": win.n,
         "coverage": win.coverage,
         "ci": json_interval(win),
@@ -198,7 +226,7 @@ def win_probabilities(preferences: ArrayLike) -> NDArray[np.float64]:
     return np.where((raw >= 1) & (raw <= 2), raw - 1, np.nan)
 
 
-def win_rates(preferences: ArrayLike, *, seed: int = 0) -> dict[str, Estimate]:
+def win_rates(preferences: ArrayLike) -> dict[str, Estimate]:
     """`win_rate` (the mean preference) and `discrete_win_rate` (wins plus half the exact ties), 0..100.
 
     Args:
@@ -207,7 +235,7 @@ def win_rates(preferences: ArrayLike, *, seed: int = 0) -> dict[str, Estimate]:
     graded = np.asarray(preferences, np.float64)
     discrete = np.where(np.isnan(graded), np.nan, np.heaviside(graded - 0.5, 0.5))
     figures = {"win_rate": graded, "discrete_win_rate": discrete}
-    return {name: prompt_bootstrap(100 * values, seed=seed) for name, values in figures.items()}
+    return {name: mean_estimate(100 * values, bounds=PERCENT) for name, values in figures.items()}
 
 
 def standard_error(values: ArrayLike) -> float:
@@ -218,11 +246,14 @@ def standard_error(values: ArrayLike) -> float:
 
 
 def _length_controlled(
-    records: Sequence[Record], preferences: NDArray[np.float64], files: Path | None, seed: int
-) -> tuple[Estimate | None, str]:
+    records: Sequence[Record], preferences: NDArray[np.float64], files: Path | None
+) -> tuple[LengthControlledRate | None, str]:
     """The length-controlled win rate, or None, and what there is to say about it."""
     if records[0]["generator_1"] == records[0]["generator_2"]:
-        return prompt_bootstrap(np.full(len(records), 50.0)), "the model is the baseline: 50 by definition"
+        fifty = Estimate(value=50.0, ci_low=50.0, ci_high=50.0, n=len(records), coverage=1.0)
+        values = np.full(len(records), 50.0)
+        rate = LengthControlledRate(estimate=fifty, standard_error=0.0, prompt_values=values)
+        return rate, "the model is the baseline: 50 by definition"
     if files is None:
         return (
             None,
@@ -235,7 +266,7 @@ def _length_controlled(
     instructions = numbers(records, "index").tolist() if numbered else list(range(len(records)))
     try:
         control = read_length_control(files)
-        rate = length_controlled_winrate(preferences, lengths[0] - lengths[1], instructions, control, seed)
+        rate = length_controlled_winrate(preferences, lengths[0] - lengths[1], instructions, control)
     except (ValueError, ImportError) as error:
         return None, str(error)
     if len(records) == len(control.difficulty):

@@ -3,7 +3,7 @@
 Follows arena-hard-auto, `show_result.py`: a decisive verdict counts three times, and a prompt is left out where either
 game gave no verdict. Where everybody plays the baseline only, the Bradley-Terry win rate is the weighted share of wins,
 so nothing is fitted. Unlike upstream, which resamples the rows that the weight has multiplied (nominal 90% then covers
-about 62%), intervals resample prompts. No style control.
+about 62%), intervals are over prompts. No style control.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from judges.judge import Judge, Prompt
 from judges.reading import clipped, naming, shortened
-from leaderboards.grading import both_orders, graded_item, play_games, preferences, win_rate
+from leaderboards.grading import PERCENT, both_orders, graded_item, play_games, preferences, win_rate
 from leaderboards.leaderboard import Part, TextLeaderboard, data_path
 from leaderboards.records import Answers, BoardQuestion, GradedItem, Score
 from leaderboards.sources import (
@@ -34,7 +34,7 @@ from leaderboards.sources import (
     read_records,
     texts,
 )
-from leaderboards.statistics.intervals import Estimate, prompt_bootstrap
+from leaderboards.statistics.intervals import Estimate, mean_estimate
 
 WHAT = "a folder with question.jsonl and model_answer/*.jsonl, as in arena-hard-auto"
 DECISIVE, SLIGHT = 0.875, 0.625  # P(A beats B) from which on the verdict is A>>B, A>B: halfway between 1, 3/4 and 1/2
@@ -145,10 +145,10 @@ class ArenaHard(TextLeaderboard):
             Battle(item.id, item.category, scores_of_games(item.extra["first_game"], item.extra["second_game"]))
             for item in items
         ]
-        pooled = arena_hard_scores(battles, seed=seed)
+        pooled = arena_hard_scores(battles)
         scores = [
             Score.of("win_rate", pooled.pop("win_rate")),
-            Score.of("prompt_win_rate", prompt_bootstrap(100 * preferences(items), seed=seed)),
+            Score.of("prompt_win_rate", mean_estimate(100 * preferences(items), bounds=PERCENT)),
         ]
         of_categories = [Score.of("win_rate", estimate, category) for category, estimate in pooled.items()]
         return scores + (of_categories if len(of_categories) > 1 else [])
@@ -199,7 +199,7 @@ def verdict_label(preference: float) -> str | None:
     return None if np.isnan(preference) else "A=B"
 
 
-def rate_arena_hard(judgments: Path, *, seed: int = 0) -> dict[str, dict[str, Any]]:
+def rate_arena_hard(judgments: Path) -> dict[str, dict[str, Any]]:
     """The win rate of each model in a file of judgments, or in a folder with a file a model.
 
     Returns:
@@ -226,17 +226,17 @@ def rate_arena_hard(judgments: Path, *, seed: int = 0) -> dict[str, dict[str, An
         by_model[model].append(battle)
         baselines[model] |= {baseline} - {""}
     return {
-        model: _figures(battles, len(prompts), seed) | {"baseline": _one_or_all(sorted(baselines[model]))}
+        model: _figures(battles, len(prompts)) | {"baseline": _one_or_all(sorted(baselines[model]))}
         for model, battles in sorted(by_model.items())
     }
 
 
-def arena_hard_scores(battles: Sequence[Battle], *, seed: int = 0) -> dict[str, Estimate]:
+def arena_hard_scores(battles: Sequence[Battle]) -> dict[str, Estimate]:
     """`win_rate` and every category's, 0..100: the weighted share of wins, intervals over prompts."""
     groups = {"win_rate": list(battles)}
     for category in dict.fromkeys(battle.category for battle in battles if battle.category):
         groups[category] = [battle for battle in battles if battle.category == category]
-    return {name: _pooled(group, seed) for name, group in groups.items()}
+    return {name: _pooled(group) for name, group in groups.items()}
 
 
 def scores_of_games(first: str | None, second: str | None) -> tuple[float, ...]:
@@ -281,16 +281,16 @@ def _answers(path: Path) -> dict[str, str]:
     return answers
 
 
-def _pooled(battles: Sequence[Battle], seed: int) -> Estimate:
+def _pooled(battles: Sequence[Battle]) -> Estimate:
     by_prompt: dict[str, tuple[float, ...]] = defaultdict(tuple)
     for battle in battles:
         by_prompt[battle.prompt] += battle.scores
     means = [100 * sum(scores) / len(scores) if scores else np.nan for scores in by_prompt.values()]
-    return prompt_bootstrap(means, [len(scores) for scores in by_prompt.values()], seed=seed)
+    return mean_estimate(means, [len(scores) for scores in by_prompt.values()], bounds=PERCENT)
 
 
-def _figures(battles: Sequence[Battle], prompts: int, seed: int) -> dict[str, Any]:
-    estimates = arena_hard_scores(battles, seed=seed)
+def _figures(battles: Sequence[Battle], prompts: int) -> dict[str, Any]:
+    estimates = arena_hard_scores(battles)
     total = estimates.pop("win_rate")
     return {
         "win_rate": json_number(total.value),

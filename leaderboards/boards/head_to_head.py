@@ -9,12 +9,12 @@ from judges.judge import Judge, Prompt
 from leaderboards.grading import both_orders, graded_item, lengths, play_games, preferences
 from leaderboards.leaderboard import Part, TextLeaderboard
 from leaderboards.records import Answers, BoardQuestion, GradedItem, Metric, Score
-from leaderboards.statistics.intervals import prompt_bootstrap
+from leaderboards.statistics.intervals import mean_estimate
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadToHead(TextLeaderboard):
-    """Win rate against the untrained policy's answers, each pair judged in both orders; the interval is by prompt.
+    """Win rate against the untrained policy's answers, each pair judged in both orders; the interval is over prompts.
 
     Args: those of every text leaderboard; thinking is taken out of the untrained policy's answers too.
     """
@@ -28,6 +28,7 @@ class HeadToHead(TextLeaderboard):
             better="higher",
             estimates="P(an answer of the policy is preferred to one of the untrained policy), on held-out prompts",
             null_value=0.5,
+            bounds=(0, 1),
         ),
         "average_length": Metric(unit="characters", better="neither", estimates="mean length of the answers"),
     }
@@ -56,4 +57,6 @@ class HeadToHead(TextLeaderboard):
 
     def rate(self, items: Sequence[GradedItem], seed: int) -> list[Score]:
         figures = {"win_rate": preferences(items), "average_length": lengths(items)}
-        return [Score.of(name, prompt_bootstrap(values, seed=seed)) for name, values in figures.items()]
+        return [
+            Score.of(name, mean_estimate(values, bounds=self.metrics[name].bounds)) for name, values in figures.items()
+        ]

@@ -1,7 +1,7 @@
 """lm-eval: tasks of the Language Model Evaluation Harness, run by itself on the checkpoint.
 
 Follows lm-eval 0.4.13, `simple_evaluate`. A figure is the mean over documents, which is checked against lm-eval's own;
-its interval resamples documents.
+its interval is over documents.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import yaml
 
 from leaderboards.leaderboard import BoardError, Leaderboard, data_path
 from leaderboards.records import GradedItem, Metric, Score
-from leaderboards.statistics.intervals import prompt_bootstrap
+from leaderboards.statistics.intervals import mean_estimate
 
 WHAT = "a folder with lm-eval task files (*.yaml) and the data they name, or name lm-eval's own tasks with tasks"
 MEANS = {
@@ -42,6 +42,8 @@ MEANS = {
     "prompt_level_loose_acc": "the same, formatting aside",
 }
 """lm-eval's metrics that are means over documents of a share; in 0..1, as lm-eval gives them, more is better."""
+
+SHARE = (0.0, 1.0)
 
 NO_PROVENANCE: dict[str, Any] = {"add_env_info": lambda results: None, "get_git_commit_hash": lambda: ""}
 """In place of lm-eval's own record of the environment: it takes a second of `pip` and `git`; the harness has one."""
@@ -84,7 +86,7 @@ class LMEval(Leaderboard):
     package = "lm_eval"
     opens_checkpoint = True
     metrics = {  # noqa: RUF012
-        name: Metric(unit="share", better="higher", estimates=estimates, official=True)
+        name: Metric(unit="share", better="higher", estimates=estimates, official=True, bounds=SHARE)
         for name, estimates in MEANS.items()
     }
 
@@ -154,7 +156,7 @@ class LMEval(Leaderboard):
         for item in items:
             values[item.category, item.metric].append(math.nan if item.value is None else item.value)
         return [
-            Score.of(metric, prompt_bootstrap(of_documents, seed=seed), category)
+            Score.of(metric, mean_estimate(of_documents, bounds=SHARE), category)
             for (category, metric), of_documents in values.items()
         ]
 

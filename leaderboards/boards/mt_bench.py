@@ -1,7 +1,7 @@
 """MT-Bench: two turns a question, each answer rated 1 to 10 on its own, as the official script averages the ratings.
 
 Follows FastChat, `llm_judge/show_result.py --mode single`: a rating of -1 is a judgment that could not be read; it is
-left out, and here also counted. The second turn of a question is not independent of the first, so intervals resample
+left out, and here also counted. The second turn of a question is not independent of the first, so intervals are over
 questions. Pairwise judgments are not rated.
 """
 
@@ -33,7 +33,7 @@ from leaderboards.sources import (
     read_records,
     texts,
 )
-from leaderboards.statistics.intervals import Estimate, prompt_bootstrap
+from leaderboards.statistics.intervals import Estimate, mean_estimate
 
 WHAT = "a folder with question.jsonl and perhaps reference_answer/*.jsonl, as in FastChat's mt_bench"
 TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1} | dict.fromkeys(
@@ -43,6 +43,7 @@ TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
 
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 FIRST_QUESTION, QUESTIONS_EACH = 81, 10
+RATINGS = (1.0, 10.0)
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ class MTBenchQuestion:
     category: str
     turns: tuple[str, str]
     references: tuple[str, str] | None
+
+
+def _mean_rating(estimates: str) -> Metric:
+    return Metric(unit="rating", better="higher", estimates=estimates, official=True, bounds=RATINGS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +91,9 @@ class MTBench(TextLeaderboard):
     pairwise = False
     baseline = "board"
     metrics = {  # noqa: RUF012
-        "score": Metric(unit="rating", better="higher", estimates="mean rating in 1..10 of all answers", official=True),
-        "turn_1": Metric(unit="rating", better="higher", estimates="mean rating of first turns", official=True),
-        "turn_2": Metric(unit="rating", better="higher", estimates="mean rating of second turns", official=True),
+        "score": _mean_rating("mean rating in 1..10 of all answers"),
+        "turn_1": _mean_rating("mean rating of first turns"),
+        "turn_2": _mean_rating("mean rating of second turns"),
     }
 
     def __post_init__(self) -> None:
@@ -130,7 +135,7 @@ class MTBench(TextLeaderboard):
         ratings = [
             Rating(item.extra["question"], item.turn, np.nan if item.rating is None else item.rating) for item in items
         ]
-        estimates = mt_bench_scores(ratings, {item.extra["question"]: item.category for item in items}, seed=seed)
+        estimates = mt_bench_scores(ratings, {item.extra["question"]: item.category for item in items})
         overall = [Score.of(name, estimates.pop(name)) for name in self.metrics if name in estimates]
         return overall + [Score.of("score", estimate, category) for category, estimate in estimates.items()]
 
@@ -193,7 +198,7 @@ class MTBench(TextLeaderboard):
         ]
 
 
-def rate_mt_bench(judgments: Path, questions: Path | None = None, *, seed: int = 0) -> dict[str, dict[str, Any]]:
+def rate_mt_bench(judgments: Path, questions: Path | None = None) -> dict[str, dict[str, Any]]:
     """The official figures of each model in a file (or folder) of single-answer judgments.
 
     Returns:
@@ -219,10 +224,10 @@ def rate_mt_bench(judgments: Path, questions: Path | None = None, *, seed: int =
             by_model[model].append(rating)
     category_of = _categories(records, questions)
     judged = {(r.question, r.turn) for ratings in by_model.values() for r in ratings}
-    return {model: _figures(ratings, category_of, len(judged), seed) for model, ratings in sorted(by_model.items())}
+    return {model: _figures(ratings, category_of, len(judged)) for model, ratings in sorted(by_model.items())}
 
 
-def mt_bench_scores(ratings: Sequence[Rating], category_of: Mapping[str, str], *, seed: int = 0) -> dict[str, Estimate]:
+def mt_bench_scores(ratings: Sequence[Rating], category_of: Mapping[str, str]) -> dict[str, Estimate]:
     """`score`, `turn_1`, `turn_2`, ... and every category: means of all ratings in 1..10, intervals over questions.
 
     Categories come in the order of `category_of`; questions it does not know are in no category.
@@ -232,7 +237,7 @@ def mt_bench_scores(ratings: Sequence[Rating], category_of: Mapping[str, str], *
         groups[f"turn_{turn}"] = [r for r in ratings if r.turn == turn]
     for category in dict.fromkeys(category_of.values()):
         groups[category] = [r for r in ratings if category_of.get(r.question) == category]
-    return {name: _pooled(group, seed) for name, group in groups.items() if group}
+    return {name: _pooled(group) for name, group in groups.items() if group}
 
 
 def _two(turns: Any, path: Path) -> tuple[str, str]:
@@ -255,19 +260,22 @@ def _reference_answers(folder: Path) -> dict[str, tuple[str, str]]:
         raise ValueError(f"{path}: a reference answer has no 'choices' with 'turns'; is this MT-Bench's?") from error
 
 
-def _pooled(ratings: Sequence[Rating], seed: int) -> Estimate:
-    """The mean of all ratings that did not fail; whole questions are resampled, coverage is by rating."""
+def _pooled(ratings: Sequence[Rating]) -> Estimate:
+    """The mean of all ratings that did not fail; the interval is over questions, the coverage by rating."""
     by_question: dict[str, list[float]] = defaultdict(list)
     for rating in ratings:
         by_question[rating.question].append(rating.score)
-    read = [[score for score in scores if not np.isnan(score)] for scores in by_question.values()]
-    means = [sum(scores) / len(scores) if scores else np.nan for scores in read]
-    estimate = prompt_bootstrap(means, [len(scores) for scores in read], seed=seed)
-    return replace(estimate, coverage=sum(map(len, read)) / len(ratings))
+    known = [[score for score in scores if not np.isnan(score)] for scores in by_question.values()]
+    means = [sum(scores) / len(scores) if scores else np.nan for scores in known]
+    low, high = RATINGS
+    rated = [score for scores in known for score in scores]
+    bounds = min([low, *rated]), max([high, *rated])  # a judge may have rated beyond the scale it was given
+    estimate = mean_estimate(means, [len(scores) for scores in known], bounds=bounds)
+    return replace(estimate, coverage=sum(map(len, known)) / len(ratings))
 
 
-def _figures(ratings: Sequence[Rating], category_of: Mapping[str, str], judged: int, seed: int) -> dict[str, Any]:
-    estimates = mt_bench_scores(ratings, category_of, seed=seed)
+def _figures(ratings: Sequence[Rating], category_of: Mapping[str, str], judged: int) -> dict[str, Any]:
+    estimates = mt_bench_scores(ratings, category_of)
     values = {name: json_number(estimate.value) for name, estimate in estimates.items()}
     intervals = {name: json_interval(e) for name, e in estimates.items()}
     rated = {(r.question, r.turn) for r in ratings if not np.isnan(r.score)}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from leaderboards.statistics.intervals import Floats, as_vectors
+from leaderboards.statistics.intervals import as_vectors
+from leaderboards.statistics.means import Floats
 
 
 def holm(p_values: ArrayLike) -> Floats:

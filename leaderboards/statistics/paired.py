@@ -1,67 +1,90 @@
 """Two policies, or two algorithms, on the same prompts: the difference, its interval, and a test of "no difference".
 
-Which claim a comparison makes is said in `leaderboards.statistics.intervals`. Pure numpy, float64.
+The null hypothesis is a mean difference of 0, and the p-value is the level at which the interval touches 0: the two
+never disagree, and no p-value has a floor that a correction for many tests could turn into silence. Which claim a
+comparison makes is said in `leaderboards.statistics.intervals`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from leaderboards.statistics.intervals import (
     Estimate,
-    algorithm_estimate,
-    as_vectors,
-    chunk_sizes,
+    Variances,
     complete_prompts,
+    estimate_and_test,
+    estimate_of_parts,
     half_width,
     mean_variances,
-    prompt_bootstrap,
+    residual_variance,
+    seeds_by_prompts,
 )
-from leaderboards.statistics.t_distribution import bisect
+from leaderboards.statistics.means import Bounds, Floats
+
+IF_ALIKE = "if all trainers vary alike"
+SMALLEST_P = 1e-200  # quantiles of few degrees of freedom overflow beyond; less is 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The difference a - b on the same prompts, the two-sided p-value of "no difference", and what is claimed about."""
+    """The difference a - b on the same prompts, and what is claimed about.
+
+    Attributes:
+        p_value: of "no difference", two-sided.
+        if_alike: the difference of two algorithms with the interval that holds if all trainers vary alike (`IF_ALIKE`)
+            from seed to seed: to be shown under that name, never to rank or to claim by.
+    """
 
     difference: Estimate
     p_value: float
     claim: Literal["checkpoint", "algorithm"]
+    if_alike: Estimate | None = None
 
 
-def compare_checkpoints(a: ArrayLike, b: ArrayLike, *, seed: int = 0, level: float = 0.95) -> Comparison:
-    """a - b for two sets of weights on the same prompts: bootstrap interval over prompts and sign-flip test.
+@dataclass(frozen=True)
+class SeedVariance:
+    """How much the means of trainers under the same seeds vary, beyond what a seed does to all: variance and its df."""
+
+    variance: float
+    df: int
+
+
+def compare_checkpoints(a: ArrayLike, b: ArrayLike, *, bounds: Bounds | None = None, level: float = 0.95) -> Comparison:
+    """a - b for two sets of weights on the same prompts.
 
     Says nothing about training again with another seed: that is `compare_algorithms`.
 
     Args:
         a, b: [prompts], scores of the same prompts in the same order; a prompt counts where both are there.
+        bounds: the least and the greatest score that a prompt can have; None where there is none (then fewer than 50
+            prompts with rare large differences have too narrow an interval).
 
     Raises:
-        ValueError: for arrays of different or not one-dimensional shapes.
+        ValueError: for arrays of different or not one-dimensional shapes, or scores outside of the bounds.
     """
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if first.shape != second.shape:
         raise ValueError(f"a has shape {first.shape} and b {second.shape}; a paired comparison needs the same prompts")
-    differences = first - second
-    estimate = prompt_bootstrap(differences, seed=seed, level=level)
-    return Comparison(difference=estimate, p_value=sign_flip_test(differences, seed=seed), claim="checkpoint")
+    span = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
+    estimate, mean = estimate_and_test(first - second, None, bounds=span, level=level)
+    return Comparison(difference=estimate, p_value=mean.p_value(0.0) if mean else math.nan, claim="checkpoint")
 
 
-def compare_algorithms(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Comparison:
+def compare_algorithms(
+    a: ArrayLike, b: ArrayLike, *, level: float = 0.95, alike: SeedVariance | None = None
+) -> Comparison:
     """a - b for two algorithms, each trained with several seeds, on the same prompts: `algorithm_estimate` of a - b.
-
-    The p-value is the level at which the interval touches zero.
 
     Args:
         a: [seeds, prompts].
         b: the same, row s trained with the same seed as a's row s; or [prompts], a policy that no seed changes.
+        alike: of all trainers (`pooled_seed_variance`), for `Comparison.if_alike`; not used where no seed changes b.
 
     Raises:
         ValueError: for shapes that do not match, or fewer than two seeds.
@@ -71,39 +94,41 @@ def compare_algorithms(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Co
         raise ValueError(
             f"a has shape {first.shape} and b {second.shape}; a must be [seeds, prompts] and b the same or [prompts]"
         )
-    differences = first - second
-    estimate = algorithm_estimate(differences, level=level)
-    variances = mean_variances(complete_prompts(differences))
-    reach = abs(estimate.value)
-    p_value = bisect(lambda p: half_width(variances, p) - reach, 0.0, 1.0) if estimate.n > 1 else math.nan
-    return Comparison(difference=estimate, p_value=p_value, claim="algorithm")
+    table = seeds_by_prompts(first - second)
+    variances = mean_variances(complete_prompts(table))
+    estimate = estimate_of_parts(table, variances, level)
+    pooled = None
+    if alike and second.ndim == 2:
+        pooled = estimate_of_parts(table, ((2 * alike.variance / len(table), alike.df), variances[1]), level)
+    return Comparison(
+        difference=estimate, p_value=_p_value(variances, abs(estimate.value)), claim="algorithm", if_alike=pooled
+    )
 
 
-def sign_flip_test(differences: ArrayLike, *, seed: int = 0, rounds: int = 10_000) -> float:
-    """Two-sided p-value of "differences [prompts] are symmetric about 0", by flipping their signs.
+def pooled_seed_variance(scores: ArrayLike) -> SeedVariance:
+    """From all trainers' scores [trainers, seeds, prompts]: the trainer x seed residual of their means.
 
-    All 2^n flips where they are no more than `rounds`, then exact; else `rounds` random ones with the observed one
-    counted in, so the p-value is never 0 (Phipson and Smyth 2010). NaN without any difference; NaNs are left out.
+    It has (trainers - 1)(seeds - 1) degrees of freedom in place of the seeds - 1 of one pair, and is right only where
+    all trainers vary alike. Prompts that failed anywhere are left out.
+
+    Raises:
+        ValueError: for fewer than two trainers or seeds.
     """
-    values, _ = as_vectors(differences, None)
-    present = values[~np.isnan(values)]
-    if not len(present):
-        return math.nan
-    moving = present[present != 0]  # flipping a zero changes nothing
-    exact = 2 ** len(moving) <= rounds
-    flips = _all_flips(len(moving)) if exact else _random_flips(len(moving), np.random.default_rng(seed), rounds)
-    observed = abs(moving.sum()) - 1e-9 * np.abs(moving).sum()  # sums in another order differ in the last digits
-    extreme = sum(int(np.count_nonzero(np.abs(moving.sum() - 2 * (some @ moving)) >= observed)) for some in flips)
-    return extreme / 2 ** len(moving) if exact else (extreme + 1) / (rounds + 1)
+    table = np.asarray(scores, np.float64)
+    if table.ndim != 3 or min(table.shape[:2]) < 2:
+        raise ValueError(
+            f"pooling needs scores [trainers, seeds, prompts] of at least 2 trainers and seeds, not {table.shape}"
+        )
+    means: Floats = complete_prompts(table).mean(2)
+    return SeedVariance(residual_variance(means), (means.shape[0] - 1) * (means.shape[1] - 1))
 
 
-def _all_flips(n: int) -> Iterator[NDArray[np.uint8]]:
-    """Every choice of n signs, [2^n, n] of 0 (kept) and 1 (flipped)."""
-    yield (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(np.uint8)
+def _p_value(variances: Variances, reach: float) -> float:
+    """The level at which half the interval is `reach`."""
+    from scipy.optimize import brentq
 
-
-def _random_flips(n: int, generator: np.random.Generator, rounds: int) -> Iterator[NDArray[np.uint8]]:
-    """`rounds` random choices of n signs, in chunks [size, n]."""
-    for size in chunk_sizes(rounds, n):
-        random_bytes = generator.integers(256, size=(size, -(-n // 8)), dtype=np.uint8)
-        yield np.unpackbits(random_bytes, axis=1, count=n)
+    if math.isnan(reach) or not half_width(variances, 0.5) > 0:
+        return 1.0 if reach == 0 and half_width(variances, 0.5) == 0 else math.nan
+    if half_width(variances, SMALLEST_P) <= reach:
+        return 0.0
+    return math.exp(brentq(lambda p: half_width(variances, math.exp(p)) - reach, math.log(SMALLEST_P), 0.0, xtol=1e-12))
