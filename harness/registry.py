@@ -80,8 +80,8 @@ def _built(kind: Kind, name: str, cls: type[Any], options: Mapping[str, Any]) ->
     """An instance. What a class refuses by ValueError is the user's to mend, and a file that cannot be opened; any
     other error is a bug in the class, and is told as one.
     """
-    folders = max((len(v) for v in options.values() if isinstance(v, str) and v.startswith("/")), default=0)
-    room = LONGEST_ERROR + min(folders, LONGEST_FOLDER)
+    paths = (len(v) for v in options.values() if isinstance(v, str) and v.startswith("/"))
+    room = LONGEST_ERROR + max((length for length in paths if length <= LONGEST_FOLDER), default=0)
     try:
         return cls(**options)
     except ValueError as error:
@@ -89,7 +89,7 @@ def _built(kind: Kind, name: str, cls: type[Any], options: Mapping[str, Any]) ->
             raise
         raise ValueError(clipped(str(error), room)) from error
     except OSError as error:
-        why = f"{shortened(error.filename, room - 120)}: {error.strerror}" if error.filename else shortened(error)
+        why = f"{shortened(error.filename, room - 100)}: {error.strerror}" if error.filename else shortened(error)
         raise ValueError(f"{kind[:-1]} {name!r}: {why}; give a file or folder that can be read") from error
     except Exception as error:
         raise ValueError(

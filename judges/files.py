@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -138,8 +139,8 @@ def verdict_row(verdict: Verdict) -> dict[str, Any]:
 
 
 def _rows(path: str | Path, size: int | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-    if not Path(path).is_file():
-        raise ValueError(f"file not found: {path}")
+    if not os.path.isfile(path):
+        raise ValueError(f"file not found: {clipped(str(path), 250)}")
     empty = True
     for place, row in _table(path) if Path(path).suffix == ".parquet" else _lines(path, size):
         empty = False

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, replace
@@ -300,7 +301,7 @@ def _counter(total: int, progress: Progress | None) -> Callable[[int], None]:
 def _content(value: Any) -> Any:
     """A path by its content, anything else as it is."""
     path = Path(value) if isinstance(value, str | Path) else None
-    if path is None or not path.exists():
+    if path is None or not os.path.exists(path):  # a name too long for a file is none
         return value
     files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
     root = path.parent if path.is_file() else path

@@ -6,6 +6,7 @@ lm-eval, opens the checkpoint itself.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
 from judges.judge import Judge, Prompt, messages_of
+from judges.reading import shortened
 from leaderboards.records import Answers, BoardAnswer, BoardQuestion, GradedItem, Metric, Score
 from leaderboards.thinking import strip_thinking
 
@@ -169,6 +171,6 @@ def data_path(board: str, data: str | Path | None, what: str) -> Path:
     """
     if data is None:
         raise NoData(f"{board} needs the option data: {what}")
-    if not Path(data).exists():
-        raise ValueError(f"{board}: data {str(data)!r} is not there; give {what}")
+    if not os.path.exists(data):
+        raise ValueError(f"{board}: data {shortened(str(data), 200)} is not there; give {what}")
     return Path(data)

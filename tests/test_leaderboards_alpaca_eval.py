@@ -217,7 +217,7 @@ def test_lines_and_gzip_say_the_same_as_an_array(tmp_path):
         (annotations([1.0]) + annotations([2.0], model="other"), "2 generator_2s: new, other"),
         ([{"model": "x", "score": 3}], "no 'generator_1'"),
         ([annotations([1.0])[0] | {"preference": "good"}], "preference 'good'; it must be a number"),
-        ([annotations([1.0])[0] | {"preference": True}], "preference 'True'"),
+        ([annotations([1.0])[0] | {"preference": True}], "preference True"),
         ([annotations([1.0])[0] | {"output_2": None}], "output_2 None; it must be a text"),
     ],
 )

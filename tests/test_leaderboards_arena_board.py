@@ -152,7 +152,7 @@ def test_bad_folders_are_one_clear_message(tmp_path):
     with pytest.raises(ValueError, match="neither 'prompt' nor 'turns'"):
         ArenaHard(data=tmp_path)
     write(tmp_path / "model_answer" / "base.jsonl", [{"uid": "q0", "choices": []}], lines=True)
-    with pytest.raises(ValueError, match="answer to q0 has neither"):
+    with pytest.raises(ValueError, match="answer to 'q0' has neither"):
         ArenaHard(data=tmp_path)
 
 

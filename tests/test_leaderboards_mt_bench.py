@@ -99,7 +99,7 @@ def test_own_questions_bring_their_own_categories_and_ids_of_any_kind(tmp_path):
         ([{"question_id": 81, "text": "x"}], "no 'model'"),
         (judgments({(81, 1): "8"}), "score '8'; it must be a number"),
         (judgments({(81, 3): 8}), "neither turn 1 nor turn 2"),
-        (judgments({(81, 1): float("inf")}), "score 'inf'"),
+        (judgments({(81, 1): float("inf")}), "score inf"),
         (judgments({(81.5, 1): 8}), "question_id 81.5"),
         (judgments({(81, 1): 8}) + judgments({(81, 2): 8}, judge=("claude", "single-v1")), "2 judges: claude, gpt-4"),
     ],
@@ -116,5 +116,5 @@ def test_judgments_of_one_judge_with_several_prompts_belong_together(tmp_path):
 
 def test_questions_that_the_question_file_lacks_are_told(tmp_path):
     questions = write(tmp_path / "q", [{"question_id": 81, "category": "writing"}])
-    with pytest.raises(ValueError, match="lacks 1 judged questions, such as 82"):
+    with pytest.raises(ValueError, match="lacks 1 judged questions, such as '82'"):
         rate_mt_bench(write(tmp_path / "j", judgments({(81, 1): 5, (82, 1): 5})), questions)

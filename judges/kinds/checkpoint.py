@@ -6,6 +6,7 @@ torch and transformers are imported with the weights.
 from __future__ import annotations
 
 import json
+import os
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from judges.errors import JudgeError
 from judges.judge import Judge, Prompt, Question, failing_empty, messages_of, prompt_text
+from judges.reading import shortened
 from judges.verdicts import Answer
 
 if TYPE_CHECKING:
@@ -111,9 +113,11 @@ def check_training(epochs: float, lr: float, batch_size: int, holdout: float) ->
 def read_config(model: str | Path) -> dict[str, Any] | None:
     """The `config.json` of a local checkpoint, None for a hub id. Raises ValueError for what is neither."""
     folder = Path(model)
-    if not folder.exists():
+    if not os.path.exists(folder):
         if not HUB_ID.fullmatch(str(model)):
-            raise ValueError(f"judge model not found: there is no folder {str(model)!r}, and it is no hub id")
+            raise ValueError(
+                f"judge model not found: there is no folder {shortened(str(model), 200)}, and it is no hub id"
+            )
         return None
     if not (folder / "config.json").is_file():
         raise ValueError(f"judge model {str(model)!r} is no checkpoint folder: it has no config.json")

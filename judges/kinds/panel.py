@@ -171,7 +171,7 @@ class PanelJudge(Judge):
 def read_panel(path: Path) -> Panel:
     """Read and check a panel file. Raises ValueError with the place in the file and what is wrong there."""
     if not os.path.isfile(path):
-        raise ValueError(f"panel file not found: {shortened(str(path), 250)}")
+        raise ValueError(f"panel file not found: {clipped(str(path), 250)}")
     content = parse_yaml(read_text(path), str(path))
     reader = _Reader(path)
     reader.keys(content, "the file", required=("features", "annotators", "scale"))
