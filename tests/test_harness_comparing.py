@@ -18,7 +18,7 @@ def graded(trainer: str, seed: int | None, mean: float, judge: str = "panel") ->
 
 
 def test_one_seed_gives_only_claims_about_checkpoints():
-    rows = compare_all([graded("sft", None, 0.5), graded("dpo", 0, 0.6), graded("onpo", 0, 0.7)], seed=1)
+    rows = compare_all([graded("sft", None, 0.5), graded("dpo", 0, 0.6), graded("onpo", 0, 0.7)])
     assert {(r["a"], r["b"]) for r in rows} == {
         ("world~dpo~panel~s0", "world~sft"),
         ("world~onpo~panel~s0", "world~sft"),
@@ -29,7 +29,7 @@ def test_one_seed_gives_only_claims_about_checkpoints():
 
 def test_two_seeds_add_claims_about_algorithms_named_without_the_seed():
     cells = [graded("sft", None, 0.5), *(graded(t, s, 0.6) for t in ("dpo", "onpo") for s in (0, 1))]
-    claims = {(r["a"], r["b"]) for r in compare_all(cells, seed=1) if r["claim"] == "algorithm"}
+    claims = {(r["a"], r["b"]) for r in compare_all(cells) if r["claim"] == "algorithm"}
     assert claims == {
         ("world~dpo~panel", "world~sft"),
         ("world~onpo~panel", "world~sft"),
@@ -39,7 +39,7 @@ def test_two_seeds_add_claims_about_algorithms_named_without_the_seed():
 
 def test_policies_trained_by_different_judges_or_seeds_are_not_paired():
     cells = [graded("dpo", 0, 0.6, "panel"), graded("dpo", 0, 0.6, "llm"), graded("dpo", 1, 0.6, "panel")]
-    assert compare_all(cells, seed=1) == []
+    assert compare_all(cells) == []
 
 
 def test_rows_carry_the_statistics_of_their_pair_and_holm_over_the_family():
@@ -54,7 +54,7 @@ def test_rows_carry_the_statistics_of_their_pair_and_holm_over_the_family():
 
 def test_the_claim_about_an_algorithm_is_made_over_the_common_seeds():
     cells = [graded("dpo", s, 0.6) for s in (0, 1, 2)] + [graded("onpo", s, 0.7) for s in (1, 2)]
-    (row,) = [r for r in compare_all(cells, seed=1) if r["claim"] == "algorithm"]
+    (row,) = [r for r in compare_all(cells) if r["claim"] == "algorithm"]
     expected = compare_algorithms(np.stack([c.values for c in cells[1:3]]), np.stack([c.values for c in cells[3:]]))
     assert row["difference"] == expected.difference.value
     assert row["p_value"] == expected.p_value
@@ -73,6 +73,6 @@ def test_a_policy_whose_name_holds_the_sign_between_labels_is_not_compared_with_
         return PolicyValues(f"{policy}~{trainer}~{seed}", f"{policy}~{trainer}", policy, trainer, judge, seed, values)
 
     cells = [of(policy, *which) for policy in ("m~x", "m~y") for which in (("sft", None), ("dpo", 0), ("dpo", 1))]
-    rows = compare_all(cells, seed=1)
+    rows = compare_all(cells)
     assert len(rows) == 6
     assert all(row["a"][:3] == row["b"][:3] for row in rows)

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.stats
 from fake_stages import fake
 
 from harness.config import Config
@@ -106,8 +108,7 @@ def test_the_difference_is_over_the_pairs_that_both_answered(rows: dict[Any, Any
     assert (row["n"], row["coverage"]) == (2, 0.5)
     assert turned["value"] == pytest.approx(-row["value"])
     assert turned["p_value"] == row["p_value"]
-    # The signs of two differences: the observed sum is the largest of four where they agree, else one of the middle.
-    assert row["p_value"] == (0.5 if by_pair[0] * by_pair[1] > 0 else 1.0)
+    assert row["p_value"] == pytest.approx(scipy.stats.ttest_1samp(by_pair, 0).pvalue)
     assert rows["accuracy", "pairrm", "llm"]["value"] == 0  # both right, then both wrong
 
 
@@ -142,8 +143,15 @@ def test_a_prompts_number_is_the_mean_of_its_answered_pairs_and_the_coverage_is_
 def test_p_values_are_adjusted_over_the_pairs_of_judges_within_a_metric(tmp_path: Path) -> None:
     store, count = Store(tmp_path), 6
     told = {"pairrm": 0.8, "llm": 0.6, "reward-model": 0.7}
-    stages = [keep(store, name, [p] * count, range(count), [1.0] * count) for name, p in told.items()]
+    preferences = {name: [p**power for power in range(1, count + 1)] for name, p in told.items()}
+    stages = [keep(store, name, p, range(count), [1.0] * count) for name, p in preferences.items()]
     rows = [row for row in judge_rows(plan_of(*stages), store) if row["against"] and row["metric"] == "log_loss"]
     assert {(row["judge"], row["against"]) for row in rows} == set(itertools.permutations(told, 2))
-    assert {row["p_value"] for row in rows} == {2 / 2**count}  # all differences have one sign: the extreme two of 2^6
-    assert {row["p_adjusted"] for row in rows} == {3 * 2 / 2**count}  # three tests, not the six rows
+    losses = {name: -np.log(p) for name, p in preferences.items()}
+    p_values = {
+        (row["judge"], row["against"]): scipy.stats.ttest_1samp(losses[row["judge"]] - losses[row["against"]], 0).pvalue
+        for row in rows
+    }
+    assert {(row["judge"], row["against"]): row["p_value"] for row in rows} == pytest.approx(p_values)
+    smallest = min(p_values.values())
+    assert min(row["p_adjusted"] for row in rows) == pytest.approx(3 * smallest)  # three tests, not the six rows

@@ -127,7 +127,7 @@ def test_the_length_controlled_rate_is_that_of_the_annotation_file_and_leads(tmp
     assert [scores[0].ci_low, scores[0].ci_high] == pytest.approx(told["intervals"]["length_controlled_winrate"])
     assert "length_controlled_winrate" not in scored(board, verdicts[:50])
     values = board.by_prompt(verdicts)["length_controlled_winrate"]
-    assert values.keys() == {v["id"] for v in verdicts}
+    assert values.keys() == {v.id for v in verdicts}
     assert np.mean(list(values.values())) == pytest.approx(scores[0].value)
     assert "length_controlled_winrate" not in board.by_prompt(verdicts[:50])
 
