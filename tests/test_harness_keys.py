@@ -53,7 +53,7 @@ def with_boards(**options: dict[str, Any]) -> list[Any]:
 
 
 def keys(plan: Plan) -> dict[str, str]:
-    """Kind and title -> key of every stage, comparisons too; of those with one title the later ones are numbered."""
+    """Kind and title -> key of every stage, comparisons included; a title that came before gets a number."""
     stages, before = [*plan.stages, *comparison_stages(plan, lambda stage: True)], Counter[str]()
     named = {}
     for stage in stages:
