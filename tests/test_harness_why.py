@@ -100,7 +100,9 @@ def test_plan_says_which_option_makes_a_finished_stage_run_again(workspace: Work
     game = {"policy": {"game": "cyc3"}, "prompts": None, "leaderboards": ["duality-gap"], "iterations": 3}
 
     def config(eta: float) -> Path:
-        return workspace.config(f"{eta}.yaml", **game, matrix={"trainer": [{"name": "omd", "eta": eta}], "judge": ["game"]})
+        return workspace.config(
+            f"{eta}.yaml", **game, matrix={"trainer": [{"name": "omd", "eta": eta}], "judge": ["game"]}
+        )
 
     first = config(0.5)
     assert nashbench(*workspace.arguments(first)).code == 0
