@@ -350,7 +350,7 @@ def test_what_a_judge_is_described_by_is_json_without_code_tuning_or_defaults() 
     assert described["options"] == asked | {"backend": "openai", "protocol": "mt-bench"}
     assert json.loads(json.dumps(described)) == described
     assert judge.fingerprint() == LLMJudge(**asked, protocol="mt-bench").fingerprint()
-    assert judge.code_parts[0].__name__ == "MTBench"
+    assert judge.code_parts[0].__name__ == "MTBenchProtocol"
     assert issubclass(judge.code_parts[0], Protocol)
 
 
@@ -571,7 +571,7 @@ def test_a_closure_holds_what_is_imported_at_any_depth_and_no_leaf_code() -> Non
 
 def test_a_closure_passes_through_leaf_code_to_the_machinery_it_uses() -> None:
     closure = import_closure(["leaderboards.boards.arena_hard"])
-    assert {"leaderboards.grading", "leaderboards.sources", "leaderboards.statistics.estimates", "judges.judge"} <= {
+    assert {"leaderboards.grading", "leaderboards.sources", "leaderboards.statistics.intervals", "judges.judge"} <= {
         *closure
     }
     assert "leaderboards.boards.arena_hard" not in closure
