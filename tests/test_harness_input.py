@@ -12,10 +12,15 @@ import pytest
 from conftest import Ended, Workspace, check_refused, write_prompts
 
 from harness.config import load_config
+from harness.errors import UserError
 from harness.planning.plan import make_plan
+from harness.run.worker import failure_message
 from harness.stages.context import ModelCache
 from harness.stages.running import run_stage
 from harness.store.artifacts import Store
+from judges.errors import JudgeError
+from leaderboards.leaderboard import BoardError
+from trainers.errors import TrainingError
 
 Command = Callable[..., Ended]
 
@@ -339,6 +344,24 @@ def test_a_look_at_the_questions_counts_them_and_is_made_once_a_board(workspace:
 
 
 # --- a model's folder --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("inline")
+def test_weights_that_cannot_be_read_are_the_users_and_told_in_one_line(
+    workspace: Workspace, nashbench: Command
+) -> None:
+    folder = shutil.copytree(workspace.model, workspace.folder / "cut")
+    (folder / "model.safetensors").write_bytes((workspace.model / "model.safetensors").read_bytes()[:1000])
+    ended = nashbench(*workspace.arguments(workspace.config(policy=str(folder))))
+    check_refused(ended, f"policy {folder} cannot be loaded", "give a Hugging Face checkpoint")
+
+
+@pytest.mark.parametrize("error", [UserError, TrainingError, JudgeError, BoardError])
+def test_what_a_package_calls_the_users_is_told_by_its_text_and_any_other_value_error_is_a_bug(
+    error: type[ValueError],
+) -> None:
+    assert failure_message(error("lower it")) == ("failed", "lower it")
+    assert failure_message(ValueError("lower it"))[0] == "bug"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from harness.config import load_config
 from harness.planning.plan import make_plan
-from harness.stage import Stage
+from harness.stages.fit import Fit
 
 Nashbench = Callable[..., Ended]
 LORA = {"lr": 0.01, "batch_size": 4, "precision": "fp32", "max_length": 40, "lora": {"r": 2, "alpha": 4}}
@@ -95,25 +95,36 @@ def test_an_error_that_is_not_about_memory_is_not_called_so(
         nashbench(*workspace.arguments(workspace.config()))
 
 
+@pytest.mark.usefixtures("inline")
+def test_layers_that_an_adapter_does_not_find_fail_the_cell_with_the_option(
+    workspace: Workspace, nashbench: Nashbench
+) -> None:
+    training = LORA | {"lora": {"r": 2, "alpha": 4, "targets": ["no_such_layer"]}}
+    assert nashbench(*workspace.arguments(workspace.config(training=training))).code == 1
+    reasons = [cell["reason"] for cell in json.loads((workspace.out / "cells.json").read_text())]
+    assert [reason for reason in reasons if "training.lora.targets is ['no_such_layer']" in reason]
+
+
 TRAINING = {"lr": 0.001, "batch_size": 4, "precision": "fp32", "max_length": 40}
 
 
-def planned_fit(config: Path) -> Stage:
+def planned_fit(config: Path) -> Fit:
     """The first fit that a config plans."""
-    return next(stage for stage in make_plan(load_config(config)).stages if stage.kind == "fit")
+    return next(stage for stage in make_plan(load_config(config)).stages if isinstance(stage, Fit))
 
 
 def test_a_fit_is_known_by_what_its_accelerate_file_says_and_by_nothing_where_there_is_none(
     workspace: Workspace,
 ) -> None:
     plain = planned_fit(workspace.config())
-    assert "accelerate" not in json.dumps(plain.options)
+    assert "accelerate" not in json.dumps(plain.identity)
     config = workspace.config(training=TRAINING | {"accelerate": "accelerate.yaml"})
     keys = {plain.key}
     for said in (DDP, DDP | {"num_processes": 3}):
         file = written(workspace.folder, said)
         fit = planned_fit(config)
-        assert fit.where["accelerate"] == str(file)
+        assert fit.accelerate_file == str(file)
+        assert str(file) not in json.dumps(fit.identity)
         keys.add(fit.key)
     assert len(keys) == 3
 

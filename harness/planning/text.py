@@ -150,10 +150,11 @@ class TextPlanner:
         """The policy's or the control's answers by part of the board's questions."""
         draw = "control" if plan.algorithm is None else f"seed {plan.cell.seed}"
         control = plan.cell.trainer.name if plan.cell.is_control and plan.cell.trainer.name != CONTROL else None
-        answers = {
-            part: self._answer(board, policy, draw, part, f"{title}, answer{_NAMED[part]}", control)
-            for part in question_parts(board, final=final)
-        }
+        answers: dict[QuestionPart, Answer] = {}
+        for part in question_parts(board, final=final):
+            constant = answers.get("curve") if control == "constant" else None
+            answer_title = f"{title}, answer{_NAMED[part]}"
+            answers[part] = self._answer(board, policy, draw, part, answer_title, control, constant)
         plan.answers |= {(board.name, iteration, part): stage for part, stage in answers.items()}
         return answers
 
@@ -183,6 +184,7 @@ class TextPlanner:
         part: QuestionPart,
         title: str,
         control: str | None = None,
+        constant: Answer | None = None,
     ) -> Answer:
         first, last = question_range(board, part)
         return Answer(
@@ -197,6 +199,7 @@ class TextPlanner:
             last=last,
             precision=self.precision,
             control=control,
+            constant=constant,
             title=title,
         )
 

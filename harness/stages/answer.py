@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import users_input
 from harness.specs import Checkpoint, ComponentSpec
-from harness.stage import Facts, Stage, not_in_seed
+from harness.stage import Artifact, Facts, Stage, not_in_seed
 from harness.stages.context import Context
 from harness.stages.prompts import Prompts
 from harness.stages.questions import PARTS, board_requests
@@ -41,6 +41,7 @@ class Answer(Stage):
         part, first, last: which of the board's questions: from `first` on, up to `last` where there is one. An answer
             is drawn by its question, so that it is the same in whichever part that stands.
         control: None for the policy's own answers; else a key of `CONTROLS`.
+        constant: the stage of an earlier part whose one answer the constant control gives again.
         precision: in which policies are opened; None behind an endpoint.
     """
 
@@ -59,6 +60,7 @@ class Answer(Stage):
     last: int | None = not_in_seed(None)
     precision: str | None
     control: str | None = None
+    constant: Stage | Artifact | None = None
 
     def run(self, context: Context) -> Facts:
         import pandas as pd
@@ -170,7 +172,12 @@ def _together(request: BoardQuestion) -> tuple[int, float, int]:
 
 
 def _constant(stage: Answer, context: Context, requests: Sequence[BoardQuestion]) -> Answered:
-    """One fixed answer to everything: the untrained policy's to the first request that it does not leave empty."""
+    """One fixed answer to everything: the untrained policy's to the first request that it does not leave empty.
+
+    It is drawn once for all parts: an endpoint need not give it a second time.
+    """
+    if stage.constant is not None and (earlier := _first_response(context.read(stage.constant))):
+        return [(request, [], [earlier]) for request in requests]
     for request in [each for part in PARTS for each in stage.requests(context, part)]:
         _, tokens, responses = _by_policy(stage, context, [request])[0]
         if responses[0].text.strip():
@@ -190,6 +197,16 @@ def _longest(stage: Answer, context: Context, requests: Sequence[BoardQuestion])
 
 
 CONTROLS = {None: _by_policy, "constant": _constant, "longest": _longest}
+
+
+def _first_response(folder: Path) -> Response | None:
+    """The first answer of an `Answer`; None where it has none."""
+    import pandas as pd
+
+    from trainers.policies.policy import Response
+
+    rows = pd.read_parquet(folder / "answers.parquet").head(1).itertuples()
+    return next((Response(list(map(int, row.tokens)), row.text, bool(row.finished)) for row in rows), None)
 
 
 def read_finished(folder: Path) -> dict[str, bool]:
