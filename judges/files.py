@@ -98,7 +98,7 @@ def read_labels(path: str | Path) -> list[LabelledPair]:
     return _distinct(rows, path)
 
 
-def each_pair(path: str | Path) -> Iterator[Pair]:
+def iter_pairs(path: str | Path) -> Iterator[Pair]:
     """The pairs of a `pairs.jsonl` one by one, for files that need not fit into memory.
 
     Raises ValueError with the line for anything else; that ids are distinct is for the caller to check.
@@ -114,11 +114,11 @@ def read_verdicts(path: str | Path, *, size: int | None = None) -> list[Verdict]
     Raises ValueError with the line for anything else, a pair answered twice in one order and `repeat` included.
     """
     verdicts = [verdict_of(row, place) for place, row in _rows(path, size)]
-    counts = Counter((each.id, each.order, each.repeat) for each in verdicts)
-    if twice := next((key for key, count in counts.items() if count > 1), None):
+    counts = Counter((verdict.id, verdict.order, verdict.repeat) for verdict in verdicts)
+    if repeated := next((key for key, count in counts.items() if count > 1), None):
         raise ValueError(
-            f"{path}: id {shortened(twice[0])} has two verdicts in order {twice[1]!r}; keep one, or number them by "
-            "'repeat'"
+            f"{path}: id {shortened(repeated[0])} has two verdicts in order {repeated[1]!r}; keep one, or number them "
+            "by 'repeat'"
         )
     return verdicts
 
@@ -126,7 +126,7 @@ def read_verdicts(path: str | Path, *, size: int | None = None) -> list[Verdict]
 def write_verdicts(path: str | Path, verdicts: Iterable[Verdict]) -> None:
     """Write a `verdicts.jsonl`, a line a question; NaN becomes null."""
     with Path(path).open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(verdict_row(each)) + "\n" for each in verdicts)
+        file.writelines(json.dumps(verdict_row(verdict)) + "\n" for verdict in verdicts)
 
 
 def verdict_row(verdict: Verdict) -> dict[str, Any]:
@@ -245,7 +245,7 @@ def _measured(value: Any, name: str, kind: type, place: str) -> Any:
 
 
 def _distinct(pairs: Sequence[SomePair], path: str | Path) -> list[SomePair]:
-    twice = [name for name, count in Counter(pair.id for pair in pairs).items() if count > 1]
-    if twice:
-        raise ValueError(f"{path}: the id {shortened(twice[0])} is there twice; ids name pairs")
+    repeated = [name for name, count in Counter(pair.id for pair in pairs).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{path}: the id {shortened(repeated[0])} is there twice; ids name pairs")
     return list(pairs)

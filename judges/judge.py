@@ -113,11 +113,11 @@ class Judge(ABC):
             raise ValueError(
                 f"one first and one second response a prompt: got {n} prompts, {len(first)} first, {len(second)} second"
             )
-        given = reference_texts(references, n)
-        questions = [Question(*each) for each in zip(prompts, first, second, given, strict=True)]
+        reference_turns = reference_texts(references, n)
+        questions = [Question(*row) for row in zip(prompts, first, second, reference_turns, strict=True)]
         order: list[Order] = ["original"] * n
         if both_orders:
-            questions += [replace(each, first=each.second, second=each.first) for each in questions]
+            questions += [replace(question, first=question.second, second=question.first) for question in questions]
             order += ["swapped"] * n
         answers = self.answer(questions, _counter(len(questions), progress)) if questions else []
         if len(answers) != len(questions):
@@ -157,19 +157,22 @@ class Judge(ABC):
                 f"one answer and one reference (or None) a prompt: got {len(prompts)} prompts, {len(answers)} answers, "
                 f"{len(references)} references"
             )
-        known = [(i, reference[-1]) for i, reference in enumerate(references) if reference]
-        rows = [i for i, _ in known]
+        with_reference = [(i, reference[-1]) for i, reference in enumerate(references) if reference]
+        rows = [i for i, _ in with_reference]
         record = self.verdicts(
-            [prompts[i] for i in rows], [answers[i] for i in rows], [text for _, text in known], both_orders=True
+            [prompts[i] for i in rows],
+            [answers[i] for i in rows],
+            [text for _, text in with_reference],
+            both_orders=True,
         )
-        kinds = [set[str]() for _ in rows]
-        for question, status in zip(record.question, record.status, strict=True):
-            kinds[question].add(status)
-        rating, said = np.full(len(prompts), np.nan), [NO_REFERENCE] * len(prompts)
-        for i, preference, kind in zip(rows, record.mean(), kinds, strict=True):
+        outcomes = [set[str]() for _ in rows]
+        for question, outcome in zip(record.question, record.status, strict=True):
+            outcomes[question].add(outcome)
+        rating, status = np.full(len(prompts), np.nan), [NO_REFERENCE] * len(prompts)
+        for i, preference, outcome_set in zip(rows, record.mean(), outcomes, strict=True):
             rating[i] = 1 + 9 * preference
-            said[i] = "+".join(sorted(kind - {OK})) if np.isnan(preference) else OK
-        return Ratings(rating, said)
+            status[i] = "+".join(sorted(outcome_set - {OK})) if np.isnan(preference) else OK
+        return Ratings(rating, status)
 
     def options(self) -> dict[str, Any]:
         """The options this judge was built with. Raises TypeError for a judge with a constructor of its own."""
@@ -245,7 +248,7 @@ def reference_texts(references: Sequence[References] | None, n: int) -> list[tup
         return [()] * n
     if len(references) != n:
         raise ValueError(f"one reference a prompt, None where there is none: got {len(references)} for {n} prompts")
-    return [tuple(each or ()) for each in references]
+    return [tuple(turns or ()) for turns in references]
 
 
 def prompt_text(prompt: Prompt) -> str:
@@ -302,6 +305,6 @@ def _content(value: Any) -> Any:
     path = Path(value) if isinstance(value, str | Path) else None
     if path is None or not path.exists():
         return value
-    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     root = path.parent if path.is_file() else path
-    return [(each.relative_to(root).as_posix() if root is path else "", bytes_digest(each)) for each in files]
+    return [(file.relative_to(root).as_posix() if root is path else "", bytes_digest(file)) for file in files]

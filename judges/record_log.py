@@ -142,9 +142,13 @@ class RecordLog:
             except FileNotFoundError:
                 names = set()
             payloads = sorted(name for name in names - self._closed if name.endswith(PAYLOAD))
-            segments = [name.removesuffix(PAYLOAD) for name in payloads if NAME.fullmatch(name.removesuffix(PAYLOAD))]
-            found = [self._segment(name) for name in segments]
-            self._extend(found, [self._load(each, f"{each.path.stem}{INDEX}" in names) for each in found])
+            names_of_segments = [
+                name.removesuffix(PAYLOAD) for name in payloads if NAME.fullmatch(name.removesuffix(PAYLOAD))
+            ]
+            segments = [self._segment(name) for name in names_of_segments]
+            self._extend(
+                segments, [self._load(segment, f"{segment.path.stem}{INDEX}" in names) for segment in segments]
+            )
             self._refreshed = time.monotonic()
 
     # Writing

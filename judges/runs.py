@@ -17,7 +17,7 @@ from judges.files import (
     ORDERS,
     Pair,
     Verdict,
-    each_pair,
+    iter_pairs,
     placed,
     read_verdicts,
     verdict_row,
@@ -30,7 +30,7 @@ from judges.verdicts import OK, is_transient
 
 
 @dataclass(frozen=True)
-class Ask:
+class PairQuery:
     """A pair to be asked about in one order, for the `repeat`-th time (from 0)."""
 
     pair: Pair
@@ -49,10 +49,10 @@ class Ask:
         return hashlib.blake2b(described.encode(), digest_size=8).hexdigest()
 
 
-def asks(pairs: Iterable[Pair], repeat: int = 0, *, both_orders: bool = True) -> Iterator[Ask]:
+def pair_queries(pairs: Iterable[Pair], repeat: int = 0, *, both_orders: bool = True) -> Iterator[PairQuery]:
     """The questions about pairs, a pair's own side by side."""
     orders = ORDERS if both_orders else ORDERS[:1]
-    return (Ask(pair, order, repeat) for pair in pairs for order in orders)
+    return (PairQuery(pair, order, repeat) for pair in pairs for order in orders)
 
 
 def repetition(judge: Judge, repeat: int) -> Judge:
@@ -62,34 +62,34 @@ def repetition(judge: Judge, repeat: int) -> Judge:
     what it may spend counts for each. One that asks other judges is made again of theirs. Any other judge is itself.
     """
     changes: dict[str, Any] = {
-        name: [repetition(each, repeat) for each in getattr(judge, name)] for name in judge.members
+        name: [repetition(member, repeat) for member in getattr(judge, name)] for name in judge.members
     }
     if "repeat" in {field.name for field in fields(judge)}:
         changes["repeat"] = judge.repeat + repeat  # type: ignore[attr-defined]
     return replace(judge, **changes) if changes and repeat else judge
 
 
-def answered(judge: Judge, questions: Sequence[Ask], *, progress: Progress | None = None) -> list[Verdict]:
+def answer_queries(judge: Judge, queries: Sequence[PairQuery], *, progress: Progress | None = None) -> list[Verdict]:
     """A judge's verdicts on questions, in their order, in the pairs' own naming."""
-    columns = [list(column) for column in zip(*(placed(ask.pair, ask.order) for ask in questions), strict=True)]
+    columns = [list(column) for column in zip(*(placed(query.pair, query.order) for query in queries), strict=True)]
     record = judge.verdicts(*columns, progress=progress)
     fingerprint = judge.fingerprint()
     return [
         Verdict(
-            ask.pair.id,
-            ask.order,
-            answer.preference if ask.order == "original" else 1 - answer.preference,
+            query.pair.id,
+            query.order,
+            answer.preference if query.order == "original" else 1 - answer.preference,
             answer.status,
-            ask.repeat,
+            query.repeat,
             answer.input_tokens,
             answer.output_tokens,
             answer.latency,
             answer.cost,
             answer.truncated,
             answer.raw,
-            ask.key(fingerprint),
+            query.key(fingerprint),
         )
-        for ask, answer in zip(questions, record.answers(), strict=True)
+        for query, answer in zip(queries, record.answers(), strict=True)
     ]
 
 
@@ -124,23 +124,27 @@ def judge_file(
     work = out if out.suffix == ".jsonl" else out.with_name(f"{out.name}.part.jsonl")
     done = _read_done(work if work.exists() else out)
     fingerprints = [repetition(judge, repeat).fingerprint() for repeat in range(repeats)]
-    said = Onwards(progress, _check(fingerprints, pairs, out, done, both_orders=both_orders))
+    offset_progress = ProgressOffset(progress, _check(fingerprints, pairs, out, done, both_orders=both_orders))
     out.parent.mkdir(parents=True, exist_ok=True)
     if (source := work if work.exists() else out).exists():
-        fresh = out.with_name(f".{out.name}.{os.getpid()}")
-        write_verdicts(fresh, _lasting(source))
-        fresh.replace(work)
+        temporary = out.with_name(f".{out.name}.{os.getpid()}")
+        write_verdicts(temporary, _completed(source))
+        temporary.replace(work)
     replies = ReplyCache(out.with_name(f"{out.name}.replies"))
     for repeat in range(repeats):
-        asked = repetition(judge, repeat)
-        asked.keep_replies(replies)
-        missing = (ask for ask in asks(each_pair(pairs), repeat, both_orders=both_orders) if ask.place not in done)
+        repeated_judge = repetition(judge, repeat)
+        repeated_judge.keep_replies(replies)
+        missing = (
+            query
+            for query in pair_queries(iter_pairs(pairs), repeat, both_orders=both_orders)
+            if query.place not in done
+        )
         while chunk := list(islice(missing, judge.chunk_size)):
-            said.start = len(done)
-            made = answered(asked, chunk, progress=said)
+            offset_progress.start = len(done)
+            verdicts = answer_queries(repeated_judge, chunk, progress=offset_progress)
             with work.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(verdict_row(each)) + "\n" for each in made)
-            done |= {(each.id, each.order, each.repeat): replace(each, raw="") for each in made}
+                file.writelines(json.dumps(verdict_row(verdict)) + "\n" for verdict in verdicts)
+            done |= {(verdict.id, verdict.order, verdict.repeat): replace(verdict, raw="") for verdict in verdicts}
     if work != out:
         _write_parquet(out, work)
     replies.close()
@@ -157,26 +161,26 @@ def summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         `output_tokens`, `cost` (US$), `latency` (seconds, summed over the questions).
     """
     sides: dict[tuple[str, int], dict[str, float]] = {}
-    for each in verdicts:
-        if each.status == OK:
-            sides.setdefault((each.id, each.repeat), {})[each.order] = each.preference - 0.5
+    for verdict in verdicts:
+        if verdict.status == OK:
+            sides.setdefault((verdict.id, verdict.repeat), {})[verdict.order] = verdict.preference - 0.5
     both = [side for side in sides.values() if len(side) == 2]
-    failures = Counter(each.status for each in verdicts if each.status != OK)
+    failures = Counter(verdict.status for verdict in verdicts if verdict.status != OK)
     return {
         "questions": len(verdicts),
-        "pairs": len({each.id for each in verdicts}),
+        "pairs": len({verdict.id for verdict in verdicts}),
         "coverage": 1 - failures.total() / len(verdicts) if verdicts else None,
         "failures": dict(sorted(failures.items())),
         "both_orders": len(both),
         "flips": sum(side["original"] * side["swapped"] < 0 for side in both),
-        "input_tokens": sum(each.input_tokens for each in verdicts),
-        "output_tokens": sum(each.output_tokens for each in verdicts),
-        "cost": sum(each.cost for each in verdicts),
-        "latency": sum(each.latency for each in verdicts),
+        "input_tokens": sum(verdict.input_tokens for verdict in verdicts),
+        "output_tokens": sum(verdict.output_tokens for verdict in verdicts),
+        "cost": sum(verdict.cost for verdict in verdicts),
+        "latency": sum(verdict.latency for verdict in verdicts),
     }
 
 
-class Onwards:
+class ProgressOffset:
     """Tells the progress of a part as that of the whole, `start` questions on."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
@@ -188,18 +192,18 @@ class Onwards:
 
 
 def _read_done(path: Path) -> dict[tuple[str, str, int], Verdict]:
-    kept = _lasting(path) if path.exists() else iter(())
-    return {(each.id, each.order, each.repeat): replace(each, raw="") for each in kept}
+    completed = _completed(path) if path.exists() else iter(())
+    return {(verdict.id, verdict.order, verdict.repeat): replace(verdict, raw="") for verdict in completed}
 
 
-def _lasting(path: Path) -> Iterator[Verdict]:
+def _completed(path: Path) -> Iterator[Verdict]:
     """A file's verdicts, without a cut-off last line and failures that may have passed."""
-    whole = _whole(path) if path.suffix == ".jsonl" else None
-    every = () if whole == 0 else read_verdicts(path, size=whole)
-    return (each for each in every if not is_transient(each.status))
+    size = _complete_size(path) if path.suffix == ".jsonl" else None
+    verdicts = () if size == 0 else read_verdicts(path, size=size)
+    return (verdict for verdict in verdicts if not is_transient(verdict.status))
 
 
-def _whole(path: Path) -> int:
+def _complete_size(path: Path) -> int:
     """The bytes of a file up to a last line that was cut off."""
     with path.open("rb") as file:
         return sum(len(line) for line in file if line.endswith(b"\n") or _is_json(line))
@@ -224,20 +228,22 @@ def _check(
     """How many questions there will be in all. Raises ValueError where files do not fit together."""
     ids: set[str] = set()
     expected = 0
-    for pair in each_pair(pairs):
+    for pair in iter_pairs(pairs):
         if pair.id in ids:
             raise ValueError(f"{pairs}: the id {shortened(pair.id)} is there twice; ids name pairs")
         ids.add(pair.id)
-        for ask in (
-            ask for repeat in range(len(fingerprints)) for ask in asks([pair], repeat, both_orders=both_orders)
+        for query in (
+            query
+            for repeat in range(len(fingerprints))
+            for query in pair_queries([pair], repeat, both_orders=both_orders)
         ):
-            expected += ask.place not in done
-            if ask.place in done and done[ask.place].key != ask.key(fingerprints[ask.repeat]):
+            expected += query.place not in done
+            if query.place in done and done[query.place].key != query.key(fingerprints[query.repeat]):
                 raise ValueError(
                     f"{out} has a verdict on id {shortened(pair.id)} that is another judge's, or on other texts; "
                     "give a new --out, or delete it"
                 )
-    if unknown := next((each.id for each in done.values() if each.id not in ids), None):
+    if unknown := next((verdict.id for verdict in done.values() if verdict.id not in ids), None):
         raise ValueError(
             f"{out} has a verdict on id {shortened(unknown)}, which {pairs} does not have; give a new --out"
         )
@@ -249,12 +255,12 @@ def _write_parquet(out: Path, work: Path) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    rows = [asdict(each) | {"preference": verdict_row(each)["preference"]} for each in read_verdicts(work)]
+    rows = [asdict(verdict) | {"preference": verdict_row(verdict)["preference"]} for verdict in read_verdicts(work)]
     for row in rows:  # half a surrogate pair, which JSON can hold, is no UTF-8
         row |= {name: row[name].encode("utf-8", "replace").decode() for name in ("id", "status", "raw")}
     kinds = {"int": pyarrow.int64(), "float": pyarrow.float64(), "bool": pyarrow.bool_(), "str": pyarrow.string()}
     schema = pyarrow.schema([(name, kinds[str(kind)]) for name, kind in Verdict.__annotations__.items()])
-    fresh = out.with_name(f".{out.name}.{os.getpid()}")
-    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), fresh)
-    fresh.replace(out)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), temporary)
+    temporary.replace(out)
     work.unlink()

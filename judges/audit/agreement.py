@@ -45,16 +45,16 @@ def reliability(preference: Floats, share: Floats, *, bins: int = 10) -> list[di
     `n`, and the mean `preference` and `share` of its pairs.
     """
     answered = ~np.isnan(preference)
-    where = np.minimum((preference[answered] * bins).astype(int), bins - 1)
+    bin_numbers = np.minimum((preference[answered] * bins).astype(int), bins - 1)
     return [
         {
-            "low": each / bins,
-            "high": (each + 1) / bins,
-            "n": int((where == each).sum()),
-            "preference": _mean(preference[answered][where == each]),
-            "share": _mean(share[answered][where == each]),
+            "low": number / bins,
+            "high": (number + 1) / bins,
+            "n": int((bin_numbers == number).sum()),
+            "preference": _mean(preference[answered][bin_numbers == number]),
+            "share": _mean(share[answered][bin_numbers == number]),
         }
-        for each in np.unique(where).tolist()
+        for number in np.unique(bin_numbers).tolist()
     ]
 
 
@@ -99,16 +99,16 @@ def length_curve(
         return []
     difference = length_difference(first, second)[chosen]
     edges = np.unique(np.quantile(difference, np.linspace(0, 1, CURVE_BINS + 1)[1:-1], method="lower"))
-    where = np.searchsorted(edges, difference)
+    bin_numbers = np.searchsorted(edges, difference)
     return [
         {
-            "low": int(difference[where == each].min()),
-            "high": int(difference[where == each].max()),
-            "n": int((where == each).sum()),
-            "preference": _mean(preference[chosen][where == each]),
-            "share": _mean(share[chosen][where == each]),
+            "low": int(difference[bin_numbers == number].min()),
+            "high": int(difference[bin_numbers == number].max()),
+            "n": int((bin_numbers == number).sum()),
+            "preference": _mean(preference[chosen][bin_numbers == number]),
+            "share": _mean(share[chosen][bin_numbers == number]),
         }
-        for each in np.unique(where).tolist()
+        for number in np.unique(bin_numbers).tolist()
     ]
 
 
@@ -122,16 +122,16 @@ def bootstrap(sums: Floats, statistic: Callable[[Floats], Floats], *, seed: int)
     """
     generator = np.random.default_rng(seed)
     groups = len(sums)
-    drawn = np.full((RESAMPLES, sums.shape[1]), np.nan)
+    resampled = np.full((RESAMPLES, sums.shape[1]), np.nan)
     for i in range(RESAMPLES if groups else 0):
-        drawn[i] = np.bincount(generator.integers(groups, size=groups), minlength=groups) @ sums
+        resampled[i] = np.bincount(generator.integers(groups, size=groups), minlength=groups) @ sums
     with np.errstate(invalid="ignore", divide="ignore"):
-        figures = statistic(drawn)
-    ends = [
-        np.quantile(each[~np.isnan(each)], [0.025, 0.975]) if not np.isnan(each).all() else (np.nan, np.nan)
-        for each in figures.T
+        figures = statistic(resampled)
+    intervals = [
+        np.quantile(column[~np.isnan(column)], [0.025, 0.975]) if not np.isnan(column).all() else (np.nan, np.nan)
+        for column in figures.T
     ]
-    return np.array(ends, dtype=np.float64).reshape(-1, 2)
+    return np.array(intervals, dtype=np.float64).reshape(-1, 2)
 
 
 def _mean(values: NDArray[np.float64] | NDArray[np.bool_]) -> float:

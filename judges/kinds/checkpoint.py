@@ -259,9 +259,9 @@ def label_ids(tokenizer: Any, labels: Sequence[str]) -> list[int]:
     encoded = [tokenizer.encode(label, add_special_tokens=False) for label in labels]
     for label, ids in zip(labels, encoded, strict=True):
         if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
-            found = "unknown" if len(ids) == 1 else f"{len(ids)} tokens"
+            problem = "unknown" if len(ids) == 1 else f"{len(ids)} tokens"
             raise JudgeError(
-                f"label {label!r} is {found} to this judge's tokenizer; choose labels that are one known token each"
+                f"label {label!r} is {problem} to this judge's tokenizer; choose labels that are one known token each"
             )
     if len({ids[0] for ids in encoded}) < len(labels):
         raise JudgeError(

@@ -78,10 +78,10 @@ def backoff(tries: int, headers: Mapping[str, str]) -> float | None:
     """Seconds to wait after the `tries`-th failed try: what Retry-After says and up to a tenth more, else half a second
     doubled each time, at most 8, and between a half and all of that. None: the endpoint wants too long a wait.
     """
-    asked = _retry_after(headers)
-    if asked is None:
+    requested_wait = _retry_after(headers)
+    if requested_wait is None:
         return min(8.0, 0.5 * 2 ** (tries - 1)) * random.uniform(0.5, 1)
-    return asked * random.uniform(1, 1.1) if asked <= LONGEST_WAIT else None
+    return requested_wait * random.uniform(1, 1.1) if requested_wait <= LONGEST_WAIT else None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

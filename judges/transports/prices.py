@@ -34,16 +34,16 @@ def price_of(model: str, table: Path | None = None) -> Price | None:
     Raises:
         ValueError: the user's table is missing or not in this form.
     """
-    known = _read((files("judges.transports") / "prices.yaml").read_text(encoding="utf-8"))
+    prices = _read((files("judges.transports") / "prices.yaml").read_text(encoding="utf-8"))
     if table is not None:
         try:
-            known |= _read(read_text(Path(table)))
+            prices |= _read(read_text(Path(table)))
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ValueError(
                 f"price table {table} must be YAML of {{model: {{input: US$, output: US$}}}} a million tokens: "
                 f"{clipped(str(error), 120)}"
             ) from error
-    return known.get(model) or known.get(DATED.sub("", model))
+    return prices.get(model) or prices.get(DATED.sub("", model))
 
 
 def _read(text: str) -> dict[str, Price]:

@@ -34,7 +34,7 @@ def sample_tokens(
     import vllm
 
     ((model, _),) = models
-    engine = _awake(model)
+    engine = _woken_engine(model)
     outputs = engine.generate(
         [{"prompt_token_ids": prompt} for prompt in prompts],
         [vllm.SamplingParams(**request(decoding, k, seed)) for seed in seeds],
@@ -64,10 +64,12 @@ def request(decoding: Decoding, k: int, seed: int) -> dict[str, Any]:
 
 def read_output(output: Any) -> list[list[int]]:
     """The responses of a `vllm.RequestOutput`, in the order of their numbers, an end token kept."""
-    return [list(made.token_ids) for made in sorted(output.outputs, key=lambda made: made.index)]
+    return [
+        list(completion.token_ids) for completion in sorted(output.outputs, key=lambda completion: completion.index)
+    ]
 
 
-def _awake(model: PreTrainedModel) -> Any:
+def _woken_engine(model: PreTrainedModel) -> Any:
     """The engine of the model's architecture with the model's weights."""
     key = model.config.to_json_string()
     if key in _engines:

@@ -11,16 +11,16 @@ from torch import Tensor
 
 from trainers.algorithm import Algorithm, PairBatch, labelled_loss
 from trainers.fitting.pairs import FrozenLogProbs, Pairs, pair_log_probs, pair_values, token_counts
-from trainers.fitting.ranks import Ranks, share, whole
+from trainers.fitting.ranks import Ranks, shard_like, to_full_tensor
 from trainers.options import Training
 
 if TYPE_CHECKING:
     from trainers.policies.policy import Policy
 
-Figures = dict[str, float]
+StepMetrics = dict[str, float]
 
-Rule = Callable[[list[torch.nn.Parameter], float], torch.optim.Optimizer]
-RULES: dict[str, Rule] = {
+OptimizerFactory = Callable[[list[torch.nn.Parameter], float], torch.optim.Optimizer]
+OPTIMIZERS: dict[str, OptimizerFactory] = {
     "adamw": lambda weights, lr: torch.optim.AdamW(weights, lr=lr, weight_decay=0.0, fused=True),
     "rmsprop": lambda weights, lr: torch.optim.RMSprop(weights, lr=lr),
     "adafactor": lambda weights, lr: torch.optim.Adafactor(weights, lr=lr, beta2_decay=-0.8),
@@ -47,22 +47,24 @@ class Optimiser:
         ranks: Ranks | None = None,
     ) -> None:
         self.training, self.ranks = training, ranks or Ranks()
-        self.rule = RULES[training.optimizer]([p for p in policy.parameters() if p.requires_grad], training.lr)
-        self.ranks.prepare(policy, self.rule)
-        self.parameters: list[torch.nn.Parameter] = self.rule.param_groups[0]["params"]
-        self.rule.param_groups[0]["initial_lr"] = training.lr  # what a schedule that goes on asks for
+        self.optimizer = OPTIMIZERS[training.optimizer](
+            [p for p in policy.parameters() if p.requires_grad], training.lr
+        )
+        self.ranks.prepare(policy, self.optimizer)
+        self.parameters: list[torch.nn.Parameter] = self.optimizer.param_groups[0]["params"]
+        self.optimizer.param_groups[0]["initial_lr"] = training.lr  # what a schedule that goes on asks for
         done = 0
         if state is not None:
-            self.rule.load_state_dict(self.rule.state_dict() | {"state": _slots(state, self.parameters)})
+            self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": _slots(state, self.parameters)})
             done = int(state["schedule_step"])
-        self.schedule = _schedule(self.rule, training, steps, done)
+        self.schedule = _schedule(self.optimizer, training, steps, done)
 
     @property
     def steps_done(self) -> int:
         """Steps taken, those before `state` included."""
         return self.schedule.last_epoch
 
-    def step(self, policy: Policy, algorithm: Algorithm, pairs: Pairs, frozen: FrozenLogProbs) -> Figures:
+    def step(self, policy: Policy, algorithm: Algorithm, pairs: Pairs, frozen: FrozenLogProbs) -> StepMetrics:
         """One step on the mean loss of a batch, accumulated over micro-batches and processes; figures before the step.
 
         Raises:
@@ -73,7 +75,7 @@ class Optimiser:
         clipped = torch.nn.utils.clip_grad_norm_(self.parameters, self.training.max_grad_norm)
         totals = self.ranks.sum(torch.stack([value.double() for value in watched.values()]))
         # Read together: on a GPU every single reading waits for all work in flight.
-        values = torch.cat([totals, whole(clipped).double().reshape(1)]).tolist()
+        values = torch.cat([totals, to_full_tensor(clipped).double().reshape(1)]).tolist()
         figures = dict(zip([*watched, "grad_norm"], values, strict=True))
         norm = figures["grad_norm"]
         if not (math.isfinite(norm) and math.isfinite(figures["loss"])):
@@ -82,9 +84,9 @@ class Optimiser:
                 f"{self.training.lr}) or the step the loss asks for"
             )
         figures["lr"] = float(self.schedule.get_last_lr()[0])
-        self.rule.step()
+        self.optimizer.step()
         self.schedule.step()
-        self.rule.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         return figures
 
     def _accumulate(
@@ -94,14 +96,14 @@ class Optimiser:
         parts, figures = self.ranks.parts(pairs, self.training.micro_batch_size), []
         for number, (rows, weight) in enumerate(parts, start=1):
             part = {name: values[rows] for name, values in frozen.items()}
-            with self.ranks.passing(last=number == len(parts)):
+            with self.ranks.no_sync_until_last(last=number == len(parts)):
                 figures.append(_backward(policy, algorithm, pairs.select(rows), part, len(pairs), weight))
         return figures
 
     def state(self) -> dict[str, Tensor]:
         """Moments and step counts as named tensors of their own, whole, for safetensors or a copy of the policy."""
-        state = self.rule.state_dict()["state"]
-        named = {f"{i}.{name}": whole(value) for i, slots in state.items() for name, value in slots.items()}
+        state = self.optimizer.state_dict()["state"]
+        named = {f"{i}.{name}": to_full_tensor(value) for i, slots in state.items() for name, value in slots.items()}
         return named | {"schedule_step": torch.tensor(self.steps_done)}
 
 
@@ -111,12 +113,12 @@ def _slots(state: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> dict[in
     for name, value in state.items():
         if name != "schedule_step":
             index, _, slot = name.partition(".")
-            slots.setdefault(int(index), {})[slot] = share(value, parameters[int(index)])
+            slots.setdefault(int(index), {})[slot] = shard_like(value, parameters[int(index)])
     return slots
 
 
 def _schedule(
-    rule: torch.optim.Optimizer, training: Training, steps: int, done: int
+    optimizer: torch.optim.Optimizer, training: Training, steps: int, done: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """Warm-up, then the named decay towards zero at `steps`.
 
@@ -131,7 +133,7 @@ def _schedule(
         shapes = {"constant": 1.0, "linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}
         return shapes[training.schedule]
 
-    return torch.optim.lr_scheduler.LambdaLR(rule, factor, last_epoch=done - 1)
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor, last_epoch=done - 1)
 
 
 def _backward(

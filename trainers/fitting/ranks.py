@@ -40,10 +40,10 @@ class Ranks:
         parts: list[Part] = [([own[i] for i in rows], float(self.count)) for rows in cut]
         return parts + [([0], 0.0)] * (-(-most // (size or most)) - len(parts))
 
-    def prepare(self, policy: Policy, rule: torch.optim.Optimizer) -> None:
+    def prepare(self, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
         """Share the policy's weights or gradients among the processes; the rule steps what this one then holds."""
 
-    def passing(self, last: bool) -> AbstractContextManager[Any]:
+    def no_sync_until_last(self, last: bool) -> AbstractContextManager[Any]:
         """Around a micro-batch: gradients of all but the last need not be exchanged."""
         return nullcontext()
 
@@ -84,12 +84,12 @@ class AccelerateRanks(Ranks):
         self.index, self.count = self.accelerator.process_index, self.accelerator.num_processes
         self.module: torch.nn.Module | None = None
 
-    def prepare(self, policy: Any, rule: torch.optim.Optimizer) -> None:
+    def prepare(self, policy: Any, optimizer: torch.optim.Optimizer) -> None:
         policy.scorer.rows.decide()  # now: a trial in a later pass would meet no other process
-        policy.scorer, _ = self.accelerator.prepare(policy.scorer, rule)
+        policy.scorer, _ = self.accelerator.prepare(policy.scorer, optimizer)
         self.module = policy.scorer
 
-    def passing(self, last: bool) -> AbstractContextManager[Any]:
+    def no_sync_until_last(self, last: bool) -> AbstractContextManager[Any]:
         # FSDP2 would keep whole gradients instead of its share.
         return nullcontext() if last or self.accelerator.is_fsdp2 else self.accelerator.no_sync(self.module)
 
@@ -97,28 +97,28 @@ class AccelerateRanks(Ranks):
         return self.accelerator.reduce(values, "sum")
 
     def agree(self, due: bool) -> bool:
-        said = torch.tensor(float(due and self.index == 0), device=self.accelerator.device)
-        return bool(self.sum(said) > 0)
+        first_is_due = torch.tensor(float(due and self.index == 0), device=self.accelerator.device)
+        return bool(self.sum(first_is_due) > 0)
 
     def weights(self, policy: Any) -> dict[str, Tensor] | None:
         if not self.accelerator.is_fsdp2:
             return None
-        state, held = dict(policy.state()), dict[int, Tensor]()
+        state, full_weights = dict(policy.state()), dict[int, Tensor]()
         for name, weight in policy.model.named_parameters(remove_duplicate=False):
-            if id(weight) not in held:  # a tied weight stays one tensor, as it is in the file
-                full = whole(weight.detach())
-                held[id(weight)] = full.cpu() if self.index == 0 else full.new_empty(0)
-            state[name] = held[id(weight)]
+            if id(weight) not in full_weights:  # a tied weight stays one tensor, as it is in the file
+                full = to_full_tensor(weight.detach())
+                full_weights[id(weight)] = full.cpu() if self.index == 0 else full.new_empty(0)
+            state[name] = full_weights[id(weight)]
         return state
 
 
-def whole(value: Tensor) -> Tensor:
+def to_full_tensor(value: Tensor) -> Tensor:
     """A tensor of its own with all values, of which FSDP2 holds a share in each process. Every process must call it."""
     full = getattr(value, "full_tensor", None)
     return (value if full is None else full()).clone()
 
 
-def share(value: Tensor, like: Tensor) -> Tensor:
+def shard_like(value: Tensor, like: Tensor) -> Tensor:
     """What this process holds of a whole tensor that belongs to a weight."""
     mesh = getattr(like, "device_mesh", None)
     if mesh is None or value.shape != like.shape:

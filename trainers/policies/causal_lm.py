@@ -151,8 +151,8 @@ class CausalLM:
             models = [(self.model, 1 - share), (other.model, share)]
         with self._autocast():
             draw, decoding = sampler(options.engine), self._decoding(options)
-            drawn = draw([m for m in models if m[1] > 0], prompts, k, decoding, seeds)
-        return [[self._response(tokens) for tokens in row] for row in drawn]
+            samples = draw([m for m in models if m[1] > 0], prompts, k, decoding, seeds)
+        return [[self._response(tokens) for tokens in row] for row in samples]
 
     def log_probs(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
         """As `Policy.log_probs`; only the responses' positions reach the head."""
