@@ -30,8 +30,8 @@ GROUPS = tuple(f"nashbench.{kind}" for kind in ("trainers", "judges", "leaderboa
 def code_identity(cls: type, base: type, entry: Collection[str] | None = None) -> str:
     """SHA-256 (hex) of the code that decides what objects of `cls` compute, up to `base`, which is left out.
 
-    Equal wherever the code lies, in Python 3.11 to 3.13, and after edits of comments, docstrings or layout. Found once
-    in a process, whose own code does not change either.
+    Equal wherever the code lies, in Python 3.11 to 3.13, and after edits of comments, docstrings or layout. Cached
+    for the process, whose own code does not change.
 
     Args:
         entry: names of methods or class attributes: of our own classes only the code that these reach counts, and

@@ -26,7 +26,7 @@ class Import(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Module:
-    """A module's tree, and where in the import system it stands."""
+    """A module's syntax tree, its import name, and whether it is a package."""
 
     name: str
     tree: ast.Module

@@ -1,8 +1,8 @@
 """Which definitions of leaf code are reached from a class, or from some of its members.
 
-Names are followed definition by definition; what cannot be told is taken in. An attribute's name that a member of the
-class has counts as that member, whatever it is an attribute of, but where a parameter is annotated with another room's
-class.
+Names are followed definition by definition; where that is undecidable, the code is included. An attribute's name that
+a member of the class has counts as that member, whatever it is an attribute of, but where a parameter is annotated with
+another room's class.
 """
 
 from __future__ import annotations

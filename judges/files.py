@@ -1,4 +1,4 @@
-"""The JSON Lines files that people bring and take away: pairs, labels, verdicts."""
+"""The JSON Lines files that users supply and receive: pairs, labels, verdicts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class LabelledPair(Pair):
-    """A pair and what its annotators said: each "first", "second" or "tie"."""
+    """A pair and its annotators' votes: "first", "second" or "tie"."""
 
     votes: tuple[str, ...]
 
@@ -52,7 +52,7 @@ class LabelledPair(Pair):
 
     @property
     def label(self) -> str:
-        """The vote that most annotators gave; "tie" where two lead alike."""
+        """The vote that most annotators gave; "tie" where the first two have equally many."""
         ranked = Counter(self.votes).most_common(2)
         return "tie" if len(ranked) == 2 and ranked[0][1] == ranked[1][1] else ranked[0][0]
 
@@ -80,7 +80,7 @@ class Verdict:
 
 
 def placed(pair: Pair, order: str) -> tuple[Prompt, str, str]:
-    """The prompt and the responses as they stand before the judge in an order, "original" or "swapped"."""
+    """The prompt and the responses as the judge sees them in an order, "original" or "swapped"."""
     return (pair.prompt, pair.first, pair.second) if order == "original" else (pair.prompt, pair.second, pair.first)
 
 
@@ -109,8 +109,8 @@ def iter_pairs(path: str | Path) -> Iterator[Pair]:
 def read_verdicts(path: str | Path, *, size: int | None = None) -> list[Verdict]:
     """Verdicts of a `verdicts.jsonl` {id, order, preference, status}; a null preference is a failed question.
 
-    Optional keys are those of `Verdict`; others are passed over. A `.parquet` with these columns is read alike. Of
-    a file that is still being written `size` bytes are whole lines; the rest is passed over.
+    Optional keys are those of `Verdict`; others are ignored. A `.parquet` with these columns is read too. Of
+    a file that is still being written only the first `size` bytes, complete lines, are read.
     Raises ValueError with the line for anything else, a pair answered twice in one order and `repeat` included.
     """
     verdicts = [verdict_of(row, place) for place, row in _rows(path, size)]
@@ -130,8 +130,8 @@ def write_verdicts(path: str | Path, verdicts: Iterable[Verdict]) -> None:
 
 
 def verdict_row(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as a line of a file has it: NaN is None; `repeat`, `truncated`, `raw` and `key` only where they say
-    something.
+    """A verdict as a line of a file has it: NaN is None; `repeat`, `truncated`, `raw` and `key` only where they are
+    not empty.
     """
     row = vars(verdict) | {"preference": None if math.isnan(verdict.preference) else verdict.preference}
     return {name: value for name, value in row.items() if value or name not in ("repeat", "truncated", "raw", "key")}

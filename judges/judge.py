@@ -1,4 +1,4 @@
-"""What every judge is: P(first beats second | prompt), with a record of how it was found and a name for all that
+"""The interface of a judge: P(first beats second | prompt), with a record of each answer and a fingerprint of all that
 determines it.
 """
 
@@ -36,7 +36,7 @@ NO_REFERENCE = "no-reference"
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt and two responses as they are placed before the judge, and reference answers where there are some."""
+    """A prompt and two responses in the order the judge sees them, and reference answers where there are any."""
 
     prompt: Prompt
     first: str
@@ -46,7 +46,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Ratings:
-    """What a judge thinks of single answers.
+    """A judge's ratings of single answers.
 
     Attributes:
         rating: float64 [n], in 1..10; NaN where it failed.
@@ -75,7 +75,7 @@ class Judge(ABC):
     """Options that are lists of judges; a config or a command line gives each by name, with its options."""
 
     tuning: ClassVar[tuple[str, ...]] = ()
-    """Options that change how fast a verdict comes, not which: they are in nothing that names a result."""
+    """Options that change speed only, not verdicts: they are in no key of a result."""
 
     @abstractmethod
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> Sequence[Answer]:
@@ -128,22 +128,22 @@ class Judge(ABC):
 
     @property
     def chunk_size(self) -> int:
-        """Questions to ask at once where answers are kept as they come: what a kill may lose.
+        """Questions per call where answers are saved after each call: as many as a kill may lose.
 
-        A judge that pays for each answer says how many it asks for side by side; one that answers in batches, a number
-        of these. Which questions are asked together may change the last bits of an answer, nothing else.
+        For a judge that pays for each answer, its concurrent calls; for one that answers in batches, a multiple of
+        the batch size. The grouping of questions may change the last bits of an answer, nothing else.
         """
         return 64
 
     def keep_replies(self, replies: ReplyCache) -> None:
-        """Keep what an endpoint replies there, and take it from there; a judge that asks no endpoint does nothing."""
+        """Cache an endpoint's replies there and reuse them; does nothing for a judge that calls no endpoint."""
         for name in self.members:
             for member in getattr(self, name):
                 member.keep_replies(replies)
 
     @property
     def supports_single_rating(self) -> bool:
-        """Whether `rate` asks about an answer by itself; else it compares it with the reference."""
+        """Whether `rate` rates an answer on its own; otherwise it compares the answer with the reference."""
         return False
 
     def rate(self, prompts: Sequence[Prompt], answers: Sequence[str], references: Sequence[References]) -> Ratings:
@@ -191,8 +191,8 @@ class Judge(ABC):
     def described(self) -> dict[str, Any]:
         """What determines the verdicts but code: the class's name and options as JSON, local files by their content.
 
-        Options that are tuning or at their default are left out. Loads no weights. A hub id stands for itself: without
-        a revision it says nothing of its contents.
+        Options that are tuning or at their default are left out. Loads no weights. A hub id is taken as it is: without
+        a revision it does not pin the weights.
         """
         options = {name: value for name, value in self._changed_options().items() if name not in self.tuning}
         options |= {name: _content(options[name]) for name in self.paths if name in options}
@@ -211,7 +211,7 @@ class Judge(ABC):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _changed_options(self) -> dict[str, Any]:
-        """The options that are not at their default; a default that is a file's place stays, for its content."""
+        """The options that are not at their default, and all file paths, for their content."""
         defaults = {field.name: _default(field) for field in fields(self)}
         options = self.options()
         in_files = {name for name in self.paths if options.get(name) is not None}

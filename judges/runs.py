@@ -1,4 +1,4 @@
-"""A judge over a file of pairs: asked in chunks, written as it goes, and gone on with where it stopped."""
+"""A judge run over a file of pairs: in chunks, written after each, resumable."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from judges.verdicts import OK, is_transient
 
 @dataclass(frozen=True)
 class PairQuery:
-    """A pair to be asked about in one order, for the `repeat`-th time (from 0)."""
+    """A pair to be judged in one order, in its `repeat`-th repetition (from 0)."""
 
     pair: Pair
     order: str
@@ -39,7 +39,7 @@ class PairQuery:
 
     @property
     def place(self) -> tuple[str, str, int]:
-        """What tells this question from the others of a file."""
+        """Identifies this query within a file."""
         return self.pair.id, self.order, self.repeat
 
     def key(self, fingerprint: str) -> str:
@@ -50,16 +50,16 @@ class PairQuery:
 
 
 def pair_queries(pairs: Iterable[Pair], repeat: int = 0, *, both_orders: bool = True) -> Iterator[PairQuery]:
-    """The questions about pairs, a pair's own side by side."""
+    """The queries about pairs; those of one pair are adjacent."""
     orders = ORDERS if both_orders else ORDERS[:1]
     return (PairQuery(pair, order, repeat) for pair in pairs for order in orders)
 
 
 def repetition(judge: Judge, repeat: int) -> Judge:
-    """The judge that answers for the `repeat`-th time, from 0.
+    """The judge for the `repeat`-th repetition, from 0.
 
-    One with an option `repeat` is made again with another, so that replies it keeps in a file do not answer for it;
-    what it may spend counts for each. One that asks other judges is made again of theirs. Any other judge is itself.
+    A judge with an option `repeat` is copied with it raised, so that its cached replies are not reused; its budget
+    applies to each copy. A judge with member judges is copied with their copies. Any other judge is returned as it is.
     """
     changes: dict[str, Any] = {
         name: [repetition(member, repeat) for member in getattr(judge, name)] for name in judge.members
@@ -70,7 +70,7 @@ def repetition(judge: Judge, repeat: int) -> Judge:
 
 
 def answer_queries(judge: Judge, queries: Sequence[PairQuery], *, progress: Progress | None = None) -> list[Verdict]:
-    """A judge's verdicts on questions, in their order, in the pairs' own naming."""
+    """A judge's verdicts on queries, in their order, in the pairs' own naming."""
     columns = [list(column) for column in zip(*(placed(query.pair, query.order) for query in queries), strict=True)]
     record = judge.verdicts(*columns, progress=progress)
     fingerprint = judge.fingerprint()
@@ -102,17 +102,17 @@ def judge_file(
     repeats: int = 1,
     progress: Progress | None = None,
 ) -> list[Verdict]:
-    """Ask a judge about the pairs of a file and write its verdicts to another as they come.
+    """Judge the pairs of a file and append the verdicts to another, chunk by chunk.
 
-    What `out` holds is not asked again, but for a last line that was cut off and failures that may have passed since
-    (`judges.verdicts.is_transient`). Neither file need fit into memory; what is returned, all verdicts of `out` without
-    the judge's own words, must. A Parquet file is written at the end, from `OUT.part.jsonl` beside it, which a stopped
-    run leaves. What an endpoint replies is kept as it comes in `OUT.replies/`, which goes at the end.
+    Verdicts already in `out` are not asked again, except a truncated last line and transient failures
+    (`judges.verdicts.is_transient`). Neither file need fit into memory; the return value, all verdicts of `out` without
+    `raw`, must. A Parquet file is written at the end, from `OUT.part.jsonl` next to it, which an interrupted run
+    leaves. An endpoint's replies are cached in `OUT.replies/`, which is deleted at the end.
 
     Args:
         pairs: a `pairs.jsonl` or `labels.jsonl`.
         out: a `.jsonl` or `.parquet` of verdicts, see `judges.files.Verdict`.
-        both_orders: ask each pair in both orders, else as it stands.
+        both_orders: ask each pair in both orders, else in the file's order only.
         repeats: how often each question is put.
 
     Raises:
@@ -153,7 +153,7 @@ def judge_file(
 
 
 def summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """What a run came to.
+    """The totals of a run.
 
     Returns:
         `questions`, `pairs`, `coverage` (share of the questions that did not fail), `failures` (by kind), `both_orders`
@@ -181,7 +181,7 @@ def summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 
 class ProgressOffset:
-    """Tells the progress of a part as that of the whole, `start` questions on."""
+    """Reports the progress of a part as progress of the total, offset by `start` questions."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self.progress, self.total, self.start = progress, total, 0
@@ -197,14 +197,14 @@ def _read_done(path: Path) -> dict[tuple[str, str, int], Verdict]:
 
 
 def _completed(path: Path) -> Iterator[Verdict]:
-    """A file's verdicts, without a cut-off last line and failures that may have passed."""
+    """A file's verdicts, without a truncated last line and transient failures."""
     size = _complete_size(path) if path.suffix == ".jsonl" else None
     verdicts = () if size == 0 else read_verdicts(path, size=size)
     return (verdict for verdict in verdicts if not is_transient(verdict.status))
 
 
 def _complete_size(path: Path) -> int:
-    """The bytes of a file up to a last line that was cut off."""
+    """The size in bytes of a file's complete lines, without a truncated last one."""
     with path.open("rb") as file:
         return sum(len(line) for line in file if line.endswith(b"\n") or _is_json(line))
 
@@ -225,7 +225,7 @@ def _check(
     *,
     both_orders: bool,
 ) -> int:
-    """How many questions there will be in all. Raises ValueError where files do not fit together."""
+    """The total number of questions. Raises ValueError where the files do not match."""
     ids: set[str] = set()
     expected = 0
     for pair in iter_pairs(pairs):
@@ -251,12 +251,12 @@ def _check(
 
 
 def _write_parquet(out: Path, work: Path) -> None:
-    """The verdicts of a JSON Lines file as Parquet, complete or not at all; the file goes."""
+    """The verdicts of a JSON Lines file as Parquet, atomically; the JSON Lines file is deleted."""
     import pyarrow
     from pyarrow import parquet
 
     rows = [asdict(verdict) | {"preference": verdict_row(verdict)["preference"]} for verdict in read_verdicts(work)]
-    for row in rows:  # half a surrogate pair, which JSON can hold, is no UTF-8
+    for row in rows:  # JSON can hold a lone surrogate, UTF-8 cannot
         row |= {name: row[name].encode("utf-8", "replace").decode() for name in ("id", "status", "raw")}
     kinds = {"int": pyarrow.int64(), "float": pyarrow.float64(), "bool": pyarrow.bool_(), "str": pyarrow.string()}
     schema = pyarrow.schema([(name, kinds[str(kind)]) for name, kind in Verdict.__annotations__.items()])

@@ -1,4 +1,4 @@
-"""Pairs to train on, from comparisons of K responses to each prompt; and how often a judge's majorities run in circles.
+"""Pairs to train on, from comparisons of K responses to each prompt; and how often a judge's majorities are cyclic.
 
 Nothing here knows a judge: `compare(prompt index int64 [m], first, second)` returns P(first beats second) with `first`
 placed first, float64 [m], NaN where it failed. Each round of all prompts is one call.
@@ -24,7 +24,7 @@ Label = Literal["argmax", "sampled", "soft"]
 
 @dataclass(frozen=True)
 class PreferencePairs:
-    """Pairs of responses to fit, and what they cost.
+    """Pairs of responses to train on, and what they cost.
 
     Attributes:
         prompt: int64 [m], the prompt of each pair.
@@ -65,7 +65,7 @@ def tournament(
 
     Responses meet in the order sampled; then winners meet winners and losers meet losers until one of each is left.
     These two are compared once more, and the pair is kept only where the winner wins (INPO, arXiv 2407.00617): 3K/2 - 1
-    comparisons, 11 for K = 8. A tie is won by the first. A prompt with a failed comparison leaves at once and counts as
+    comparisons, 11 for K = 8. A tie is won by the first. A prompt with a failed comparison is dropped and counts as
     `failed`. With `soft` games are decided as with `argmax`, and the last comparison is the label, not a test.
 
     Args:
@@ -115,7 +115,7 @@ def iid(
     """K // 2 disjoint pairs a prompt, in the order sampled: independent draws of the policy, as the theory needs them.
 
     Pairs of equal texts are kept, because the theory counts them. With `soft`, chosen is the first of the two and
-    rejected the second, whoever is better. With an odd K the last response stays alone.
+    rejected the second, whoever is better. With an odd K the last response is unused.
 
     Args and errors: as `tournament`, for any K of at least 2.
     """
@@ -194,7 +194,7 @@ def query_preferences(
     with `both` each is asked twice, and the mean of what was answered counts.
 
     Raises:
-        ValueError: `compare` returns another number of preferences than it was asked for.
+        ValueError: `compare` returns a different number of preferences than requested.
     """
     coins = generator.random(len(first)) < 0.5
     unequal = np.array([i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b], dtype=np.int64)
@@ -240,7 +240,7 @@ def cycle_rate(compare: Compare, responses: Responses, generator: np.random.Gene
 
 @dataclass
 class _Referee:
-    """Plays the games of all prompts that are still alive, and counts what that takes."""
+    """Plays the games of all prompts still alive, and counts queries and ties."""
 
     compare: Compare
     responses: Responses
@@ -277,7 +277,7 @@ def _first_wins(preference: Floats, label: Label, generator: np.random.Generator
 
 
 def _advance(entrants: Ints, first_advances: Bools) -> Ints:
-    """Whoever goes on, [..., m / 2], of neighbours along the last axis [..., m]."""
+    """The entrants that advance, [..., m / 2], from neighbouring pairs along the last axis [..., m]."""
     return np.where(first_advances, entrants[..., 0::2], entrants[..., 1::2])
 
 

@@ -1,5 +1,5 @@
 """How far preferences agree with human votes: accuracy, log-loss, calibration, bias towards length; and the bootstrap
-that says how sure such a figure is. Pure numpy.
+that gives their confidence intervals. Pure numpy.
 
 `preference` is P(first beats second), float64 [n], NaN where there is no verdict; `share` is the share of votes for the
 first response, float64 [n], a tie counting one half. Pairs without a verdict are left out of every figure.
@@ -90,7 +90,7 @@ def matched_length(preference: Floats, share: Floats, first: Sequence[str], seco
 def length_curve(
     preference: Floats, share: Floats, first: Sequence[str], second: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Win rate against length difference: pairs in up to five bins, alike in size, of first's length less second's.
+    """Win rate against length difference: up to five bins of equal size, by first's length less second's.
 
     For each bin `low` and `high` (characters, inclusive), `n`, and the mean `preference` and `share` for the first.
     """
@@ -113,7 +113,7 @@ def length_curve(
 
 
 def bootstrap(sums: Floats, statistic: Callable[[Floats], Floats], *, seed: int) -> Floats:
-    """95% percentile intervals [figures, 2] of figures computed from sums over groups, when the groups are drawn again.
+    """95% percentile intervals [figures, 2] of figures computed from sums over groups, resampling the groups.
 
     Args:
         sums: [groups, columns], what each group (a prompt with all its pairs) adds to the figures' sums.

@@ -64,7 +64,7 @@ def audit(labels: Sequence[LabelledPair], verdicts: Sequence[Verdict], *, seed: 
     without a verdict are left out of all but `n` and `coverage`.
 
     Returns:
-        `n`: labelled pairs; `prompts`: those that they are of. `coverage`: share of the verdicts given that did not
+        `n`: labelled pairs; `prompts`: their distinct prompts. `coverage`: share of the verdicts given that did not
             fail; a pair without any counts as one that failed.
         `judged`: pairs with a verdict; `one_order_failed`: of these, pairs with a verdict in one order only because the
             other failed. `failures`: failed verdicts by kind.
@@ -121,7 +121,7 @@ def audit(labels: Sequence[LabelledPair], verdicts: Sequence[Verdict], *, seed: 
 
 
 def self_consistency(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """How far a judge repeats itself: see `audit`."""
+    """How consistent a judge's repeated answers are: see `audit`."""
     repeats: dict[tuple[str, str], list[float]] = defaultdict(list)
     for verdict in verdicts:
         if verdict.status == OK:
@@ -241,12 +241,12 @@ def _figures(sums: Floats) -> Floats:
 
 
 def _means(columns: Sequence[Sequence[float]]) -> Floats:
-    """The mean of each, NaN of none; rounded so that .9 one way and .1 the other are the tie of exact arithmetic."""
+    """The mean of each column, NaN where it is empty; rounded so that .9 one way and .1 the other are an exact tie."""
     return np.array([np.mean(column).round(12) if column else np.nan for column in columns], dtype=np.float64)
 
 
 def _classes(preference: Floats) -> Ints:
-    """The class of each preference; that of NaN means nothing."""
+    """The class of each preference; meaningless for NaN."""
     return (np.sign(np.nan_to_num(preference, nan=0.5) - 0.5) + 1).astype(np.int64)
 
 

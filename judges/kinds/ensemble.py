@@ -16,8 +16,8 @@ from judges.verdicts import OK, Answer, Verdicts
 class EnsembleJudge(Judge):
     """The weighted mean of several judges' preferences; each answer's `raw` keeps the members' own (JSON).
 
-    A question that one member fails fails with that member's status: a mean over whoever answered would be another
-    judge. Tokens, latency and cost are sums over the members.
+    A question that one member fails fails with that member's status: a mean over the others would be a
+    different judge. Tokens, latency and cost are sums over the members.
 
     Args:
         judges: the members, at least two; in a config or on a command line each is {name: NAME, OPTION: VALUE}.

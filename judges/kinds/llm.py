@@ -42,7 +42,7 @@ class Backend(Interface):
     """What answers requests."""
 
     def clean(self, text: str) -> str:
-        """A text of a question as it may stand in a request."""
+        """A text of a question, made safe for a request."""
 
     def ask(self, requests: Sequence[ChatRequest], advance: Advance) -> list[ChatReply]:
         """A reply to each request, in order; a failed one has its kind as status."""
@@ -148,13 +148,13 @@ class LLMJudge(Judge):
 
     @property
     def chunk_size(self) -> int:
-        """Enough to keep an endpoint or vLLM busy; replies of an endpoint are kept one by one besides."""
+        """Enough to keep an endpoint or vLLM busy; an endpoint's replies are also cached one by one."""
         if self.backend == "transformers":
             return BATCHES * self.batch_size
         return 64 * self.concurrency
 
     def keep_replies(self, replies: ReplyCache) -> None:
-        """Keep an endpoint's replies there, unless the option `cache` names a place of their own."""
+        """Cache an endpoint's replies there, unless the option `cache` names another folder."""
         self._replies = replies
 
     def answer(self, questions: Sequence[Question], advance: Advance) -> list[Answer]:
@@ -183,7 +183,7 @@ class LLMJudge(Judge):
         return Ratings(rating, status, raw)
 
     def _answers(self, protocol: Protocol, questions: Sequence[Question], advance: Advance) -> list[Answer]:
-        """What the model says to each question, as the protocol reads it; a rating stands as preference."""
+        """What the model says to each question, as the protocol reads it; a rating is returned as the preference."""
         backend = self._answering
         requests = [protocol.request(cleaned(question, backend.clean)) for question in questions]
         replies = backend.ask(requests, advance)
@@ -201,7 +201,7 @@ class LLMJudge(Judge):
         replies: list[ChatReply],
         readings: list[Reading],
     ) -> None:
-        """Asks once more where a reply holds no verdict and the protocol says so; both replies are read together."""
+        """Ask a follow-up where a reply has no verdict and the protocol has one; both replies are read together."""
         missing = [i for i, reading in enumerate(readings) if reading.status == NO_VERDICT]
         further = {i: request for i in missing if (request := protocol.again(requests[i], replies[i]))}
         later = self._answering.ask(list(further.values()), lambda n: None) if further else []

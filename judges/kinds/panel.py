@@ -63,7 +63,7 @@ class Panel:
         annotators: their names.
         weights: float64 [annotators], positive, summing to 1.
         utility: float64 [annotators, features], coefficients.
-        scale: how sharply an annotator tells utilities apart, in nats per unit of utility.
+        scale: how sharply an annotator distinguishes utilities, in nats per unit of utility.
     """
 
     features: Mapping[str, Feature]
@@ -130,7 +130,7 @@ class PanelJudge(Judge):
 
     @property
     def style_names(self) -> tuple[str, ...]:
-        """The features that are lexicons: ways of writing that `styles` tells apart."""
+        """The features that are lexicons: the styles that `styles` distinguishes."""
         return tuple(name for name, feature in self._panel.features.items() if feature.kind == "lexicon")
 
     def styles(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[str]:
@@ -145,7 +145,7 @@ class PanelJudge(Judge):
 
     @property
     def chunk_size(self) -> int:
-        """Many: an answer costs nothing."""
+        """Large, as answers are cheap to compute."""
         return 4096
 
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:

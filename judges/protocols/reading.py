@@ -27,7 +27,7 @@ CONTEXT = 16  # characters before a verdict that make it a copy of a response's 
 
 @dataclass(frozen=True)
 class Found:
-    """A verdict in a text: what it says and where it stands."""
+    """A verdict in a text, and its position."""
 
     verdict: str
     start: int
@@ -60,9 +60,9 @@ def find(pattern: re.Pattern[str], text: str) -> list[Found]:
 
 
 def one_verdict(verdicts: Sequence[Found], text: str, question: Question) -> tuple[str, str]:
-    """(verdict, "") or ("", kind of failure) from the verdicts found in a reply.
+    """(verdict, "") or ("", kind of failure) from the verdicts in a reply.
 
-    "two-verdicts": two that differ, wherever they stand. "quoted-verdict": the only one stands in a quotation or in
+    "two-verdicts": two that differ, anywhere. "quoted-verdict": the only one stands in a quotation or in
     words copied from the prompt or a response; or these hold the same verdict and it is not the reply's last line.
     "refusal": none, and the reply begins as refusals do. "no-verdict": none.
     """
@@ -85,7 +85,7 @@ def _sources(question: Question) -> list[str]:
 
 
 def _copies(sources: Sequence[str], text: str, verdicts: Sequence[Found]) -> set[Found]:
-    """The verdicts that stand after the same words as in a source."""
+    """The verdicts preceded by the same characters as in a source."""
     capitals = text.translate(UPPER)
     written = {capitals[verdict.start : verdict.end] for verdict in verdicts}
     contexts = {
@@ -99,7 +99,7 @@ def _copies(sources: Sequence[str], text: str, verdicts: Sequence[Found]) -> set
 
 
 def _quoted(text: str, verdicts: Sequence[Found], *, strict: bool) -> set[Found]:
-    """The verdicts that stand in quotations.
+    """The verdicts inside quotations.
 
     Prompts show the verdict in quotation marks, so marks around the bare verdict, or around a whole line, are the
     judge's own, unless `strict`.

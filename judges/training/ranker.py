@@ -78,7 +78,7 @@ def new_ranker(encoder: Any, tokenizer: Any, *, drop_out: float = 0.05) -> PairR
 
 @torch.no_grad()
 def _reads_both_ways(encoder: Any) -> bool:
-    """Whether what is said of a token depends on one behind it. Found out by trial."""
+    """Whether a token's hidden state depends on later tokens; determined by running the encoder."""
     was_training = encoder.training
     encoder.eval()
     first_states = [encoder(input_ids=torch.tensor([[1, 2, last]])).last_hidden_state[0, 0] for last in (3, 4)]

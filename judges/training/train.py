@@ -43,8 +43,8 @@ JUDGES: dict[str, type[Judge]] = {
 Encoded = Any
 PART = 16  # questions that go through the network together
 HELDOUT = "heldout.jsonl"
-"""Beside the checkpoint: for each held-out pair its id, its prompt's number among the distinct ones, P(first beats
-second) over both orders, the share of votes."""
+"""Written next to the checkpoint: for each held-out pair its id, its prompt's number among the distinct ones, P(first
+beats second) over both orders, the share of votes."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _prompt_key(pair: LabelledPair) -> str:
 
 
 class _Steps(transformers.TrainerCallback):
-    """Tells how many steps are done."""
+    """Reports how many steps are done."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -295,7 +295,7 @@ def _reward_model(base: str | Path, options: dict[str, Any]) -> tuple[torch.nn.M
     network, tokenizer = _start(base, "ForSequenceClassification", num_labels=1)
     network.config.pad_token_id = tokenizer.pad_token_id
 
-    encodings: dict[str, list[int]] = {}  # a pair is asked for in both orders
+    encodings: dict[str, list[int]] = {}  # each pair is encoded in both orders
 
     def encode_once(prompt: Prompt, text: str) -> list[int]:
         key = json.dumps([prompt, text])

@@ -1,4 +1,4 @@
-"""Asking an OpenAI-compatible endpoint: many calls in flight, retried, paced, paid for once, never beyond a budget.
+"""Client of an OpenAI-compatible endpoint: concurrent calls with retries, rate limits, a cache and a hard budget.
 Imports openai.
 """
 
@@ -33,7 +33,7 @@ OVERHEAD = 16  # tokens that a chat format adds to a message, at most
 
 @dataclass(frozen=True)
 class CallResult:
-    """How one call ended: its reply, whether another try may help, the headers, and whether it may have been paid."""
+    """The result of one call: its reply, whether a retry may help, the headers, and whether it may have been billed."""
 
     reply: ChatReply
     retryable: bool = False
@@ -66,7 +66,7 @@ class EndpointClient:
     def ask(self, requests: Sequence[ChatRequest], advance: Callable[[int], None]) -> list[ChatReply]:
         """A reply to each request, in order; one that fails has its kind of failure as status.
 
-        With a cache equal requests are one: they are asked once.
+        With a cache equal requests are sent once.
 
         Raises:
             ValueError: the endpoint refuses the key or does not know the model, before it answered anything.
@@ -128,7 +128,7 @@ class EndpointClient:
             done(key, reply)
 
     async def _one(self, client: Any, request: ChatRequest) -> ChatReply:
-        """The reply, after as many tries as it takes and is allowed."""
+        """The reply, after as many tries as needed and allowed."""
         reply = ChatReply(status="budget")
         max_cost = self.price.cost(most_tokens(request), request.max_tokens)
         for tries in range(1, self.max_retries + 2):
@@ -271,7 +271,7 @@ def _top(logprobs: Any) -> list[tuple[str, float]] | None:
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Runs to the end, also where a loop is running in this thread already, as in a notebook."""
+    """Run to completion, also where this thread already has a running event loop, as in a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""What calls cost: a small dated table, `prices.yaml`, that a user's file extends."""
+"""Prices of calls: a small dated table, `prices.yaml`, which a user's file extends."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def price_of(model: str, table: Path | None = None) -> Price | None:
     """The price of a model, by its name or its name without the date at its end; None where no table has it.
 
     Args:
-        table: YAML of {model: {input, output}} in US$ for a million tokens; it wins over the table that comes along.
+        table: YAML of {model: {input, output}} in US$ for a million tokens; it overrides the built-in table.
 
     Raises:
         ValueError: the user's table is missing or not in this form.

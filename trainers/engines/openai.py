@@ -50,14 +50,14 @@ def sample_texts(
 ) -> list[list[Response]]:
     """k answers to each conversation, without tokens; `finished` where the server says that the model stopped.
 
-    Every answer is a call with a seed of its own, so that it is the same however many are asked for (`n` would leave
-    the law of an answer beside others to the server, and many servers do not heed it). How far a server heeds seed and
-    temperature is not checked. After a failure no further call is made; those in flight are waited for.
+    Every answer is a call with a seed of its own, so that it does not depend on how many are requested (`n` would leave
+    the joint distribution of answers to the server, and many servers ignore it). Whether a server honours seed and
+    temperature is not checked. After a failure no further call is made; those in flight are awaited.
 
     Args:
         seeds: one a prompt. The seed of call j about it is the prompt's plus j, in [0, 2**31).
-        received: a folder. Answers are kept in it as they come, and are not asked for again.
-        report: is called with the answers that are there, and how many are wanted.
+        received: a folder. Answers are saved there as they arrive, and are not requested again.
+        report: called with the number of answers received and the number wanted.
 
     Raises:
         ValueError: a call failed after all its tries, or its reply is no chat completion.
@@ -85,8 +85,8 @@ def token_limit(official: bool, tokens: int) -> dict[str, int]:
 
 
 class _AnswerLog:
-    """Answers by the request they answer, in a file of JSON lines: the request's hash, the text and why it ended. Of
-    several answers to a request the first one stands.
+    """Answers by the request they answer, in a file of JSON lines: the request's hash, the text and why it ended. The
+    first of several answers to a request is kept.
     """
 
     def __init__(self, path: Path) -> None:
@@ -198,8 +198,8 @@ def _text(value: Any) -> str:
 
 
 def _explain(error: Exception, endpoint: Endpoint) -> str:
-    """What came back, and what to do. A server's own words may quote parts of a key: they are passed on only where it
-    refuses the request for what is asked, in one line of ASCII.
+    """The error in one line, with advice. A server's own message may quote parts of a key: it is included, in ASCII,
+    only where the request itself was invalid.
     """
     if isinstance(error, openai.APIStatusError):
         code = error.status_code

@@ -1,6 +1,6 @@
-"""A fit in several processes: the launcher of accelerate, what its ranks run, and how their end is told.
+"""A fit in several processes: accelerate's launcher, what its ranks run, and how their exit is reported.
 
-The ranks read their standard input, which ends when the process that launched them does, however it ended: none is left
+The ranks read their standard input, which closes when the launching process ends for any reason: no rank is left
 behind.
 """
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from trainers.options import Training
 
 STEP = "nashbench step"
-"""Begins a line of a rank that tells steps done and steps in all."""
+"""Prefix of a rank's progress line: steps done, steps in all."""
 END = r"^\s*rank\s*: (\d+).*\n\s*exitcode\s*: (-?\d+)"
-"""How torch's launcher sums up the end of a rank; other lines name ranks and codes too."""
+"""How torch's launcher reports a rank's exit; other lines contain ranks and codes too."""
 KINDS = ("MULTI_CPU", "MULTI_GPU", "FSDP")
 
 
 def check_accelerate(path: Path, training: Training) -> dict[str, Any]:
-    """What an accelerate config file says, checked against the training that it is for.
+    """The contents of an accelerate config file, checked against the training options.
 
     Raises:
         ValueError: it cannot be read, or asks for what a fit does not do.
@@ -108,7 +108,7 @@ def launch(job: Job, path: Path, report: Report) -> list[StepMetrics]:
 
 @contextmanager
 def _launcher(folder: Path, path: Path, config: Mapping[str, Any]) -> Iterator[subprocess.Popen[str]]:
-    """The launcher at work; it and its ranks have ended when the block ends."""
+    """The running launcher; it and its ranks have exited when the block ends."""
     # accelerate starts several processes on a CPU only by MPI, unless it is told that they are for GPUs.
     flags = ["--multi_gpu"] if config["distributed_type"] == "MULTI_CPU" else []
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(path), *flags]
@@ -138,7 +138,7 @@ def _launcher(folder: Path, path: Path, config: Mapping[str, Any]) -> Iterator[s
 
 
 def _environment(config: Mapping[str, Any]) -> dict[str, str]:
-    """The ranks' environment, with OMP_WAIT_POLICY=PASSIVE where their threads are more than the cores."""
+    """The ranks' environment, with OMP_WAIT_POLICY=PASSIVE where they have more threads than there are cores."""
     import torch
 
     # The import path of this process: without PYTHONSAFEPATH `python -m` would put the working directory before it.
@@ -148,7 +148,7 @@ def _environment(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _failure(folder: Path, code: int, count: int) -> Exception:
-    """The error that says how the ranks ended: a signal from outside, or else what a rank raised."""
+    """The error that reports how the ranks ended: an external signal, or else what a rank raised."""
     import torch
 
     log = (folder / "log").read_text(errors="replace")
@@ -177,7 +177,7 @@ def _failure(folder: Path, code: int, count: int) -> Exception:
 
 
 def main() -> None:
-    """A rank: fit its share; the first one tells steps, figures and writes the checkpoint."""
+    """A rank: fit its share; the first one prints progress and writes metrics and checkpoint."""
     threading.Thread(target=_exit_with_launcher, daemon=True).start()
     folder, code = Path(sys.argv[1]), 0
     try:
@@ -189,7 +189,7 @@ def main() -> None:
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # all is written; to take gloo's threads down in order can wait for ever
+    os._exit(code)  # all is written; an orderly shutdown of gloo's threads can hang
 
 
 def _rank(folder: Path) -> None:

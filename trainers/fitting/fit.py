@@ -49,7 +49,7 @@ def fit(
         checkpointer: gives the state to resume from, and saves later ones.
 
     Returns:
-        One dict of figures an optimiser step: loss, margins (nats), gradient norm, learning rate.
+        One dict of metrics for each optimiser step: loss, margins (nats), gradient norm, learning rate.
 
     Raises:
         TrainingError: there are no pairs.
@@ -71,7 +71,7 @@ def fit(
 
 
 def _batches(count: int, training: Training, seed: int) -> Iterator[NDArray[np.int64]]:
-    """The rows of every step: passes over all, each shuffled anew."""
+    """The rows of every step: passes over all, each reshuffled."""
     generator = np.random.default_rng(seed)
     for _ in range(training.epochs):
         yield from np.array_split(generator.permutation(count), range(training.batch_size, count, training.batch_size))

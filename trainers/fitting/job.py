@@ -1,4 +1,4 @@
-"""One fit from checkpoint to checkpoint, as a process does it that is alone or a rank of several."""
+"""One fit from checkpoint to checkpoint, in a single process or in one rank of several."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from trainers.policies.causal_lm import CausalLM
 
 @dataclass(frozen=True)
 class Job:
-    """What to fit, to what, and where it goes.
+    """A fit: its data, options and output folder.
 
     Attributes:
         start: a checkpoint's folder or hub id.
         out: the folder of the fitted checkpoint.
         checkpoints: the folder of intermediate states, see `FitCheckpointer`; the fit resumes from the newest one.
-        every: seconds between two of these states, at least.
+        every: minimum seconds between two of these states.
     """
 
     pairs: Pairs
@@ -38,7 +38,7 @@ class Job:
     every: float = 60.0
 
     def run(self, report: Report | None = None, ranks: Ranks | None = None) -> list[StepMetrics]:
-        """Fit and write the checkpoint; figures as of `trainers.fitting.fit.fit`.
+        """Fit and write the checkpoint; metrics as of `trainers.fitting.fit.fit`.
 
         Raises:
             ValueError: there are no pairs.

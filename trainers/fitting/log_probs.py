@@ -1,6 +1,6 @@
 """Log-probabilities of responses: only their positions reach the head, and [tokens, vocabulary] is never held whole.
 
-Logits are made and used a chunk of tokens at a time, and made again in the backward pass; where one chunk holds them
+Logits are computed a chunk of tokens at a time, and recomputed in the backward pass; where one chunk holds them
 all, they are kept instead. Matrix products have the precision of the model or of autocast; the log-probabilities and
 their sums are float32.
 """
@@ -18,7 +18,7 @@ from trainers.fitting.packing import RowChooser, lay_out
 from trainers.policies.policy import Tokens
 
 CHUNK = {"cpu": 2**21, "cuda": 2**26}
-"""Most logits made at once: 8 and 256 MiB in float32."""
+"""Maximum number of logits at once: 8 and 256 MiB in float32."""
 
 
 class ResponseLogProbs(nn.Module):
@@ -38,7 +38,7 @@ class ResponseLogProbs(nn.Module):
     def plain(self) -> Tensor | None:
         """The head's weight [vocabulary, width], or None where the model's logits are not hidden states times it.
 
-        Asked for in every pass: FSDP2 puts the whole weight in place for the pass alone.
+        Read in every pass: FSDP2 materialises the full weight only during the pass.
         """
         head: Any = self.model.get_output_embeddings()
         return head.weight if self._is_plain else None
@@ -82,7 +82,7 @@ class _TokenLogProbs(torch.autograd.Function):
             values.append(logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - logsumexp)
             logsumexps.append(logsumexp)
             kept_logits = logits if len(all_hidden) <= size else None
-            del logits  # before the next chunk is made
+            del logits  # before the next chunk is computed
         ctx.save_for_backward(all_hidden, weight, all_targets, torch.cat(logsumexps), kept_logits)
         ctx.size = size
         return torch.cat(values)
@@ -109,7 +109,7 @@ class _TokenLogProbs(torch.autograd.Function):
 
 
 def _accumulate(grad_weight: Tensor, grad_logits: Tensor, hidden: Tensor) -> None:
-    """Add slope.T @ rows to a total that may be wider than they are."""
+    """Add grad_logits.T @ hidden in place; `grad_weight` may have a wider dtype."""
     if grad_weight.dtype == hidden.dtype:
         grad_weight.addmm_(grad_logits.T, hidden)
     else:
@@ -120,7 +120,7 @@ def _accumulate(grad_weight: Tensor, grad_logits: Tensor, hidden: Tensor) -> Non
 def _has_plain_head(model: PreTrainedModel) -> bool:
     """Whether the model's logits are hidden states times its head's weight.
 
-    Found out by putting known numbers in place of the head's output: some models scale, cap or mask logits afterwards.
+    Determined by replacing the head's output with known numbers: some models scale, cap or mask logits afterwards.
     """
     head: Any = model.get_output_embeddings()
     if type(head) is not nn.Linear or head.bias is not None:

@@ -25,7 +25,7 @@ OPTIMIZERS: dict[str, OptimizerFactory] = {
     "rmsprop": lambda weights, lr: torch.optim.RMSprop(weights, lr=lr),
     "adafactor": lambda weights, lr: torch.optim.Adafactor(weights, lr=lr, beta2_decay=-0.8),
 }
-"""Without weight decay. AdamW is the common one; RMSprop is that of SPPO's code, Adafactor that of IPO-MD's paper."""
+"""Without weight decay. AdamW is the usual choice; SPPO's code uses RMSprop, IPO-MD's paper Adafactor."""
 
 
 class Optimiser:
@@ -34,7 +34,7 @@ class Optimiser:
 
     Args:
         steps: optimiser steps in all, for the schedule.
-        state: what `state()` gave, to go on from there.
+        state: a `state()` to resume from.
         ranks: the processes that share each step.
     """
 
@@ -52,7 +52,7 @@ class Optimiser:
         )
         self.ranks.prepare(policy, self.optimizer)
         self.parameters: list[torch.nn.Parameter] = self.optimizer.param_groups[0]["params"]
-        self.optimizer.param_groups[0]["initial_lr"] = training.lr  # what a schedule that goes on asks for
+        self.optimizer.param_groups[0]["initial_lr"] = training.lr  # needed by a resumed schedule
         done = 0
         if state is not None:
             self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": _slots(state, self.parameters)})
@@ -61,11 +61,11 @@ class Optimiser:
 
     @property
     def steps_done(self) -> int:
-        """Steps taken, those before `state` included."""
+        """Steps taken, including those before `state`."""
         return self.schedule.last_epoch
 
     def step(self, policy: Policy, algorithm: Algorithm, pairs: Pairs, frozen: FrozenLogProbs) -> StepMetrics:
-        """One step on the mean loss of a batch, accumulated over micro-batches and processes; figures before the step.
+        """One step on the mean loss of a batch, accumulated over micro-batches and processes; metrics before the step.
 
         Raises:
             FloatingPointError: the loss is not finite (nothing is written to the weights).
@@ -74,7 +74,7 @@ class Optimiser:
         watched = {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
         clipped = torch.nn.utils.clip_grad_norm_(self.parameters, self.training.max_grad_norm)
         totals = self.ranks.sum(torch.stack([value.double() for value in watched.values()]))
-        # Read together: on a GPU every single reading waits for all work in flight.
+        # Read together: on a GPU each read synchronises with all work in flight.
         values = torch.cat([totals, to_full_tensor(clipped).double().reshape(1)]).tolist()
         figures = dict(zip([*watched, "grad_norm"], values, strict=True))
         norm = figures["grad_norm"]
@@ -101,14 +101,14 @@ class Optimiser:
         return figures
 
     def state(self) -> dict[str, Tensor]:
-        """Moments and step counts as named tensors of their own, whole, for safetensors or a copy of the policy."""
+        """Moments and step counts as named, unsharded copies, for safetensors or a copy of the policy."""
         state = self.optimizer.state_dict()["state"]
         named = {f"{i}.{name}": to_full_tensor(value) for i, slots in state.items() for name, value in slots.items()}
         return named | {"schedule_step": torch.tensor(self.steps_done)}
 
 
 def _slots(state: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> dict[int, dict[str, Tensor]]:
-    """The optimiser's own form of what is in `Optimiser.state()`."""
+    """The contents of `Optimiser.state()` in the form of a torch optimizer's state dict."""
     slots: dict[int, dict[str, Tensor]] = {}
     for name, value in state.items():
         if name != "schedule_step":
@@ -122,7 +122,7 @@ def _schedule(
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """Warm-up, then the named decay towards zero at `steps`.
 
-    The first step already moves: on schedules of a few steps, a first rate of zero would waste a good part of the work.
+    The first learning rate is above zero: in a fit of few steps, a wasted first step would matter.
     """
     warmup = round(training.warmup * steps)
 
@@ -156,7 +156,7 @@ def _backward(
 
 
 def _watch(batch: PairBatch) -> dict[str, Tensor]:
-    """Figures a person watches, one value a pair."""
+    """Metrics to monitor, one value a pair."""
     figures = {"margin": batch.margin, "chosen_log_prob": batch.policy.chosen}
     for name in batch.frozen:
         figures[f"log_ratio/{name}"] = batch.log_ratio(name)

@@ -1,4 +1,4 @@
-"""States of a fit that is under way, so that one that was killed goes on inside its epoch."""
+"""Intermediate states of a fit, so that a killed one resumes within its epoch."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from trainers.policies.causal_lm import CausalLM
 
 WRITE_TIME_FACTOR = 20
-"""How many times longer than the writing of a state the time between two is, at least."""
+"""The time between two states is at least this many times the time that writing one takes."""
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The last whole state in a folder: `model` (an ordinary checkpoint), `state.safetensors`, `dynamics.json`."""
+    """The newest complete state in a folder: `model` (an ordinary checkpoint), `state.safetensors`, `dynamics.json`."""
     steps = sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
     return steps[-1] if steps else None
 
 
 class FitCheckpointer:
-    """Writes the newest state of a fit into a folder, and reads what was there.
+    """Saves the newest state of a fit in a folder, and loads an earlier one from it.
 
     Args:
-        folder: of this fit alone; it is made when the first state is written.
-        policy: what is fitted; where `newest` found a state, loaded from its `model`.
-        every: seconds between two states, at least.
+        folder: of this fit only; created when the first state is written.
+        policy: the one being fitted; loaded from the `model` of `newest_checkpoint` where there is one.
+        every: minimum seconds between two states.
     """
 
     def __init__(self, folder: Path, policy: CausalLM, ranks: Ranks, every: float) -> None:
@@ -42,7 +42,7 @@ class FitCheckpointer:
         self.due = time.monotonic() + every
 
     def read(self) -> tuple[list[StepMetrics], Mapping[str, Tensor] | None]:
-        """The figures of the steps that are done, and the optimiser's state."""
+        """The metrics of the steps done, and the optimiser's state."""
         from safetensors.torch import load_file
 
         checkpoint = newest_checkpoint(self.folder)
@@ -51,7 +51,7 @@ class FitCheckpointer:
         return json.loads((checkpoint / "dynamics.json").read_text()), load_file(checkpoint / "state.safetensors")
 
     def maybe_save(self, optimiser: Optimiser, dynamics: list[StepMetrics]) -> None:
-        """Write the state after a step, when the last one is old enough. Every process must call it."""
+        """Save the state after a step if the last one is old enough. Every process must call it."""
         if not self.ranks.agree(time.monotonic() >= self.due):
             return
         started = time.monotonic()

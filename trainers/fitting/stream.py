@@ -1,8 +1,8 @@
 """The stream schedule: fresh samples, comparisons and one gradient step, again and again.
 
-No algorithm is named here. One call is one iteration (a stage); the optimiser's state travels to the next, and with it
-the number of steps done, which the learning rate and all randomness are functions of: a stream that is cut between two
-passes over its prompts is the stream without the cut.
+No algorithm is named here. One call is one iteration (a stage); the optimiser's state is passed to the next, and with
+it the number of steps done, which the learning rate and all randomness are functions of: a stream split between two
+passes over its prompts equals the unsplit stream.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Turn = tuple[int, int]
 
 @dataclass(frozen=True)
 class StreamResult:
-    """Figures of each step, what was asked of the judge, and the optimiser's state to go on from."""
+    """Metrics of each step, counts, and the optimiser's state to resume from."""
 
     dynamics: list[StepMetrics]
     samples: int
@@ -122,7 +122,7 @@ class PairCollector:
         """A pair of the player's responses to each prompt, with its label and its rewards against each opponent.
 
         Args:
-            turn: no other call has it.
+            turn: unique to this call.
             rows: the prompts' numbers.
 
         Raises:
@@ -206,7 +206,7 @@ def _passes(count: int, draws: int, seed: int, before: int = 0) -> list[int]:
 
 
 def _describe(responses: Sequence[Sequence[Response]]) -> StepMetrics:
-    """Mean response length (tokens) and share that ended by themselves."""
+    """Mean response length (tokens) and share that ended with an end token."""
     flat = [r for row in responses for r in row]
     return {
         "response_length": float(np.mean([len(r.tokens) for r in flat])),

@@ -1,4 +1,4 @@
-"""What an algorithm learns of a game in one iteration: labelled pairs and rewards, exact or sampled."""
+"""What an algorithm observes of a game in one iteration: labelled pairs and rewards, exact or sampled."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def _one_thread() -> Iterator[None]:
 def _iterate(
     algorithm: Algorithm, feedback: Feedback, log_policies: dict[str, Tensor], step_size: StepSize | None
 ) -> Iterator[Tensor]:
-    """Plays on and on; yields the log-policy [games, n] after each iteration."""
+    """Plays without end; yields the log-policy [games, n] after each iteration."""
     refits = algorithm.schedule is Schedule.REFIT and algorithm.unique_minimiser
     move = _refit() if refits else _gradient_step(algorithm, step_size)
     for t in count(1):
@@ -158,7 +158,7 @@ def sampling_law(algorithm: Algorithm, log_policies: Mapping[str, Tensor]) -> Te
 
 
 def law_of(name: str, algorithm: Algorithm, log_policies: Mapping[str, Tensor]) -> Tensor:
-    """Log-probabilities [games, n] of a slot or of the algorithm's mixture (exact, since a response is one token)."""
+    """Log-probabilities [games, n] of a policy by role, or of the algorithm's mixture (exact: one token a response)."""
     if name != Player.MIXTURE:
         return log_policies[name]
     share = algorithm.mixture  # type: ignore[attr-defined]
