@@ -23,8 +23,8 @@ class RecordedJudge(Judge):
     """Answers with the verdicts of a `verdicts.jsonl` on the pairs of a `pairs.jsonl` (or `labels.jsonl`).
 
     A question is looked up by its prompt and its responses as placed; one that was not recorded in that order fails as
-    "not-recorded", one that failed then fails with the same status. Where a question was answered several times (by
-    repeats, under several ids, or in both orders of equal texts), the answer is the mean over the times it did not fail.
+    "not-recorded", one that failed then fails with the same status. Where one question was answered several times (by
+    repeats, under several ids, or in both orders of equal texts), the answer is the mean of those that did not fail.
 
     Args:
         verdicts_file: path of the verdicts.
