@@ -1,6 +1,6 @@
 """Judges: who prefers what.
 
-`from judges import PairRMJudge` loads neither torch nor transformers; weights come at the first question.
+`from judges import PairRMJudge` loads neither torch nor transformers; weights are loaded at the first question.
 """
 
 from __future__ import annotations

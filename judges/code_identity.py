@@ -30,8 +30,8 @@ GROUPS = tuple(f"nashbench.{kind}" for kind in ("trainers", "judges", "leaderboa
 def code_identity(cls: type, base: type, entry: Collection[str] | None = None) -> str:
     """SHA-256 (hex) of the code that decides what objects of `cls` compute, up to `base`, which is left out.
 
-    Equal wherever the code lies, in Python 3.11 to 3.13, and after edits of comments, docstrings or layout. Found once
-    in a process, whose own code does not change either.
+    Equal wherever the code lies, in Python 3.11 to 3.13, and after edits of comments, docstrings or layout. Cached
+    for the process, whose own code does not change.
 
     Args:
         entry: names of methods or class attributes: of our own classes only the code that these reach counts, and
@@ -109,8 +109,8 @@ def _package(cls: type, reach: Reach, *, is_ancestor: bool) -> list[Any]:
     """
     files = _files(cls)
     distributions = _distributions(_top(cls), any(part in INSTALLED for _, path in files[:1] for part in path.parts))
-    stated = sorted({f"{each.metadata['Name']} {each.version}" for each in distributions})
-    if is_ancestor and any(_is_library(each, path) for each in distributions for _, path in files[:1]):
+    stated = sorted({f"{installed.metadata['Name']} {installed.version}" for installed in distributions})
+    if is_ancestor and any(_is_library(installed, path) for installed in distributions for _, path in files[:1]):
         return [stated]
     for name, path in files:
         tree = parse(path.read_bytes()) if path.suffix == ".py" else None
@@ -138,7 +138,7 @@ def _distributions(package: str, is_installed: bool) -> list[Distribution]:
     entries = [entry for group in GROUPS for entry in entry_points(group=group)]
     named = [entry.dist for entry in entries if entry.dist and entry.module.partition(".")[0] == package]
     names = packages_distributions().get(package, ()) if is_installed and not named else ()
-    return named or [each for name in names if (each := _distribution(name))]
+    return named or [installed for name in names if (installed := _distribution(name))]
 
 
 def _distribution(name: str) -> Distribution | None:
@@ -188,5 +188,5 @@ def _compiled(cls: type) -> list[str]:
 
 
 def _code(code: CodeType) -> str:
-    constants = [_code(each) if isinstance(each, CodeType) else ascii(each) for each in code.co_consts]
+    constants = [_code(constant) if isinstance(constant, CodeType) else ascii(constant) for constant in code.co_consts]
     return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {constants}"

@@ -26,7 +26,7 @@ class Import(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Module:
-    """A module's tree, and where in the import system it stands."""
+    """A module's syntax tree, its import name, and whether it is a package."""
 
     name: str
     tree: ast.Module
@@ -54,14 +54,14 @@ class Module:
     @cached_property
     def effects(self) -> list[ast.stmt]:
         """The other top-level statements, which run whatever is used of the module."""
-        inert = [each for each in self.tree.body if is_inert(each) or is_for_type_checking(each)]
-        return [each for each in self.tree.body if each not in inert and not bound_names(each)]
+        inert = [statement for statement in self.tree.body if is_inert(statement) or is_for_type_checking(statement)]
+        return [statement for statement in self.tree.body if statement not in inert and not bound_names(statement)]
 
     @cached_property
     def exports(self) -> dict[str, Import]:
         """What a package imports to hand it on, blocks for type checkers included: ours import lazily."""
         statements = (node for node in ast.walk(self.tree) if isinstance(node, ast.ImportFrom))
-        return {each.local: each for node in statements for each in self.imports_of(node)}
+        return {imported.local: imported for node in statements for imported in self.imports_of(node)}
 
     def imports_of(self, node: ast.AST) -> Iterator[Import]:
         """What a node imports, at any depth, blocks for type checkers left out."""

@@ -1,8 +1,8 @@
 """Which definitions of leaf code are reached from a class, or from some of its members.
 
-Names are followed definition by definition; what cannot be told is taken in. An attribute's name that a member of the
-class has counts as that member, whatever it is an attribute of, but where a parameter is annotated with another room's
-class.
+Names are followed definition by definition; where that is undecidable, the code is included. An attribute's name that
+a member of the class has counts as that member, whatever it is an attribute of, but where a parameter is annotated with
+another room's class.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ class ClassSource:
 
     def member(self, name: str) -> list[ast.stmt]:
         """The statements of the class that define a member."""
-        return [each for each in self.node.body if name in bound_names(each)] if self.node else []
+        return [statement for statement in self.node.body if name in bound_names(statement)] if self.node else []
 
     def names(self) -> set[str]:
         """The names of the members."""
-        return {name for each in self.node.body for name in bound_names(each)} if self.node else set()
+        return {name for statement in self.node.body for name in bound_names(statement)} if self.node else set()
 
     def always(self) -> list[ast.AST]:
         """What counts whichever member is reached: bases, keywords, decorators, statements that define none."""
         if self.node is None:
             return []
-        loose = [each for each in self.node.body if not (bound_names(each) or is_inert(each))]
+        loose = [statement for statement in self.node.body if not (bound_names(statement) or is_inert(statement))]
         return [*self.node.bases, *self.node.keywords, *self.node.decorator_list, *loose]
 
 
@@ -129,8 +129,8 @@ class Reach:
             self._take(module, module.effects)
 
     def _name(self, module: Module, statements: Sequence[ast.stmt]) -> None:
-        definitions = [each for each in statements if not isinstance(each, ast.Import | ast.ImportFrom)]
-        for imported in (each for each in statements if each not in definitions):
+        definitions = [statement for statement in statements if not isinstance(statement, ast.Import | ast.ImportFrom)]
+        for imported in (statement for statement in statements if statement not in definitions):
             for target in module.imports_of(imported):
                 self.add_import(module, target)
         if definitions:
@@ -139,8 +139,8 @@ class Reach:
     def _member(self, source: ClassSource, statements: Sequence[ast.stmt]) -> None:
         if statements and source.module.is_leaf:
             self._take(source.module, statements, in_class=True)
-        for each in statements:
-            self._follow_members(source.module, each, in_class=True)
+        for statement in statements:
+            self._follow_members(source.module, statement, in_class=True)
 
     def _take(self, module: Module, nodes: Sequence[ast.AST], *, in_class: bool = False) -> None:
         self.code.add(digest(nodes))
@@ -178,7 +178,9 @@ def _is_chosen(module: Module, target: Module, name: str | None) -> bool:
     if module.room not in ROOMS or module.name.startswith(CHOSEN_AT_RUN_TIME):
         return False
     statements = target.bindings.get(name or "", [])
-    return target.name.startswith(CHOSEN_AT_RUN_TIME) and any(isinstance(each, ast.ClassDef) for each in statements)
+    return target.name.startswith(CHOSEN_AT_RUN_TIME) and any(
+        isinstance(statement, ast.ClassDef) for statement in statements
+    )
 
 
 def _calls(node: ast.AST, names: Collection[str]) -> bool:
@@ -206,9 +208,13 @@ def _own_attributes(module: Module, node: ast.AST) -> Iterator[ast.Attribute]:
 def _foreign_parameters(module: Module, function: Function) -> set[str]:
     """Parameters annotated with a class of another room, whose name stands for nothing else in the function."""
     parameters = [inner for inner in walk(function) if isinstance(inner, ast.arg)]
-    names = [each.arg for each in parameters]
+    names = [parameter.arg for parameter in parameters]
     names += [inner.id for inner in walk(function) if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store)]
-    return {each.arg for each in parameters if names.count(each.arg) == 1 and _is_foreign(module, each.annotation)}
+    return {
+        parameter.arg
+        for parameter in parameters
+        if names.count(parameter.arg) == 1 and _is_foreign(module, parameter.annotation)
+    }
 
 
 def _is_foreign(module: Module, annotation: ast.expr | None) -> bool:
@@ -219,13 +225,13 @@ def _is_foreign(module: Module, annotation: ast.expr | None) -> bool:
 
 def _targets(module: Module, statements: Iterable[ast.stmt], annotation: ast.expr | None) -> Iterator[Import]:
     name = annotation.id if isinstance(annotation, ast.Name) else ""
-    return (each for statement in statements for each in module.imports_of(statement) if each.local == name)
+    return (target for statement in statements for target in module.imports_of(statement) if target.local == name)
 
 
 def _class_scope(node: ast.AST) -> Iterator[ast.AST]:
     """The parts of a class's statement that run in the class: all but functions' bodies and annotations."""
     if isinstance(node, Function):
-        defaults = [*node.args.defaults, *(each for each in node.args.kw_defaults if each)]
+        defaults = [*node.args.defaults, *(default for default in node.args.kw_defaults if default)]
         for part in [*node.decorator_list, *defaults]:
             yield from walk(part)
     else:

@@ -1,4 +1,4 @@
-"""The JSON Lines files that people bring and take away: pairs, labels, verdicts."""
+"""The JSON Lines files that users supply and receive: pairs, labels, verdicts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class LabelledPair(Pair):
-    """A pair and what its annotators said: each "first", "second" or "tie"."""
+    """A pair and its annotators' votes: "first", "second" or "tie"."""
 
     votes: tuple[str, ...]
 
@@ -53,7 +53,7 @@ class LabelledPair(Pair):
 
     @property
     def label(self) -> str:
-        """The vote that most annotators gave; "tie" where two lead alike."""
+        """The vote that most annotators gave; "tie" where the first two have equally many."""
         ranked = Counter(self.votes).most_common(2)
         return "tie" if len(ranked) == 2 and ranked[0][1] == ranked[1][1] else ranked[0][0]
 
@@ -81,7 +81,7 @@ class Verdict:
 
 
 def placed(pair: Pair, order: str) -> tuple[Prompt, str, str]:
-    """The prompt and the responses as they stand before the judge in an order, "original" or "swapped"."""
+    """The prompt and the responses as the judge sees them in an order, "original" or "swapped"."""
     return (pair.prompt, pair.first, pair.second) if order == "original" else (pair.prompt, pair.second, pair.first)
 
 
@@ -99,7 +99,7 @@ def read_labels(path: str | Path) -> list[LabelledPair]:
     return _distinct(rows, path)
 
 
-def each_pair(path: str | Path) -> Iterator[Pair]:
+def iter_pairs(path: str | Path) -> Iterator[Pair]:
     """The pairs of a `pairs.jsonl` one by one, for files that need not fit into memory.
 
     Raises ValueError with the line for anything else; that ids are distinct is for the caller to check.
@@ -110,16 +110,16 @@ def each_pair(path: str | Path) -> Iterator[Pair]:
 def read_verdicts(path: str | Path, *, size: int | None = None) -> list[Verdict]:
     """Verdicts of a `verdicts.jsonl` {id, order, preference, status}; a null preference is a failed question.
 
-    Optional keys are those of `Verdict`; others are passed over. A `.parquet` with these columns is read alike. Of
-    a file that is still being written `size` bytes are whole lines; the rest is passed over.
+    Optional keys are those of `Verdict`; others are ignored. A `.parquet` with these columns is read too. Of
+    a file that is still being written only the first `size` bytes, complete lines, are read.
     Raises ValueError with the line for anything else, a pair answered twice in one order and `repeat` included.
     """
     verdicts = [verdict_of(row, place) for place, row in _rows(path, size)]
-    counts = Counter((each.id, each.order, each.repeat) for each in verdicts)
-    if twice := next((key for key, count in counts.items() if count > 1), None):
+    counts = Counter((verdict.id, verdict.order, verdict.repeat) for verdict in verdicts)
+    if repeated := next((key for key, count in counts.items() if count > 1), None):
         raise ValueError(
-            f"{path}: id {shortened(twice[0])} has two verdicts in order {twice[1]!r}; keep one, or number them by "
-            "'repeat'"
+            f"{path}: id {shortened(repeated[0])} has two verdicts in order {repeated[1]!r}; keep one, or number them "
+            "by 'repeat'"
         )
     return verdicts
 
@@ -127,12 +127,12 @@ def read_verdicts(path: str | Path, *, size: int | None = None) -> list[Verdict]
 def write_verdicts(path: str | Path, verdicts: Iterable[Verdict]) -> None:
     """Write a `verdicts.jsonl`, a line a question; NaN becomes null."""
     with Path(path).open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(verdict_row(each)) + "\n" for each in verdicts)
+        file.writelines(json.dumps(verdict_row(verdict)) + "\n" for verdict in verdicts)
 
 
 def verdict_row(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as a line of a file has it: NaN is None; `repeat`, `truncated`, `raw` and `key` only where they say
-    something.
+    """A verdict as a line of a file has it: NaN is None; `repeat`, `truncated`, `raw` and `key` only where they are
+    not empty.
     """
     row = vars(verdict) | {"preference": None if math.isnan(verdict.preference) else verdict.preference}
     return {name: value for name, value in row.items() if value or name not in ("repeat", "truncated", "raw", "key")}
@@ -246,7 +246,7 @@ def _measured(value: Any, name: str, kind: type, place: str) -> Any:
 
 
 def _distinct(pairs: Sequence[SomePair], path: str | Path) -> list[SomePair]:
-    twice = [name for name, count in Counter(pair.id for pair in pairs).items() if count > 1]
-    if twice:
-        raise ValueError(f"{path}: the id {shortened(twice[0])} is there twice; ids name pairs")
+    repeated = [name for name, count in Counter(pair.id for pair in pairs).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{path}: the id {shortened(repeated[0])} is there twice; ids name pairs")
     return list(pairs)

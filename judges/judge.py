@@ -1,4 +1,4 @@
-"""What every judge is: P(first beats second | prompt), with a record of how it was found and a name for all that
+"""The interface of a judge: P(first beats second | prompt), with a record of each answer and a fingerprint of all that
 determines it.
 """
 
@@ -37,7 +37,7 @@ NO_REFERENCE = "no-reference"
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt and two responses as they are placed before the judge, and reference answers where there are some."""
+    """A prompt and two responses in the order the judge sees them, and reference answers where there are any."""
 
     prompt: Prompt
     first: str
@@ -47,7 +47,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Ratings:
-    """What a judge thinks of single answers.
+    """A judge's ratings of single answers.
 
     Attributes:
         rating: float64 [n], in 1..10; NaN where it failed.
@@ -76,7 +76,7 @@ class Judge(ABC):
     """Options that are lists of judges; a config or a command line gives each by name, with its options."""
 
     tuning: ClassVar[tuple[str, ...]] = ()
-    """Options that change how fast a verdict comes, not which: they are in nothing that names a result."""
+    """Options that change speed only, not verdicts: they are in no key of a result."""
 
     @abstractmethod
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> Sequence[Answer]:
@@ -114,11 +114,11 @@ class Judge(ABC):
             raise ValueError(
                 f"one first and one second response a prompt: got {n} prompts, {len(first)} first, {len(second)} second"
             )
-        given = reference_texts(references, n)
-        questions = [Question(*each) for each in zip(prompts, first, second, given, strict=True)]
+        reference_turns = reference_texts(references, n)
+        questions = [Question(*row) for row in zip(prompts, first, second, reference_turns, strict=True)]
         order: list[Order] = ["original"] * n
         if both_orders:
-            questions += [replace(each, first=each.second, second=each.first) for each in questions]
+            questions += [replace(question, first=question.second, second=question.first) for question in questions]
             order += ["swapped"] * n
         answers = self.answer(questions, _counter(len(questions), progress)) if questions else []
         if len(answers) != len(questions):
@@ -129,22 +129,22 @@ class Judge(ABC):
 
     @property
     def chunk_size(self) -> int:
-        """Questions to ask at once where answers are kept as they come: what a kill may lose.
+        """Questions per call where answers are saved after each call: as many as a kill may lose.
 
-        A judge that pays for each answer says how many it asks for side by side; one that answers in batches, a number
-        of these. Which questions are asked together may change the last bits of an answer, nothing else.
+        For a judge that pays for each answer, its concurrent calls; for one that answers in batches, a multiple of
+        the batch size. The grouping of questions may change the last bits of an answer, nothing else.
         """
         return 64
 
     def keep_replies(self, replies: ReplyCache) -> None:
-        """Keep what an endpoint replies there, and take it from there; a judge that asks no endpoint does nothing."""
+        """Cache an endpoint's replies there and reuse them; does nothing for a judge that calls no endpoint."""
         for name in self.members:
             for member in getattr(self, name):
                 member.keep_replies(replies)
 
     @property
     def supports_single_rating(self) -> bool:
-        """Whether `rate` asks about an answer by itself; else it compares it with the reference."""
+        """Whether `rate` rates an answer on its own; otherwise it compares the answer with the reference."""
         return False
 
     def rate(self, prompts: Sequence[Prompt], answers: Sequence[str], references: Sequence[References]) -> Ratings:
@@ -158,19 +158,22 @@ class Judge(ABC):
                 f"one answer and one reference (or None) a prompt: got {len(prompts)} prompts, {len(answers)} answers, "
                 f"{len(references)} references"
             )
-        known = [(i, reference[-1]) for i, reference in enumerate(references) if reference]
-        rows = [i for i, _ in known]
+        with_reference = [(i, reference[-1]) for i, reference in enumerate(references) if reference]
+        rows = [i for i, _ in with_reference]
         record = self.verdicts(
-            [prompts[i] for i in rows], [answers[i] for i in rows], [text for _, text in known], both_orders=True
+            [prompts[i] for i in rows],
+            [answers[i] for i in rows],
+            [text for _, text in with_reference],
+            both_orders=True,
         )
-        kinds = [set[str]() for _ in rows]
-        for question, status in zip(record.question, record.status, strict=True):
-            kinds[question].add(status)
-        rating, said = np.full(len(prompts), np.nan), [NO_REFERENCE] * len(prompts)
-        for i, preference, kind in zip(rows, record.mean(), kinds, strict=True):
+        outcomes = [set[str]() for _ in rows]
+        for question, outcome in zip(record.question, record.status, strict=True):
+            outcomes[question].add(outcome)
+        rating, status = np.full(len(prompts), np.nan), [NO_REFERENCE] * len(prompts)
+        for i, preference, outcome_set in zip(rows, record.mean(), outcomes, strict=True):
             rating[i] = 1 + 9 * preference
-            said[i] = "+".join(sorted(kind - {OK})) if np.isnan(preference) else OK
-        return Ratings(rating, said)
+            status[i] = "+".join(sorted(outcome_set - {OK})) if np.isnan(preference) else OK
+        return Ratings(rating, status)
 
     def options(self) -> dict[str, Any]:
         """The options this judge was built with. Raises TypeError for a judge with a constructor of its own."""
@@ -189,8 +192,8 @@ class Judge(ABC):
     def described(self) -> dict[str, Any]:
         """What determines the verdicts but code: the class's name and options as JSON, local files by their content.
 
-        Options that are tuning or at their default are left out. Loads no weights. A hub id stands for itself: without
-        a revision it says nothing of its contents.
+        Options that are tuning or at their default are left out. Loads no weights. A hub id is taken as it is: without
+        a revision it does not pin the weights.
         """
         options = {name: value for name, value in self._changed_options().items() if name not in self.tuning}
         options |= {name: _content(options[name]) for name in self.paths if name in options}
@@ -209,7 +212,7 @@ class Judge(ABC):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _changed_options(self) -> dict[str, Any]:
-        """The options that are not at their default; a default that is a file's place stays, for its content."""
+        """The options that are not at their default, and all file paths, for their content."""
         defaults = {field.name: _default(field) for field in fields(self)}
         options = self.options()
         in_files = {name for name in self.paths if options.get(name) is not None}
@@ -246,7 +249,7 @@ def reference_texts(references: Sequence[References] | None, n: int) -> list[tup
         return [()] * n
     if len(references) != n:
         raise ValueError(f"one reference a prompt, None where there is none: got {len(references)} for {n} prompts")
-    return [tuple(each or ()) for each in references]
+    return [tuple(turns or ()) for turns in references]
 
 
 def prompt_text(prompt: Prompt) -> str:
@@ -303,6 +306,6 @@ def _content(value: Any) -> Any:
     path = Path(value) if isinstance(value, str | Path) else None
     if path is None or not os.path.exists(path):  # a name too long for a file is none
         return value
-    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     root = path.parent if path.is_file() else path
-    return [(each.relative_to(root).as_posix() if root is path else "", bytes_digest(each)) for each in files]
+    return [(file.relative_to(root).as_posix() if root is path else "", bytes_digest(file)) for file in files]

@@ -1,4 +1,4 @@
-"""Text, JSON and YAML from people's files: read in one way, refused in one message that names the file and is short."""
+"""Text, JSON and YAML from users' files: one way to read them, and one short error message that names the file."""
 
 from __future__ import annotations
 

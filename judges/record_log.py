@@ -1,7 +1,7 @@
 """An append-only log of JSON records by key that any number of processes on any number of machines share without locks.
 
-A process writes segments of its own alone, a record a line, and a closed segment never changes: safe on a network file
-system. Beside a closed segment lies its index, which can be made again from it. Readers merge the segments of all.
+Each process writes only its own segments, a record a line, and a closed segment never changes: safe on a network file
+system. A closed segment has an index file next to it, which can be rebuilt from it. Readers merge all segments.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Entries = NDArray[np.void]
 FLUSH_SECONDS = 0.5
 """How long a record may wait before it is written."""
 REFRESH_SECONDS = 1.0
-"""How old the view of other writers' segments may be when something is looked up."""
+"""Maximum age, at a look-up, of the view of other writers' segments."""
 SEGMENT_BYTES = 8 * 2**20
-"""A segment is closed when it is this long."""
+"""A segment is closed at this size."""
 IDLE_SECONDS = 3600.0
-"""A writer that wrote nothing for so long goes on in another segment."""
+"""A writer that has been idle for this long starts a new segment."""
 ABANDONED_SECONDS = 86400.0
-"""A segment that nobody closed and that did not change for so long is closed by a reader: its writer was killed."""
+"""An unclosed segment unchanged for this long is closed by a reader: its writer was killed."""
 
 NAME = re.compile(r"\d{19}-[\w.-]+-\d+-[0-9a-f]{8}")
 PAYLOAD, INDEX = ".jsonl", ".index"
@@ -50,10 +50,10 @@ ENTRY = np.dtype(
 
 
 class RecordLog:
-    """Records in a folder, which is made with the first of them. Nothing is ever changed or deleted.
+    """Records in a folder, which is created with the first record. Nothing is ever changed or deleted.
 
-    Records are written at most half a second after they come, so that a killed process loses no older one. What is cut
-    off at the end of a segment is ignored; what is damaged elsewhere is left out, with a warning that names the file.
+    Records are written at most half a second after they are added, so that a killed process loses no older one. A
+    truncated line at the end of a segment is ignored; damage elsewhere is skipped, with a warning that names the file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -79,7 +79,7 @@ class RecordLog:
     def find(self, keys: Iterable[str]) -> dict[str, list[Record]]:
         """The records under each key that has some, the earliest first, by time and then by the writer's name.
 
-        Records of other processes are there a second after they were written.
+        Records of other processes become visible within a second of being written.
         """
         with self._lock:
             if time.monotonic() - self._refreshed > REFRESH_SECONDS:
@@ -94,10 +94,10 @@ class RecordLog:
         return {key: _in_order(same) for key, same in dated.items()}
 
     def add(self, records: Mapping[str, Record]) -> None:
-        """Keep a record under each key (SHA-256, hex), beside those that are there.
+        """Add a record under each key (SHA-256, hex); existing ones stay.
 
         Raises:
-            OSError: these, or some that came before, cannot be written; they are kept and tried again.
+            OSError: these or earlier pending records cannot be written; they stay pending and are retried.
         """
         with self._lock:
             if self._pid != os.getpid():  # a fork: the segment and what waits are the parent's
@@ -114,7 +114,7 @@ class RecordLog:
                 self._timer.start()
 
     def flush(self) -> None:
-        """Write what waits. Raises OSError where that fails; it goes on waiting."""
+        """Write pending records. Raises OSError where that fails; they stay pending."""
         with self._lock:
             if not self._pending or self._pid != os.getpid():
                 return
@@ -128,23 +128,27 @@ class RecordLog:
             self._pending, self._write_failed = {}, False
 
     def close(self) -> None:
-        """Write what waits and close the segment; the log can be used on."""
+        """Write pending records and close the segment; the log stays usable."""
         with self._lock:
             self.flush()
             if self._pid == os.getpid():
                 self._close_segment()
 
     def refresh(self) -> None:
-        """See what other processes have written since."""
+        """Read what other processes have written since the last refresh."""
         with self._lock:
             try:
                 names = set(os.listdir(self.folder))
             except FileNotFoundError:
                 names = set()
             payloads = sorted(name for name in names - self._closed if name.endswith(PAYLOAD))
-            segments = [name.removesuffix(PAYLOAD) for name in payloads if NAME.fullmatch(name.removesuffix(PAYLOAD))]
-            found = [self._segment(name) for name in segments]
-            self._extend(found, [self._load(each, f"{each.path.stem}{INDEX}" in names) for each in found])
+            names_of_segments = [
+                name.removesuffix(PAYLOAD) for name in payloads if NAME.fullmatch(name.removesuffix(PAYLOAD))
+            ]
+            segments = [self._segment(name) for name in names_of_segments]
+            self._extend(
+                segments, [self._load(segment, f"{segment.path.stem}{INDEX}" in names) for segment in segments]
+            )
             self._refreshed = time.monotonic()
 
     # Writing
@@ -182,7 +186,7 @@ class RecordLog:
         return self._by_name[name]
 
     def _load(self, segment: _Segment, indexed: bool) -> Entries:
-        """What is new in a segment: by its index, or else line by line."""
+        """New entries of a segment: from its index, or else parsed line by line."""
         entries = None
         if indexed:
             self._closed.add(segment.path.name)
@@ -199,7 +203,7 @@ class RecordLog:
         return entries
 
     def _parse(self, segment: _Segment) -> Entries:
-        """The whole lines of a segment that were not read yet."""
+        """Entries of a segment's complete lines that were not read yet."""
         try:
             status = segment.path.stat()
             if status.st_size <= segment.parsed and segment.parsed:
@@ -220,7 +224,7 @@ class RecordLog:
         return entries
 
     def _extend(self, segments: Sequence[_Segment], parts: Sequence[Entries]) -> None:
-        """Sort segments' new entries in. A run is at least twice as long as the next, so that there are few."""
+        """Merge segments' new entries. A run is at least twice as long as the next, so that there are few."""
         entries = np.concatenate([np.empty(0, ENTRY), *parts])
         if not len(entries):
             return
@@ -231,7 +235,7 @@ class RecordLog:
             self._runs.append(_Run.of(np.concatenate([longer.entries, shorter.entries])))
 
     def _written(self, keys: Sequence[str]) -> Iterator[tuple[str, int, str, bytes]]:
-        """(key, time, writer, line) of all that may be records under these keys."""
+        """(key, time, writer, line) of all candidate records under these keys."""
         prefixes = np.array([_prefix(key) for key in keys], np.uint64)
         places: dict[int, list[tuple[int, str, int, int, int]]] = {}
         for run in self._runs:
@@ -258,7 +262,7 @@ class RecordLog:
 
 @dataclass(eq=False)
 class _Segment:
-    """A segment's file, its number in this process, and how many of its bytes are known."""
+    """A segment's file, its number in this process, and how many of its bytes are parsed."""
 
     path: Path
     number: int
@@ -319,7 +323,7 @@ class _Writer:
         self.file = (self.folder / (self.name + PAYLOAD)).open("xb", buffering=0)
 
     def write(self, rows: Sequence[tuple[int, str, bytes]]) -> Entries:
-        """Append lines, down to the disk: on a network file system nobody else sees them before."""
+        """Append lines and fsync: on a network file system others see them only then."""
         offsets = np.cumsum([self.size, *(len(line) for *_, line in rows)])
         entries = np.array(
             [
@@ -344,7 +348,7 @@ class _Writer:
 
 
 def _in_order(rows: list[tuple[int, str, Record]]) -> list[Record]:
-    """Records by time and writer; one that was written again after a write that failed is one."""
+    """Records by time and writer; a record rewritten after a failed write counts once."""
     rows.sort(key=lambda row: row[:2])
     return [row[2] for i, row in enumerate(rows) if not i or (row[0], row[2]) != (rows[i - 1][0], rows[i - 1][2])]
 
@@ -368,7 +372,7 @@ def _parse_lines(content: bytes, start: int) -> tuple[Entries, int]:
 
 
 def _write_index(payload: Path, entries: Entries) -> None:
-    """Write the index of a segment that will not change any more, at once or not at all."""
+    """Write the index of a closed segment atomically."""
     body = entries.tobytes()
     part = payload.with_suffix(f".{os.getpid()}.part")
     part.write_bytes(MAGIC + zlib.crc32(body).to_bytes(8, "little") + body)

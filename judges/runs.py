@@ -1,4 +1,4 @@
-"""A judge over a file of pairs: asked in chunks, written as it goes, and gone on with where it stopped."""
+"""A judge run over a file of pairs: in chunks, written after each, resumable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from judges.files import (
     ORDERS,
     Pair,
     Verdict,
-    each_pair,
+    iter_pairs,
     placed,
     read_verdicts,
     verdict_row,
@@ -30,8 +30,8 @@ from judges.verdicts import OK, is_transient
 
 
 @dataclass(frozen=True)
-class Ask:
-    """A pair to be asked about in one order, for the `repeat`-th time (from 0)."""
+class PairQuery:
+    """A pair to be judged in one order, in its `repeat`-th repetition (from 0)."""
 
     pair: Pair
     order: str
@@ -39,7 +39,7 @@ class Ask:
 
     @property
     def place(self) -> tuple[str, str, int]:
-        """What tells this question from the others of a file."""
+        """Identifies this query within a file."""
         return self.pair.id, self.order, self.repeat
 
     def key(self, fingerprint: str) -> str:
@@ -49,47 +49,47 @@ class Ask:
         return hashlib.blake2b(described.encode(), digest_size=8).hexdigest()
 
 
-def asks(pairs: Iterable[Pair], repeat: int = 0, *, both_orders: bool = True) -> Iterator[Ask]:
-    """The questions about pairs, a pair's own side by side."""
+def pair_queries(pairs: Iterable[Pair], repeat: int = 0, *, both_orders: bool = True) -> Iterator[PairQuery]:
+    """The queries about pairs; those of one pair are adjacent."""
     orders = ORDERS if both_orders else ORDERS[:1]
-    return (Ask(pair, order, repeat) for pair in pairs for order in orders)
+    return (PairQuery(pair, order, repeat) for pair in pairs for order in orders)
 
 
 def repetition(judge: Judge, repeat: int) -> Judge:
-    """The judge that answers for the `repeat`-th time, from 0.
+    """The judge for the `repeat`-th repetition, from 0.
 
-    One with an option `repeat` is made again with another, so that replies it keeps in a file do not answer for it;
-    what it may spend counts for each. One that asks other judges is made again of theirs. Any other judge is itself.
+    A judge with an option `repeat` is copied with it raised, so that its cached replies are not reused; its budget
+    applies to each copy. A judge with member judges is copied with their copies. Any other judge is returned as it is.
     """
     changes: dict[str, Any] = {
-        name: [repetition(each, repeat) for each in getattr(judge, name)] for name in judge.members
+        name: [repetition(member, repeat) for member in getattr(judge, name)] for name in judge.members
     }
     if "repeat" in {field.name for field in fields(judge)}:
         changes["repeat"] = judge.repeat + repeat  # type: ignore[attr-defined]
     return replace(judge, **changes) if changes and repeat else judge
 
 
-def answered(judge: Judge, questions: Sequence[Ask], *, progress: Progress | None = None) -> list[Verdict]:
-    """A judge's verdicts on questions, in their order, in the pairs' own naming."""
-    columns = [list(column) for column in zip(*(placed(ask.pair, ask.order) for ask in questions), strict=True)]
+def answer_queries(judge: Judge, queries: Sequence[PairQuery], *, progress: Progress | None = None) -> list[Verdict]:
+    """A judge's verdicts on queries, in their order, in the pairs' own naming."""
+    columns = [list(column) for column in zip(*(placed(query.pair, query.order) for query in queries), strict=True)]
     record = judge.verdicts(*columns, progress=progress)
     fingerprint = judge.fingerprint()
     return [
         Verdict(
-            ask.pair.id,
-            ask.order,
-            answer.preference if ask.order == "original" else 1 - answer.preference,
+            query.pair.id,
+            query.order,
+            answer.preference if query.order == "original" else 1 - answer.preference,
             answer.status,
-            ask.repeat,
+            query.repeat,
             answer.input_tokens,
             answer.output_tokens,
             answer.latency,
             answer.cost,
             answer.truncated,
             answer.raw,
-            ask.key(fingerprint),
+            query.key(fingerprint),
         )
-        for ask, answer in zip(questions, record.answers(), strict=True)
+        for query, answer in zip(queries, record.answers(), strict=True)
     ]
 
 
@@ -102,17 +102,17 @@ def judge_file(
     repeats: int = 1,
     progress: Progress | None = None,
 ) -> list[Verdict]:
-    """Ask a judge about the pairs of a file and write its verdicts to another as they come.
+    """Judge the pairs of a file and append the verdicts to another, chunk by chunk.
 
-    What `out` holds is not asked again, but for a last line that was cut off and failures that may have passed since
-    (`judges.verdicts.is_transient`). Neither file need fit into memory; what is returned, all verdicts of `out` without
-    the judge's own words, must. A Parquet file is written at the end, from `OUT.part.jsonl` beside it, which a stopped
-    run leaves. What an endpoint replies is kept as it comes in `OUT.replies/`, which goes at the end.
+    Verdicts already in `out` are not asked again, except a truncated last line and transient failures
+    (`judges.verdicts.is_transient`). Neither file need fit into memory; the return value, all verdicts of `out` without
+    `raw`, must. A Parquet file is written at the end, from `OUT.part.jsonl` next to it, which an interrupted run
+    leaves. An endpoint's replies are cached in `OUT.replies/`, which is deleted at the end.
 
     Args:
         pairs: a `pairs.jsonl` or `labels.jsonl`.
         out: a `.jsonl` or `.parquet` of verdicts, see `judges.files.Verdict`.
-        both_orders: ask each pair in both orders, else as it stands.
+        both_orders: ask each pair in both orders, else in the file's order only.
         repeats: how often each question is put.
 
     Raises:
@@ -124,23 +124,27 @@ def judge_file(
     work = out if out.suffix == ".jsonl" else out.with_name(f"{out.name}.part.jsonl")
     done = _read_done(work if work.exists() else out)
     fingerprints = [repetition(judge, repeat).fingerprint() for repeat in range(repeats)]
-    said = Onwards(progress, _check(fingerprints, pairs, out, done, both_orders=both_orders))
+    offset_progress = ProgressOffset(progress, _check(fingerprints, pairs, out, done, both_orders=both_orders))
     out.parent.mkdir(parents=True, exist_ok=True)
     if (source := work if work.exists() else out).exists():
-        fresh = out.with_name(f".{out.name}.{os.getpid()}")
-        write_verdicts(fresh, _lasting(source))
-        fresh.replace(work)
+        temporary = out.with_name(f".{out.name}.{os.getpid()}")
+        write_verdicts(temporary, _completed(source))
+        temporary.replace(work)
     replies = ReplyCache(out.with_name(f"{out.name}.replies"))
     for repeat in range(repeats):
-        asked = repetition(judge, repeat)
-        asked.keep_replies(replies)
-        missing = (ask for ask in asks(each_pair(pairs), repeat, both_orders=both_orders) if ask.place not in done)
+        repeated_judge = repetition(judge, repeat)
+        repeated_judge.keep_replies(replies)
+        missing = (
+            query
+            for query in pair_queries(iter_pairs(pairs), repeat, both_orders=both_orders)
+            if query.place not in done
+        )
         while chunk := list(islice(missing, judge.chunk_size)):
-            said.start = len(done)
-            made = answered(asked, chunk, progress=said)
+            offset_progress.start = len(done)
+            verdicts = answer_queries(repeated_judge, chunk, progress=offset_progress)
             with work.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(verdict_row(each)) + "\n" for each in made)
-            done |= {(each.id, each.order, each.repeat): replace(each, raw="") for each in made}
+                file.writelines(json.dumps(verdict_row(verdict)) + "\n" for verdict in verdicts)
+            done |= {(verdict.id, verdict.order, verdict.repeat): replace(verdict, raw="") for verdict in verdicts}
     if work != out:
         _write_parquet(out, work)
     replies.close()
@@ -149,7 +153,7 @@ def judge_file(
 
 
 def summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """What a run came to.
+    """The totals of a run.
 
     Returns:
         `questions`, `pairs`, `coverage` (share of the questions that did not fail), `failures` (by kind), `both_orders`
@@ -157,27 +161,27 @@ def summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         `output_tokens`, `cost` (US$), `latency` (seconds, summed over the questions).
     """
     sides: dict[tuple[str, int], dict[str, float]] = {}
-    for each in verdicts:
-        if each.status == OK:
-            sides.setdefault((each.id, each.repeat), {})[each.order] = each.preference - 0.5
+    for verdict in verdicts:
+        if verdict.status == OK:
+            sides.setdefault((verdict.id, verdict.repeat), {})[verdict.order] = verdict.preference - 0.5
     both = [side for side in sides.values() if len(side) == 2]
-    failures = Counter(each.status for each in verdicts if each.status != OK)
+    failures = Counter(verdict.status for verdict in verdicts if verdict.status != OK)
     return {
         "questions": len(verdicts),
-        "pairs": len({each.id for each in verdicts}),
+        "pairs": len({verdict.id for verdict in verdicts}),
         "coverage": 1 - failures.total() / len(verdicts) if verdicts else None,
         "failures": dict(sorted(failures.items())),
         "both_orders": len(both),
         "flips": sum(side["original"] * side["swapped"] < 0 for side in both),
-        "input_tokens": sum(each.input_tokens for each in verdicts),
-        "output_tokens": sum(each.output_tokens for each in verdicts),
-        "cost": sum(each.cost for each in verdicts),
-        "latency": sum(each.latency for each in verdicts),
+        "input_tokens": sum(verdict.input_tokens for verdict in verdicts),
+        "output_tokens": sum(verdict.output_tokens for verdict in verdicts),
+        "cost": sum(verdict.cost for verdict in verdicts),
+        "latency": sum(verdict.latency for verdict in verdicts),
     }
 
 
-class Onwards:
-    """Tells the progress of a part as that of the whole, `start` questions on."""
+class ProgressOffset:
+    """Reports the progress of a part as progress of the total, offset by `start` questions."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self.progress, self.total, self.start = progress, total, 0
@@ -188,19 +192,19 @@ class Onwards:
 
 
 def _read_done(path: Path) -> dict[tuple[str, str, int], Verdict]:
-    kept = _lasting(path) if path.exists() else iter(())
-    return {(each.id, each.order, each.repeat): replace(each, raw="") for each in kept}
+    completed = _completed(path) if path.exists() else iter(())
+    return {(verdict.id, verdict.order, verdict.repeat): replace(verdict, raw="") for verdict in completed}
 
 
-def _lasting(path: Path) -> Iterator[Verdict]:
-    """A file's verdicts, without a cut-off last line and failures that may have passed."""
-    whole = _whole(path) if path.suffix == ".jsonl" else None
-    every = () if whole == 0 else read_verdicts(path, size=whole)
-    return (each for each in every if not is_transient(each.status))
+def _completed(path: Path) -> Iterator[Verdict]:
+    """A file's verdicts, without a truncated last line and transient failures."""
+    size = _complete_size(path) if path.suffix == ".jsonl" else None
+    verdicts = () if size == 0 else read_verdicts(path, size=size)
+    return (verdict for verdict in verdicts if not is_transient(verdict.status))
 
 
-def _whole(path: Path) -> int:
-    """The bytes of a file up to a last line that was cut off."""
+def _complete_size(path: Path) -> int:
+    """The size in bytes of a file's complete lines, without a truncated last one."""
     with path.open("rb") as file:
         return sum(len(line) for line in file if line.endswith(b"\n") or _is_json(line))
 
@@ -221,23 +225,25 @@ def _check(
     *,
     both_orders: bool,
 ) -> int:
-    """How many questions there will be in all. Raises ValueError where files do not fit together."""
+    """The total number of questions. Raises ValueError where the files do not match."""
     ids: set[str] = set()
     expected = 0
-    for pair in each_pair(pairs):
+    for pair in iter_pairs(pairs):
         if pair.id in ids:
             raise ValueError(f"{pairs}: the id {shortened(pair.id)} is there twice; ids name pairs")
         ids.add(pair.id)
-        for ask in (
-            ask for repeat in range(len(fingerprints)) for ask in asks([pair], repeat, both_orders=both_orders)
+        for query in (
+            query
+            for repeat in range(len(fingerprints))
+            for query in pair_queries([pair], repeat, both_orders=both_orders)
         ):
-            expected += ask.place not in done
-            if ask.place in done and done[ask.place].key != ask.key(fingerprints[ask.repeat]):
+            expected += query.place not in done
+            if query.place in done and done[query.place].key != query.key(fingerprints[query.repeat]):
                 raise ValueError(
                     f"{out} has a verdict on id {shortened(pair.id)} that is another judge's, or on other texts; "
                     "give a new --out, or delete it"
                 )
-    if unknown := next((each.id for each in done.values() if each.id not in ids), None):
+    if unknown := next((verdict.id for verdict in done.values() if verdict.id not in ids), None):
         raise ValueError(
             f"{out} has a verdict on id {shortened(unknown)}, which {pairs} does not have; give a new --out"
         )
@@ -245,16 +251,16 @@ def _check(
 
 
 def _write_parquet(out: Path, work: Path) -> None:
-    """The verdicts of a JSON Lines file as Parquet, complete or not at all; the file goes."""
+    """The verdicts of a JSON Lines file as Parquet, atomically; the JSON Lines file is deleted."""
     import pyarrow
     from pyarrow import parquet
 
-    rows = [asdict(each) | {"preference": verdict_row(each)["preference"]} for each in read_verdicts(work)]
-    for row in rows:  # half a surrogate pair, which JSON can hold, is no UTF-8
+    rows = [asdict(verdict) | {"preference": verdict_row(verdict)["preference"]} for verdict in read_verdicts(work)]
+    for row in rows:  # JSON can hold a lone surrogate, UTF-8 cannot
         row |= {name: row[name].encode("utf-8", "replace").decode() for name in ("id", "status", "raw")}
     kinds = {"int": pyarrow.int64(), "float": pyarrow.float64(), "bool": pyarrow.bool_(), "str": pyarrow.string()}
     schema = pyarrow.schema([(name, kinds[str(kind)]) for name, kind in Verdict.__annotations__.items()])
-    fresh = out.with_name(f".{out.name}.{os.getpid()}")
-    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), fresh)
-    fresh.replace(out)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), temporary)
+    temporary.replace(out)
     work.unlink()

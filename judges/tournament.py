@@ -1,4 +1,4 @@
-"""Pairs to train on, from comparisons of K responses to each prompt; and how often a judge's majorities run in circles.
+"""Pairs to train on, from comparisons of K responses to each prompt; and how often a judge's majorities are cyclic.
 
 Nothing here knows a judge: `compare(prompt index int64 [m], first, second)` returns P(first beats second) with `first`
 placed first, float64 [m], NaN where it failed. Each round of all prompts is one call.
@@ -23,8 +23,8 @@ Label = Literal["argmax", "sampled", "soft"]
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Pairs of responses to fit, and what they cost.
+class PreferencePairs:
+    """Pairs of responses to train on, and what they cost.
 
     Attributes:
         prompt: int64 [m], the prompt of each pair.
@@ -60,12 +60,12 @@ def tournament(
     *,
     label: Label = "argmax",
     orders: Orders = "one",
-) -> Pairs:
+) -> PreferencePairs:
     """At most one pair a prompt: the winner of a knock-out among K responses against the loser of all.
 
     Responses meet in the order sampled; then winners meet winners and losers meet losers until one of each is left.
     These two are compared once more, and the pair is kept only where the winner wins (INPO, arXiv 2407.00617): 3K/2 - 1
-    comparisons, 11 for K = 8. A tie is won by the first. A prompt with a failed comparison leaves at once and counts as
+    comparisons, 11 for K = 8. A tie is won by the first. A prompt with a failed comparison is dropped and counts as
     `failed`. With `soft` games are decided as with `argmax`, and the last comparison is the label, not a test.
 
     Args:
@@ -92,7 +92,7 @@ def tournament(
     winner, loser = brackets[:, 0, 0], brackets[:, 1, 0]
     preference, winner_wins = referee.play(winner, loser)
     keep = referee.alive & (winner_wins | (label == "soft"))
-    return Pairs(
+    return PreferencePairs(
         prompt=np.flatnonzero(keep),
         chosen=winner[keep],
         rejected=loser[keep],
@@ -111,11 +111,11 @@ def iid(
     *,
     label: Label = "argmax",
     orders: Orders = "one",
-) -> Pairs:
+) -> PreferencePairs:
     """K // 2 disjoint pairs a prompt, in the order sampled: independent draws of the policy, as the theory needs them.
 
     Pairs of equal texts are kept, because the theory counts them. With `soft`, chosen is the first of the two and
-    rejected the second, whoever is better. With an odd K the last response stays alone.
+    rejected the second, whoever is better. With an odd K the last response is unused.
 
     Args and errors: as `tournament`, for any K of at least 2.
     """
@@ -123,10 +123,12 @@ def iid(
     prompt = np.repeat(np.arange(n), k // 2)
     first = np.tile(np.arange(0, k - 1, 2), n)
     texts = [(responses[i][a], responses[i][a + 1]) for i, a in zip(prompt, first, strict=True)]
-    preference, queries = ask(compare, prompt, [a for a, _ in texts], [b for _, b in texts], generator, orders=orders)
+    preference, queries = query_preferences(
+        compare, prompt, [a for a, _ in texts], [b for _, b in texts], generator, orders=orders
+    )
     first_wins = _first_wins(preference, label, generator) | (label == "soft")
     answered = ~np.isnan(preference)
-    return Pairs(
+    return PreferencePairs(
         prompt=prompt[answered],
         chosen=np.where(first_wins, first, first + 1)[answered],
         rejected=np.where(first_wins, first + 1, first)[answered],
@@ -145,7 +147,7 @@ def best_worst(
     *,
     label: Label = "argmax",
     orders: Orders = "one",
-) -> Pairs:
+) -> PreferencePairs:
     """One pair a prompt: the response with the highest mean win rate over the others, and the one with the lowest.
 
     All K (K - 1) / 2 pairs are compared (SPPO, arXiv 2405.00675, section 4). Among equals the first sampled is best and
@@ -158,13 +160,13 @@ def best_worst(
     prompt = np.repeat(np.arange(n), len(one))
     firsts = [texts[i] for texts in responses for i in one]
     seconds = [texts[i] for texts in responses for i in other]
-    asked, queries = ask(compare, prompt, firsts, seconds, generator, orders=orders)
+    preference, queries = query_preferences(compare, prompt, firsts, seconds, generator, orders=orders)
     table = np.zeros((n, k, k))
-    table[:, one, other], table[:, other, one] = asked.reshape(n, -1), 1 - asked.reshape(n, -1)
+    table[:, one, other], table[:, other, one] = preference.reshape(n, -1), 1 - preference.reshape(n, -1)
     rates = table.sum(axis=2) / (k - 1)
     kept = np.flatnonzero(~np.isnan(rates).any(axis=1))
     best, worst = rates[kept].argmax(axis=1), k - 1 - rates[kept][:, ::-1].argmin(axis=1)
-    return Pairs(
+    return PreferencePairs(
         prompt=kept,
         chosen=best,
         rejected=worst,
@@ -172,12 +174,12 @@ def best_worst(
         queries=queries,
         failed=n - len(kept),
         dropped=0,
-        ties=int((asked == 0.5).sum()),
+        ties=int((preference == 0.5).sum()),
         win_rates=np.stack([rates[kept, best], rates[kept, worst]], axis=1),
     )
 
 
-def ask(
+def query_preferences(
     compare: Compare,
     prompt: Ints,
     first: Sequence[str],
@@ -192,12 +194,12 @@ def ask(
     with `both` each is asked twice, and the mean of what was answered counts.
 
     Raises:
-        ValueError: `compare` returns another number of preferences than it was asked for.
+        ValueError: `compare` returns a different number of preferences than requested.
     """
     coins = generator.random(len(first)) < 0.5
-    asked = np.array([i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b], dtype=np.int64)
-    swapped = coins[asked] if orders == "one" else np.repeat([False, True], len(asked))
-    index = asked if orders == "one" else np.tile(asked, 2)
+    unequal = np.array([i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b], dtype=np.int64)
+    swapped = coins[unequal] if orders == "one" else np.repeat([False, True], len(unequal))
+    index = unequal if orders == "one" else np.tile(unequal, 2)
     placed = [(second[i], first[i]) if swap else (first[i], second[i]) for i, swap in zip(index, swapped, strict=True)]
     preference = np.full(len(first), 0.5)
     if len(index) == 0:
@@ -205,8 +207,8 @@ def ask(
     raw = np.asarray(compare(prompt[index], [a for a, _ in placed], [b for _, b in placed]), dtype=np.float64)
     if raw.shape != index.shape:
         raise ValueError(f"the comparison returned shape {raw.shape} for {len(index)} questions: one preference each")
-    answers = np.where(swapped, 1 - raw, raw).reshape(-1, len(asked))
-    preference[asked] = answers.mean(axis=0)  # NaN where an order failed: one order alone would favour a place
+    answers = np.where(swapped, 1 - raw, raw).reshape(-1, len(unequal))
+    preference[unequal] = answers.mean(axis=0)  # NaN where an order failed: one order alone would favour a place
     return preference, len(index)
 
 
@@ -229,7 +231,7 @@ def cycle_rate(compare: Compare, responses: Responses, generator: np.random.Gene
     chosen = [generator.choice(distinct[i], size=3, replace=False).tolist() for i in prompt]
     first = [texts[side] for texts in chosen for side in range(3)]
     second = [texts[(side + 1) % 3] for texts in chosen for side in range(3)]
-    preference, _ = ask(compare, np.repeat(prompt, 3), first, second, generator, orders="both")
+    preference, _ = query_preferences(compare, np.repeat(prompt, 3), first, second, generator, orders="both")
     edges = preference.reshape(triples, 3)
     edges = edges[~np.isnan(edges).any(axis=1)]
     cyclic = np.all(edges > 0.5, axis=1) | np.all(edges < 0.5, axis=1)
@@ -238,7 +240,7 @@ def cycle_rate(compare: Compare, responses: Responses, generator: np.random.Gene
 
 @dataclass
 class _Referee:
-    """Plays the games of all prompts that are still alive, and counts what that takes."""
+    """Plays the games of all prompts still alive, and counts queries and ties."""
 
     compare: Compare
     responses: Responses
@@ -254,11 +256,13 @@ class _Referee:
         prompt = np.broadcast_to(np.arange(len(left)).reshape(-1, *[1] * (left.ndim - 1)), left.shape)[self.alive]
         first = self._texts(prompt, left[self.alive])
         second = self._texts(prompt, right[self.alive])
-        asked, queries = ask(self.compare, prompt.ravel(), first, second, self.generator, orders=self.orders)
+        answers, queries = query_preferences(
+            self.compare, prompt.ravel(), first, second, self.generator, orders=self.orders
+        )
         preference = np.full(left.shape, np.nan)
-        preference[self.alive] = asked.reshape(prompt.shape)
+        preference[self.alive] = answers.reshape(prompt.shape)
         self.queries += queries
-        self.ties += int((asked == 0.5).sum())
+        self.ties += int((answers == 0.5).sum())
         self.alive = ~np.isnan(preference).reshape(len(left), -1).any(axis=1)
         return preference, _first_wins(preference, self.label, self.generator)
 
@@ -273,7 +277,7 @@ def _first_wins(preference: Floats, label: Label, generator: np.random.Generator
 
 
 def _advance(entrants: Ints, first_advances: Bools) -> Ints:
-    """Whoever goes on, [..., m / 2], of neighbours along the last axis [..., m]."""
+    """The entrants that advance, [..., m / 2], from neighbouring pairs along the last axis [..., m]."""
     return np.where(first_advances, entrants[..., 0::2], entrants[..., 1::2])
 
 

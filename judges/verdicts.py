@@ -1,4 +1,4 @@
-"""What a judge said, question by question: the record on which every figure about a judge is built."""
+"""A judge's verdicts, question by question: the record from which every figure about a judge is computed."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Answer:
     Attributes:
         preference: P(the response placed first beats the one placed second), NaN where the question failed.
         status: "ok", or the kind of failure in a word or two ("empty-reply", "timeout", ...).
-        input_tokens, output_tokens: tokens read and written for this question, 0 where nobody counts them.
+        input_tokens, output_tokens: tokens read and written for this question, 0 where they are not counted.
         latency: seconds; a batch's seconds are shared evenly among its questions.
         cost: US$.
         raw: the judge's own words, where it has some.
         truncated: whether the judge saw only part of the texts, as its own protocol cuts them.
-        calls: paid calls made for this question, retries included; 0 where nothing is called or a cache knew.
+        calls: paid calls made for this question, retries included; 0 where nothing is called or a reply was cached.
     """
 
     preference: float
@@ -56,7 +56,7 @@ class Answer:
 
     @classmethod
     def failure(cls, status: str, raw: str = "") -> Answer:
-        """An answer that is none: its preference is NaN and `status` says why."""
+        """A failed answer: its preference is NaN and `status` says why."""
         return cls(preference=float("nan"), status=status, raw=raw)
 
 
@@ -156,7 +156,7 @@ class Verdicts:
 
 
 def is_transient(status: str) -> bool:
-    """Whether it was the call that failed, timeouts and an endpoint's own errors: asked again it may be answered."""
+    """Whether the call failed, as by a timeout or a server error, so that a retry may succeed."""
     return status in TRANSIENT or status.startswith("http-5")
 
 
@@ -165,7 +165,7 @@ def _plain(column: Sequence[Any] | NDArray[Any]) -> list[Any]:
 
 
 def _checked(answer: Answer) -> Answer:
-    """The answer, or a failure where its preference is no probability: a mistake must not pass for a verdict."""
+    """The answer, or a failure where its preference is no probability: an error must not pass for a verdict."""
     if answer.status != OK:
         problem = answer.status
     elif np.isnan(answer.preference):

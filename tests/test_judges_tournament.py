@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from judges.tournament import Compare, Label, ask, cycle_rate, iid, tournament
+from judges.tournament import Compare, Label, cycle_rate, iid, query_preferences, tournament
 
 
 class Book:
@@ -101,7 +101,9 @@ def test_one_order_is_a_fair_coin_and_swapped_answers_are_turned_round():
 
 def test_both_orders_cancel_a_judges_taste_for_the_first_place():
     matrix = np.array([[0.5, 0.45], [0.55, 0.5]])
-    preference, queries = ask(Book(matrix, favour=0.2), np.zeros(1, int), ["0"], ["1"], generator(), orders="both")
+    preference, queries = query_preferences(
+        Book(matrix, favour=0.2), np.zeros(1, int), ["0"], ["1"], generator(), orders="both"
+    )
     np.testing.assert_allclose(preference, [0.45], atol=1e-15)
     assert queries == 2
 
@@ -126,7 +128,7 @@ def test_one_failed_order_of_two_is_a_failure():
     def compare(prompt: NDArray[np.int64], first: Sequence[str], second: Sequence[str]) -> NDArray[np.float64]:
         return np.where(np.array(first) == "a", np.nan, 0.3)
 
-    preference, queries = ask(compare, np.zeros(1, int), ["a"], ["b"], generator(), orders="both")
+    preference, queries = query_preferences(compare, np.zeros(1, int), ["a"], ["b"], generator(), orders="both")
     assert np.isnan(preference).all()
     assert queries == 2
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from judges.tournament import Pairs, ask, best_worst, cycle_rate, iid, tournament
+from judges.tournament import PreferencePairs, best_worst, cycle_rate, iid, query_preferences, tournament
 
 PAIRINGS = [tournament, iid, best_worst]
 quick = settings(max_examples=30, deadline=None)
@@ -41,7 +41,7 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def triples(pairs: Pairs) -> set[tuple[int, int, int]]:
+def triples(pairs: PreferencePairs) -> set[tuple[int, int, int]]:
     return set(zip(pairs.prompt.tolist(), pairs.chosen.tolist(), pairs.rejected.tolist(), strict=True))
 
 
@@ -186,10 +186,10 @@ def test_a_taste_for_the_first_place_cancels_in_both_orders_and_shows_in_one(see
     def biased(prompt: np.ndarray, left: Sequence[str], right: Sequence[str]) -> np.ndarray:
         return np.array([(p[i] if a[0] == "a" else 1 - p[i]) + extra for i, a in zip(prompt, left, strict=True)])
 
-    both, asked = ask(biased, np.arange(m), first, second, rng(seed), orders="both")
+    both, asked = query_preferences(biased, np.arange(m), first, second, rng(seed), orders="both")
     np.testing.assert_allclose(both, p, atol=1e-12)
     assert asked == 2 * m
-    one, asked = ask(biased, np.arange(m), first, second, rng(seed), orders="one")
+    one, asked = query_preferences(biased, np.arange(m), first, second, rng(seed), orders="one")
     np.testing.assert_allclose(abs(one - p), abs(extra), atol=1e-12)
     assert asked == m
 
@@ -201,7 +201,7 @@ def test_equal_texts_are_a_half_without_a_question_and_the_others_keep_their_pro
         seen.extend(prompt.tolist())
         return np.full(len(first), 0.5)
 
-    found, asked = ask(compare, np.array([7, 8, 9]), ["a", "b", "c"], ["x", "b", "y"], rng())
+    found, asked = query_preferences(compare, np.array([7, 8, 9]), ["a", "b", "c"], ["x", "b", "y"], rng())
     assert seen == [7, 9]
     assert asked == 2
     assert found.tolist() == [0.5, 0.5, 0.5]
@@ -211,7 +211,7 @@ def test_asking_about_equal_texts_alone_never_calls_the_judge():
     def never(*_: Any) -> np.ndarray:
         raise AssertionError("asked")
 
-    found, asked = ask(never, np.arange(2), ["a", "b"], ["a", "b"], rng(), orders="both")
+    found, asked = query_preferences(never, np.arange(2), ["a", "b"], ["a", "b"], rng(), orders="both")
     assert (found.tolist(), asked) == ([0.5, 0.5], 0)
 
 
@@ -221,7 +221,7 @@ def test_a_pair_whose_second_order_fails_is_missing_and_one_whose_orders_agree_i
             [np.nan if i == 0 and a == "b" else 0.75 if a == "a" else 0.25 for i, a in zip(prompt, first, strict=True)]
         )
 
-    found, _ = ask(compare, np.arange(2), ["a", "a"], ["b", "b"], rng(), orders="both")
+    found, _ = query_preferences(compare, np.arange(2), ["a", "a"], ["b", "b"], rng(), orders="both")
     np.testing.assert_array_equal(found, [np.nan, 0.75])
 
 

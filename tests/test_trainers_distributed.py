@@ -25,7 +25,7 @@ from trainers.fitting.job import Job
 from trainers.fitting.optimise import Optimiser
 from trainers.fitting.pairs import Pairs, score
 from trainers.fitting.ranks import Ranks
-from trainers.fitting.resume import Kept, newest
+from trainers.fitting.resume import FitCheckpointer, newest_checkpoint
 from trainers.options import LoRA, Training
 from trainers.policies.causal_lm import CausalLM
 
@@ -134,15 +134,15 @@ def stopping(after: int) -> Callable[[int, int], None]:
 def test_a_fit_that_was_killed_inside_an_epoch_ends_with_the_same_bytes(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, lora: LoRA | None
 ) -> None:
-    monkeypatch.setattr("trainers.fitting.resume.SHARE", 0)
+    monkeypatch.setattr("trainers.fitting.resume.WRITE_TIME_FACTOR", 0)
     whole, broken = (job(tiny_model, tmp_path / name, optimizer=optimizer, lora=lora) for name in ("a", "b"))
     expected = whole.run()
     with pytest.raises(Killed):
         dataclasses.replace(broken, every=0.0).run(stopping(5))
-    state = newest(broken.kept)
+    state = newest_checkpoint(broken.checkpoints)
     assert state is not None
     assert state.name == "step-4"
-    assert len(list(broken.kept.iterdir())) == 1
+    assert len(list(broken.checkpoints.iterdir())) == 1
     steps: list[int] = []
     assert broken.run(lambda done, total: steps.append(done)) == expected
     assert steps == [5, 6]
@@ -153,12 +153,12 @@ def test_a_fit_that_was_killed_inside_an_epoch_ends_with_the_same_bytes(
 def test_states_are_written_seldom(policy: CausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("trainers.fitting.resume.time.monotonic", lambda: now[0])
-    kept = Kept(tmp_path / "kept", policy, Ranks(), 60.0)
-    monkeypatch.setattr(kept, "_write", lambda *rest: now.__setitem__(0, now[0] + 10.0))
+    checkpointer = FitCheckpointer(tmp_path / "kept", policy, Ranks(), 60.0)
+    monkeypatch.setattr(checkpointer, "_write", lambda *rest: now.__setitem__(0, now[0] + 10.0))
     optimiser, at = Optimiser(policy, TRAINING, 1), []
     while now[0] < 1000:
         before = now[0]
-        kept.offer(optimiser, [])
+        checkpointer.maybe_save(optimiser, [])
         if now[0] != before:
             at.append(before)
         now[0] += 1.0
@@ -214,7 +214,7 @@ def test_a_killed_rank_is_named_and_one_process_goes_on_from_what_two_kept(
     killed: list[int] = []
 
     def report(done: int, total: int) -> None:
-        if not killed and newest(broken.kept) is not None:
+        if not killed and newest_checkpoint(broken.checkpoints) is not None:
             killed.extend(rank_1(tmp_path))
             os.kill(killed[0], signal.SIGKILL)
 

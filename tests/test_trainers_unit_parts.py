@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from trainers import OMD
 from trainers.engines.randomness import response_seeds
-from trainers.fitting.optimise import RULES, Optimiser
+from trainers.fitting.optimise import OPTIMIZERS, Optimiser
 from trainers.fitting.pairs import Pairs, length_batches, pair_log_probs, pair_values, score, token_counts
 from trainers.games import (
     check_preference,
@@ -384,4 +384,4 @@ def test_a_factor_does_not_change_a_slope(factor: float) -> None:
 
 
 def test_every_optimizer_that_a_config_may_name_has_a_rule_and_the_other_way_round() -> None:
-    assert set(RULES) == set(get_args(Training.model_fields["optimizer"].annotation))
+    assert set(OPTIMIZERS) == set(get_args(Training.model_fields["optimizer"].annotation))

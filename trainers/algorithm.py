@@ -49,13 +49,13 @@ class Player(StrEnum):
 class Phase:
     """One fit (a refit) or one gradient step (a stream): it starts at one policy and writes the result.
 
-    Names are slots: `policy` and `auxiliary` (both the start at first), `previous` (the policy when the iteration
-    began), `earlier` (the same, one iteration before) and `reference` (the untrained policy). A phase sees what
-    earlier phases of its iteration wrote.
+    Names are the roles of policies: `policy` and `auxiliary` (both the start at first), `previous` (the policy when the
+    iteration began), `earlier` (the same, one iteration before) and `reference` (the untrained policy). A phase sees
+    what earlier phases of its iteration wrote.
 
     Attributes:
-        frozen: slots whose log-probabilities of both responses the loss is measured against.
-        opponents: slots, or `mixture`, against whose fresh responses each response earns its reward.
+        frozen: roles whose log-probabilities of both responses the loss is measured against.
+        opponents: roles, or `mixture`, against whose fresh responses each response earns its reward.
     """
 
     start: str
@@ -71,7 +71,7 @@ class Pairing:
     protocol: `tournament` (2502.16852 via INPO's bracket), `best-worst` (by mean win rate over the other responses), or
     `iid` (the theory's independent pairs).
     label: `argmax` (the preferred one is chosen), `sampled` (Bernoulli), `soft` (the pair keeps its probability) or
-    `none` (the loss does not depend on which is called chosen, so nothing need be asked).
+    `none` (the loss does not depend on which is called chosen, so the judge is not asked).
     orders: `one` order asked for each comparison, drawn at random, or `both`.
     """
 
@@ -159,7 +159,7 @@ def number(
     at_most: float | None = None,
     infinite: bool = False,
 ) -> Any:
-    """A dataclass field for a hyperparameter that is checked against a range when the algorithm is made."""
+    """A dataclass field for a hyperparameter that is checked against a range when the algorithm is constructed."""
     limits = {"above": above, "at_least": at_least, "at_most": at_most, "infinite": infinite}
     return dataclasses.field(default=default, metadata=limits)
 
@@ -174,7 +174,7 @@ class Algorithm(ABC):
     """A preference-optimisation algorithm: a few declarations and a pure loss.
 
     The declarations are class attributes, or properties where they depend on a hyperparameter; ask an instance.
-    Raises ValueError when made with a hyperparameter out of its range.
+    Raises ValueError for a hyperparameter out of its range.
     """
 
     name: ClassVar[str]

@@ -1,8 +1,8 @@
-"""What a user can set right once training has begun."""
+"""Errors during training that a user can fix."""
 
 
 class TrainingError(ValueError):
-    """Options, data or verdicts that an algorithm cannot go on with; the text says what to change.
+    """Options, data or verdicts that an algorithm cannot train on; the message says what to change.
 
     Any other ValueError of a running algorithm is a bug in it.
     """

@@ -1,5 +1,5 @@
 """How far preferences agree with human votes: accuracy, log-loss, calibration, bias towards length; and the bootstrap
-that says how sure such a figure is. Pure numpy.
+that gives their confidence intervals. Pure numpy.
 
 `preference` is P(first beats second), float64 [n], NaN where there is no verdict; `share` is the share of votes for the
 first response, float64 [n], a tie counting one half. Pairs without a verdict are left out of every figure.
@@ -45,16 +45,16 @@ def reliability(preference: Floats, share: Floats, *, bins: int = 10) -> list[di
     `n`, and the mean `preference` and `share` of its pairs.
     """
     answered = ~np.isnan(preference)
-    where = np.minimum((preference[answered] * bins).astype(int), bins - 1)
+    bin_numbers = np.minimum((preference[answered] * bins).astype(int), bins - 1)
     return [
         {
-            "low": each / bins,
-            "high": (each + 1) / bins,
-            "n": int((where == each).sum()),
-            "preference": _mean(preference[answered][where == each]),
-            "share": _mean(share[answered][where == each]),
+            "low": number / bins,
+            "high": (number + 1) / bins,
+            "n": int((bin_numbers == number).sum()),
+            "preference": _mean(preference[answered][bin_numbers == number]),
+            "share": _mean(share[answered][bin_numbers == number]),
         }
-        for each in np.unique(where).tolist()
+        for number in np.unique(bin_numbers).tolist()
     ]
 
 
@@ -90,7 +90,7 @@ def matched_length(preference: Floats, share: Floats, first: Sequence[str], seco
 def length_curve(
     preference: Floats, share: Floats, first: Sequence[str], second: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Win rate against length difference: pairs in up to five bins, alike in size, of first's length less second's.
+    """Win rate against length difference: up to five bins of equal size, by first's length less second's.
 
     For each bin `low` and `high` (characters, inclusive), `n`, and the mean `preference` and `share` for the first.
     """
@@ -99,21 +99,21 @@ def length_curve(
         return []
     difference = length_difference(first, second)[chosen]
     edges = np.unique(np.quantile(difference, np.linspace(0, 1, CURVE_BINS + 1)[1:-1], method="lower"))
-    where = np.searchsorted(edges, difference)
+    bin_numbers = np.searchsorted(edges, difference)
     return [
         {
-            "low": int(difference[where == each].min()),
-            "high": int(difference[where == each].max()),
-            "n": int((where == each).sum()),
-            "preference": _mean(preference[chosen][where == each]),
-            "share": _mean(share[chosen][where == each]),
+            "low": int(difference[bin_numbers == number].min()),
+            "high": int(difference[bin_numbers == number].max()),
+            "n": int((bin_numbers == number).sum()),
+            "preference": _mean(preference[chosen][bin_numbers == number]),
+            "share": _mean(share[chosen][bin_numbers == number]),
         }
-        for each in np.unique(where).tolist()
+        for number in np.unique(bin_numbers).tolist()
     ]
 
 
 def bootstrap(sums: Floats, statistic: Callable[[Floats], Floats], *, seed: int) -> Floats:
-    """95% percentile intervals [figures, 2] of figures computed from sums over groups, when the groups are drawn again.
+    """95% percentile intervals [figures, 2] of figures computed from sums over groups, resampling the groups.
 
     Args:
         sums: [groups, columns], what each group (a prompt with all its pairs) adds to the figures' sums.
@@ -122,16 +122,16 @@ def bootstrap(sums: Floats, statistic: Callable[[Floats], Floats], *, seed: int)
     """
     generator = np.random.default_rng(seed)
     groups = len(sums)
-    drawn = np.full((RESAMPLES, sums.shape[1]), np.nan)
+    resampled = np.full((RESAMPLES, sums.shape[1]), np.nan)
     for i in range(RESAMPLES if groups else 0):
-        drawn[i] = np.bincount(generator.integers(groups, size=groups), minlength=groups) @ sums
+        resampled[i] = np.bincount(generator.integers(groups, size=groups), minlength=groups) @ sums
     with np.errstate(invalid="ignore", divide="ignore"):
-        figures = statistic(drawn)
-    ends = [
-        np.quantile(each[~np.isnan(each)], [0.025, 0.975]) if not np.isnan(each).all() else (np.nan, np.nan)
-        for each in figures.T
+        figures = statistic(resampled)
+    intervals = [
+        np.quantile(column[~np.isnan(column)], [0.025, 0.975]) if not np.isnan(column).all() else (np.nan, np.nan)
+        for column in figures.T
     ]
-    return np.array(ends, dtype=np.float64).reshape(-1, 2)
+    return np.array(intervals, dtype=np.float64).reshape(-1, 2)
 
 
 def _mean(values: NDArray[np.float64] | NDArray[np.bool_]) -> float:

@@ -24,7 +24,7 @@ from judges.audit.transitivity import transitivity
 from judges.files import ORDERS, LabelledPair, Pair, Verdict
 from judges.judge import Judge, Progress, messages_of
 from judges.reading import shortened
-from judges.runs import Onwards, answered, asks, repetition
+from judges.runs import ProgressOffset, answer_queries, pair_queries, repetition
 from judges.verdicts import OK
 
 Floats = NDArray[np.float64]
@@ -46,12 +46,14 @@ ASKED_ONCE = "every question was put once; ask several times to see how far a ju
 
 def ask(judge: Judge, pairs: Sequence[Pair], *, repeats: int = 1, progress: Progress | None = None) -> list[Verdict]:
     """A judge's verdicts on pairs in both orders, each question put `repeats` times."""
-    given: list[Verdict] = []
-    onwards = Onwards(progress, 2 * repeats * len(pairs))
+    verdicts: list[Verdict] = []
+    offset_progress = ProgressOffset(progress, 2 * repeats * len(pairs))
     for repeat in range(repeats):
-        onwards.start = len(given)
-        given += answered(repetition(judge, repeat), list(asks(pairs, repeat)), progress=onwards)
-    return given
+        offset_progress.start = len(verdicts)
+        verdicts += answer_queries(
+            repetition(judge, repeat), list(pair_queries(pairs, repeat)), progress=offset_progress
+        )
+    return verdicts
 
 
 def audit(labels: Sequence[LabelledPair], verdicts: Sequence[Verdict], *, seed: int = 0) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def audit(labels: Sequence[LabelledPair], verdicts: Sequence[Verdict], *, seed: 
     without a verdict are left out of all but `n` and `coverage`.
 
     Returns:
-        `n`: labelled pairs; `prompts`: those that they are of. `coverage`: share of the verdicts given that did not
+        `n`: labelled pairs; `prompts`: their distinct prompts. `coverage`: share of the verdicts given that did not
             fail; a pair without any counts as one that failed.
         `judged`: pairs with a verdict; `one_order_failed`: of these, pairs with a verdict in one order only because the
             other failed. `failures`: failed verdicts by kind.
@@ -86,7 +88,7 @@ def audit(labels: Sequence[LabelledPair], verdicts: Sequence[Verdict], *, seed: 
         ValueError: a verdict about no labelled pair, or no labels.
     """
     case = _Case.of(labels, verdicts)
-    unasked = len({pair.id for pair in labels} - {each.id for each in verdicts})
+    without_verdict = len({pair.id for pair in labels} - {verdict.id for verdict in verdicts})
     mean, share, texts = case.mean, case.share, case.texts
     columns = np.concatenate([case.ratios(), case.confusion()], axis=1)
     prompt = _prompts(labels)
@@ -96,10 +98,10 @@ def audit(labels: Sequence[LabelledPair], verdicts: Sequence[Verdict], *, seed: 
     figures = {
         "n": len(labels),
         "prompts": int(prompt.max()) + 1,
-        "coverage": sum(each.status == OK for each in verdicts) / (len(verdicts) + unasked),
+        "coverage": sum(verdict.status == OK for verdict in verdicts) / (len(verdicts) + without_verdict),
         "judged": int((~np.isnan(mean)).sum()),
         "one_order_failed": case.half_failed(verdicts),
-        "failures": dict(sorted(Counter(each.status for each in verdicts if each.status != OK).items())),
+        "failures": dict(sorted(Counter(verdict.status for verdict in verdicts if verdict.status != OK).items())),
         **{name: value for name, value in values.items() if name not in ("accuracy_original", "accuracy_swapped")},
         "accuracy_by_order": {order: values[f"accuracy_{order}"] for order in ORDERS},
         "log_loss": log_loss(mean, share),
@@ -119,19 +121,19 @@ def audit(labels: Sequence[LabelledPair], verdicts: Sequence[Verdict], *, seed: 
 
 
 def self_consistency(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """How far a judge repeats itself: see `audit`."""
+    """How consistent a judge's repeated answers are: see `audit`."""
     repeats: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for each in verdicts:
-        if each.status == OK:
-            repeats[each.id, each.order].append(each.preference)
-    several = [np.array(each) for each in repeats.values() if len(each) > 1]
+    for verdict in verdicts:
+        if verdict.status == OK:
+            repeats[verdict.id, verdict.order].append(verdict.preference)
+    several = [np.array(preferences) for preferences in repeats.values() if len(preferences) > 1]
     if not several:
         return {"questions": 0, "agreement": float("nan"), "spread": float("nan"), "reason": ASKED_ONCE}
-    counts = [np.bincount(_classes(each), minlength=3) for each in several]
+    counts = [np.bincount(_classes(preferences), minlength=3) for preferences in several]
     return {
         "questions": len(several),
         "agreement": float(np.mean([(c * (c - 1)).sum() / (c.sum() * (c.sum() - 1)) for c in counts])),
-        "spread": float(np.mean([each.std(ddof=1) for each in several])),
+        "spread": float(np.mean([preferences.std(ddof=1) for preferences in several])),
     }
 
 
@@ -155,7 +157,7 @@ def disagreements(
             "label": labels[i].label,
             "votes": list(labels[i].votes),
             "preference": float(case.mean[i]),
-            **{order: _plain(float(each[i])) for order, each in case.by_order.items()},
+            **{order: _plain(float(preferences[i])) for order, preferences in case.by_order.items()},
         }
         for i in ranked
     ]
@@ -173,20 +175,20 @@ class _Case:
 
     @classmethod
     def of(cls, labels: Sequence[LabelledPair], verdicts: Sequence[Verdict]) -> _Case:
-        place = {pair.id: i for i, pair in enumerate(labels)}
+        row_of = {pair.id: i for i, pair in enumerate(labels)}
         if not labels:
             raise ValueError("there are no labelled pairs to audit against")
-        if unknown := next((each.id for each in verdicts if each.id not in place), None):
+        if unknown := next((verdict.id for verdict in verdicts if verdict.id not in row_of), None):
             raise ValueError(
                 f"a verdict is about id {shortened(unknown)}, which no labelled pair has; are both files of the same "
                 "pairs?"
             )
-        given: dict[str, list[list[float]]] = {order: [[] for _ in labels] for order in ORDERS}
-        for each in verdicts:
-            if each.status == OK:
-                given[each.order][place[each.id]].append(each.preference)
-        by_order = {order: _means(column) for order, column in given.items()}
-        both = [[p for p in each if not np.isnan(p)] for each in np.stack(list(by_order.values()), axis=1).tolist()]
+        preferences: dict[str, list[list[float]]] = {order: [[] for _ in labels] for order in ORDERS}
+        for verdict in verdicts:
+            if verdict.status == OK:
+                preferences[verdict.order][row_of[verdict.id]].append(verdict.preference)
+        by_order = {order: _means(column) for order, column in preferences.items()}
+        both = [[p for p in row if not np.isnan(p)] for row in np.stack(list(by_order.values()), axis=1).tolist()]
         truth = np.array([CLASSES[pair.label] for pair in labels])
         return cls(labels, by_order, _means(both), truth, np.array([pair.share for pair in labels]))
 
@@ -195,7 +197,7 @@ class _Case:
         return [pair.first for pair in self.labels], [pair.second for pair in self.labels]
 
     def half_failed(self, verdicts: Sequence[Verdict]) -> int:
-        failed = {each.id for each in verdicts if each.status != OK}
+        failed = {verdict.id for verdict in verdicts if verdict.status != OK}
         one = np.isnan(self.by_order["original"]) != np.isnan(self.by_order["swapped"])
         return sum(bool(alone) and pair.id in failed for pair, alone in zip(self.labels, one, strict=True))
 
@@ -239,12 +241,12 @@ def _figures(sums: Floats) -> Floats:
 
 
 def _means(columns: Sequence[Sequence[float]]) -> Floats:
-    """The mean of each, NaN of none; rounded so that .9 one way and .1 the other are the tie of exact arithmetic."""
-    return np.array([np.mean(each).round(12) if each else np.nan for each in columns], dtype=np.float64)
+    """The mean of each column, NaN where it is empty; rounded so that .9 one way and .1 the other are an exact tie."""
+    return np.array([np.mean(column).round(12) if column else np.nan for column in columns], dtype=np.float64)
 
 
 def _classes(preference: Floats) -> Ints:
-    """The class of each preference; that of NaN means nothing."""
+    """The class of each preference; meaningless for NaN."""
     return (np.sign(np.nan_to_num(preference, nan=0.5) - 0.5) + 1).astype(np.int64)
 
 
@@ -256,13 +258,13 @@ def _prompts(labels: Sequence[LabelledPair]) -> Ints:
 
 def _work(verdicts: Sequence[Verdict]) -> dict[str, float | None]:
     names = ("input_tokens", "output_tokens", "cost", "latency")
-    return {name: sum(getattr(each, name) for each in verdicts) or None for name in names}
+    return {name: sum(getattr(verdict, name) for verdict in verdicts) or None for name in names}
 
 
 def _plain(value: Any) -> Any:
     """NaN as None, so that the figures are JSON."""
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     return None if isinstance(value, float) and np.isnan(value) else value

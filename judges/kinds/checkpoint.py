@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 Message = dict[str, str]
 BATCHES = 16
-"""Batches that are asked at once where answers are kept as they come: enough to sort texts by length among them."""
+"""Batches per call where answers are saved after each call: enough to sort texts by length across them."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class CheckpointJudge(Judge):
 
     @property
     def chunk_size(self) -> int:
-        """Some batches, in which a text's company is its like in length; it can change the last bits of a verdict."""
+        """Several batches, so that texts of similar length share one; this can change the last bits of a verdict."""
         return BATCHES * self.batch_size
 
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
@@ -175,7 +175,7 @@ def load_tokenizer(model: str | Path, **source: Any) -> Any:
 
 
 def encode_chat(tokenizer: Any, messages: Sequence[Message], *, generation_prompt: bool = False) -> list[int]:
-    """Token ids of a chat through the tokenizer's own template, applied once: the template writes the BOS, not we."""
+    """Token ids of a chat through the tokenizer's own template, applied once: the template itself writes the BOS."""
     text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generation_prompt)
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
@@ -190,7 +190,7 @@ def encode_response(tokenizer: Any, prompt: Prompt, response: str) -> list[int]:
 
 
 def defused(tokenizer: Any, text: str) -> str:
-    """The text with the tokenizer's special tokens broken apart, so that a response cannot end its own turn."""
+    """The text with the tokenizer's special tokens split, so that a response cannot end its own turn."""
     pattern = _special_tokens(tokenizer)
     return pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text) if pattern else text
 
@@ -205,7 +205,7 @@ def _special_tokens(tokenizer: Any) -> re.Pattern[str] | None:
 def batches(lengths: Sequence[int], batch_size: int, *, equal: bool = False) -> Iterator[list[int]]:
     """Row numbers in batches, longest first, so that a batch too large for memory fails at once.
 
-    With `equal` a batch holds rows of one length only: for models that cannot tell padding.
+    With `equal` a batch holds rows of one length only: for models that cannot mask padding.
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     batch: list[int] = []
@@ -263,9 +263,9 @@ def label_ids(tokenizer: Any, labels: Sequence[str]) -> list[int]:
     encoded = [tokenizer.encode(label, add_special_tokens=False) for label in labels]
     for label, ids in zip(labels, encoded, strict=True):
         if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
-            found = "unknown" if len(ids) == 1 else f"{len(ids)} tokens"
+            problem = "unknown" if len(ids) == 1 else f"{len(ids)} tokens"
             raise JudgeError(
-                f"label {label!r} is {found} to this judge's tokenizer; choose labels that are one known token each"
+                f"label {label!r} is {problem} to this judge's tokenizer; choose labels that are one known token each"
             )
     if len({ids[0] for ids in encoded}) < len(labels):
         raise JudgeError(

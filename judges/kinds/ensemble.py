@@ -16,8 +16,8 @@ from judges.verdicts import OK, Answer, Verdicts
 class EnsembleJudge(Judge):
     """The weighted mean of several judges' preferences; each answer's `raw` keeps the members' own (JSON).
 
-    A question that one member fails fails with that member's status: a mean over whoever answered would be another
-    judge. Tokens, latency and cost are sums over the members.
+    A question that one member fails fails with that member's status: a mean over the others would be a
+    different judge. Tokens, latency and cost are sums over the members.
 
     Args:
         judges: the members, at least two; in a config or on a command line each is {name: NAME, OPTION: VALUE}.
@@ -52,8 +52,8 @@ class EnsembleJudge(Judge):
         return min(judge.chunk_size for judge in self.judges)
 
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
-        columns = [[getattr(each, name) for each in questions] for name in ("prompt", "first", "second")]
-        references = [each.references for each in questions]
+        columns = [[getattr(question, name) for question in questions] for name in ("prompt", "first", "second")]
+        references = [question.references for question in questions]
         records = [judge.verdicts(*columns, references=references) for judge in self.judges]
         advance(len(questions))
         return [self._mix(i, records) for i in range(len(questions))]

@@ -28,7 +28,7 @@ from judges.verdicts import OK, Answer
 
 if TYPE_CHECKING:
     from judges.transports.cache import ReplyCache
-    from judges.transports.endpoint import Endpoint
+    from judges.transports.endpoint import EndpointClient
     from judges.transports.prices import Price
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Backend(Interface):
     """What answers requests."""
 
     def clean(self, text: str) -> str:
-        """A text of a question as it may stand in a request."""
+        """A text of a question, made safe for a request."""
 
     def ask(self, requests: Sequence[ChatRequest], advance: Advance) -> list[ChatReply]:
         """A reply to each request, in order; a failed one has its kind as status."""
@@ -148,13 +148,13 @@ class LLMJudge(Judge):
 
     @property
     def chunk_size(self) -> int:
-        """Enough to keep an endpoint or vLLM busy; replies of an endpoint are kept one by one besides."""
+        """Enough to keep an endpoint or vLLM busy; an endpoint's replies are also cached one by one."""
         if self.backend == "transformers":
             return BATCHES * self.batch_size
         return 64 * self.concurrency
 
     def keep_replies(self, replies: ReplyCache) -> None:
-        """Keep an endpoint's replies there, unless the option `cache` names a place of their own."""
+        """Cache an endpoint's replies there, unless the option `cache` names another folder."""
         self._replies = replies
 
     def answer(self, questions: Sequence[Question], advance: Advance) -> list[Answer]:
@@ -170,26 +170,28 @@ class LLMJudge(Judge):
             return super().rate(prompts, answers, references)
         if len(prompts) != len(answers):
             raise ValueError(f"one answer a prompt: got {len(prompts)} prompts and {len(answers)} answers")
-        given = reference_texts(references, len(prompts))
-        questions = [Question(p, a, "", r) for p, a, r in zip(prompts, answers, given, strict=True)]
-        asked = [i for i, each in enumerate(questions) if each.first.strip()]
+        reference_turns = reference_texts(references, len(prompts))
+        questions = [Question(p, a, "", r) for p, a, r in zip(prompts, answers, reference_turns, strict=True)]
+        nonempty = [i for i, question in enumerate(questions) if question.first.strip()]
         rating, status = np.full(len(questions), np.nan), ["empty-response"] * len(questions)
         raw = [""] * len(questions)
-        made = self._answers(self._protocol.rating, [questions[i] for i in asked], lambda n: None) if asked else []
-        for i, each in zip(asked, made, strict=True):
-            rating[i], status[i], raw[i] = each.preference, each.status, each.raw
+        rated = (
+            self._answers(self._protocol.rating, [questions[i] for i in nonempty], lambda n: None) if nonempty else []
+        )
+        for i, answer in zip(nonempty, rated, strict=True):
+            rating[i], status[i], raw[i] = answer.preference, answer.status, answer.raw
         return Ratings(rating, status, raw)
 
     def _answers(self, protocol: Protocol, questions: Sequence[Question], advance: Advance) -> list[Answer]:
-        """What the model says to each question, as the protocol reads it; a rating stands as preference."""
+        """What the model says to each question, as the protocol reads it; a rating is returned as the preference."""
         backend = self._answering
-        requests = [protocol.request(cleaned(each, backend.clean)) for each in questions]
+        requests = [protocol.request(cleaned(question, backend.clean)) for question in questions]
         replies = backend.ask(requests, advance)
-        readings = [_read(protocol, *each) for each in zip(replies, questions, strict=True)]
+        readings = [_read(protocol, *pair) for pair in zip(replies, questions, strict=True)]
         self._ask_again(protocol, questions, requests, replies, readings)
-        if any(each.from_text for each in readings):
+        if any(reading.from_text for reading in readings):
             logger.warning("%s gives no log-probabilities: its verdicts are read from its text", self.model)
-        return [_answer(*each) for each in zip(readings, replies, strict=True)]
+        return [_answer(*pair) for pair in zip(readings, replies, strict=True)]
 
     def _ask_again(
         self,
@@ -199,8 +201,8 @@ class LLMJudge(Judge):
         replies: list[ChatReply],
         readings: list[Reading],
     ) -> None:
-        """Asks once more where a reply holds no verdict and the protocol says so; both replies are read together."""
-        missing = [i for i, each in enumerate(readings) if each.status == NO_VERDICT]
+        """Ask a follow-up where a reply has no verdict and the protocol has one; both replies are read together."""
+        missing = [i for i, reading in enumerate(readings) if reading.status == NO_VERDICT]
         further = {i: request for i in missing if (request := protocol.again(requests[i], replies[i]))}
         later = self._answering.ask(list(further.values()), lambda n: None) if further else []
         for i, reply in zip(further, later, strict=True):
@@ -214,12 +216,12 @@ class LLMJudge(Judge):
         return self._backend
 
     @cached_property
-    def _endpoint(self) -> Endpoint:
+    def _endpoint(self) -> EndpointClient:
         from judges.transports.cache import reply_cache
-        from judges.transports.endpoint import Endpoint
+        from judges.transports.endpoint import EndpointClient
         from judges.transports.limits import Bucket, Budget
 
-        return Endpoint(
+        return EndpointClient(
             model=str(self.model),
             base_url=self.base_url,
             api_key=os.environ.get(self.api_key_env, "").strip(),
@@ -284,7 +286,7 @@ class LLMJudge(Judge):
             "settings_file needs protocol 'arena-hard' and a prompt_file": self.settings_file
             and not (self.prompt_file and self.protocol == "arena-hard"),
         }
-        if problem := next((each for each, holds in foreign.items() if holds), None):
+        if problem := next((message for message, applies in foreign.items() if applies), None):
             raise ValueError(f"{problem}; leave it out with {self.protocol!r}")
         if (self.max_tokens is not None and self.max_tokens < 1) or (self.temperature or 0) < 0:
             raise ValueError("max_tokens must be at least 1 and temperature at least 0")

@@ -63,7 +63,7 @@ class Panel:
         annotators: their names.
         weights: float64 [annotators], positive, summing to 1.
         utility: float64 [annotators, features], coefficients.
-        scale: how sharply an annotator tells utilities apart, in nats per unit of utility.
+        scale: how sharply an annotator distinguishes utilities, in nats per unit of utility.
     """
 
     features: Mapping[str, Feature]
@@ -130,7 +130,7 @@ class PanelJudge(Judge):
 
     @property
     def style_names(self) -> tuple[str, ...]:
-        """The features that are lexicons: ways of writing that `styles` tells apart."""
+        """The features that are lexicons: the styles that `styles` distinguishes."""
         return tuple(name for name, feature in self._panel.features.items() if feature.kind == "lexicon")
 
     def styles(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[str]:
@@ -145,12 +145,14 @@ class PanelJudge(Judge):
 
     @property
     def chunk_size(self) -> int:
-        """Many: an answer costs nothing."""
+        """Large, as answers are cheap to compute."""
         return 4096
 
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
-        prompts = [each.prompt for each in questions]
-        gain = self._gain(prompts, [each.first for each in questions], [each.second for each in questions])
+        prompts = [question.prompt for question in questions]
+        gain = self._gain(
+            prompts, [question.first for question in questions], [question.second for question in questions]
+        )
         preference = _sigmoid(gain) @ self._panel.weights
         advance(len(questions))
         return [Answer(float(value)) for value in preference.clip(0, 1)]
@@ -180,8 +182,8 @@ def read_panel(path: Path) -> Panel:
         for name, spec in reader.filled(content["features"], dict, "features").items()
     }
     annotators = [
-        reader.annotator(each, f"annotators[{k}]", features)
-        for k, each in enumerate(reader.filled(content["annotators"], list, "annotators"))
+        reader.annotator(annotator_spec, f"annotators[{k}]", features)
+        for k, annotator_spec in enumerate(reader.filled(content["annotators"], list, "annotators"))
     ]
     weights = np.array([weight for _, weight, _ in annotators])
     if not np.isclose(weights.sum(), 1, atol=1e-9):
@@ -206,12 +208,12 @@ class _Reader:
         if not isinstance(value, dict):
             raise self.wrong(place, f"expected keys and values, got {shortened(value)}")
         for key in value:
-            self.known(key, (*required, *optional), place, "key")
+            self.check_known(key, (*required, *optional), place, "key")
         for key in required:
             if key not in value:
                 raise self.wrong(place, f"the key {key!r} is missing")
 
-    def known(self, name: Any, names: Collection[str], place: str, what: str) -> None:
+    def check_known(self, name: Any, names: Collection[str], place: str, what: str) -> None:
         if name not in names:
             nearest = difflib.get_close_matches(str(name), names, n=1)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose among {clipped(', '.join(names), 120)}"
@@ -264,7 +266,7 @@ class _Reader:
     def annotator(self, spec: Any, place: str, features: Collection[str]) -> tuple[str, float, dict[str, float]]:
         self.keys(spec, place, required=("name", "weight", "utility"))
         for name in self.filled(spec["utility"], dict, f"{place}.utility"):
-            self.known(self.name(name, f"{place}.utility"), features, f"{place}.utility", "feature")
+            self.check_known(self.name(name, f"{place}.utility"), features, f"{place}.utility", "feature")
         coefficients = {
             str(name): self.number(value, f"{place}.utility.{name}") for name, value in spec["utility"].items()
         }
@@ -342,7 +344,7 @@ def _facts(reader: _Reader, value: Any, place: str) -> Measure:
 
 
 def _quantiles(reader: _Reader, value: Any, place: str) -> Callable[[Floats], Floats]:
-    points = np.array([reader.number(each, place) for each in reader.filled(value, list, place)])
+    points = np.array([reader.number(point, place) for point in reader.filled(value, list, place)])
     if len(set(points)) < 2 or (np.diff(points) < 0).any():
         raise reader.wrong(place, f"expected numbers that do not fall, two of them different, got {shortened(value)}")
     distinct, where = np.unique(points, return_inverse=True)
@@ -351,7 +353,7 @@ def _quantiles(reader: _Reader, value: Any, place: str) -> Callable[[Floats], Fl
 
 
 def _clip(reader: _Reader, value: Any, place: str) -> Callable[[Floats], Floats]:
-    bounds = [reader.number(each, place) for each in reader.filled(value, list, place)]
+    bounds = [reader.number(bound, place) for bound in reader.filled(value, list, place)]
     if len(bounds) != 2 or bounds[0] >= bounds[1]:
         raise reader.wrong(place, f"expected [low, high] with low < high, got {shortened(value)}")
     return lambda raw: raw.clip(bounds[0], bounds[1])

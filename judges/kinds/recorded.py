@@ -22,9 +22,9 @@ Key = tuple[str, str, str]
 class RecordedJudge(Judge):
     """Answers with the verdicts of a `verdicts.jsonl` on the pairs of a `pairs.jsonl` (or `labels.jsonl`).
 
-    A question is found by its prompt and its responses as placed; one that was not asked then, in that order, fails as
-    "not-recorded", one that failed then fails alike. Where one question was answered several times (by repeats, under
-    several ids, or in both orders of equal texts), the answer is the mean over the times it did not fail.
+    A question is looked up by its prompt and its responses as placed; one that was not recorded in that order fails as
+    "not-recorded", one that failed then fails with the same status. Where one question was answered several times (by
+    repeats, under several ids, or in both orders of equal texts), the answer is the mean of those that did not fail.
 
     Args:
         verdicts_file: path of the verdicts.
@@ -40,18 +40,20 @@ class RecordedJudge(Judge):
 
     def __post_init__(self) -> None:
         pairs = {pair.id: pair for pair in read_pairs(self.pairs_file)}
-        given: dict[Key, list[Answer]] = defaultdict(list)
-        for each in read_verdicts(self.verdicts_file):
-            if each.id not in pairs:
-                raise ValueError(f"{self.verdicts_file}: id {shortened(each.id)} is no pair of {self.pairs_file}")
-            key = _key(*placed(pairs[each.id], each.order))
-            given[key].append(_answer(each))
-        self._answers = {key: _pooled(answers) for key, answers in given.items()}
+        answers_by_key: dict[Key, list[Answer]] = defaultdict(list)
+        for verdict in read_verdicts(self.verdicts_file):
+            if verdict.id not in pairs:
+                raise ValueError(f"{self.verdicts_file}: id {shortened(verdict.id)} is no pair of {self.pairs_file}")
+            key = _key(*placed(pairs[verdict.id], verdict.order))
+            answers_by_key[key].append(_answer(verdict))
+        self._answers = {key: _pooled(repeats) for key, repeats in answers_by_key.items()}
 
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
         advance(len(questions))
         missing = Answer.failure("not-recorded")
-        return [self._answers.get(_key(each.prompt, each.first, each.second), missing) for each in questions]
+        return [
+            self._answers.get(_key(question.prompt, question.first, question.second), missing) for question in questions
+        ]
 
 
 @dataclass(eq=False)
@@ -74,14 +76,14 @@ class HumanJudge(Judge):
     def __post_init__(self) -> None:
         votes: dict[Key, list[float]] = defaultdict(list)
         for pair in read_labels(self.labels):
-            given = [VOTES[vote] for vote in pair.votes]
-            votes[_key(pair.prompt, pair.first, pair.second)] += given
-            votes[_key(pair.prompt, pair.second, pair.first)] += [1 - vote for vote in given]
-        self._shares = {key: sum(each) / len(each) for key, each in votes.items()}
+            scores_of_pair = [VOTES[vote] for vote in pair.votes]
+            votes[_key(pair.prompt, pair.first, pair.second)] += scores_of_pair
+            votes[_key(pair.prompt, pair.second, pair.first)] += [1 - vote for vote in scores_of_pair]
+        self._shares = {key: sum(scores) / len(scores) for key, scores in votes.items()}
 
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
         advance(len(questions))
-        shares = [self._shares.get(_key(each.prompt, each.first, each.second)) for each in questions]
+        shares = [self._shares.get(_key(question.prompt, question.first, question.second)) for question in questions]
         return [Answer.failure("unlabelled") if share is None else Answer(share) for share in shares]
 
 
@@ -98,7 +100,7 @@ def _answer(verdict: Verdict) -> Answer:
 
 def _pooled(answers: Sequence[Answer]) -> Answer:
     """One answer as it is; of several the mean over those that did not fail, or the first failure."""
-    known = [each for each in answers if each.status == OK]
-    if len(known) < 2:
-        return (known or answers)[0]
-    return Answer(sum(each.preference for each in known) / len(known))
+    succeeded = [answer for answer in answers if answer.status == OK]
+    if len(succeeded) < 2:
+        return (succeeded or answers)[0]
+    return Answer(sum(answer.preference for answer in succeeded) / len(succeeded))

@@ -48,8 +48,8 @@ class RewardModelJudge(CheckpointJudge):
 
     def read(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
         started = time.perf_counter()
-        sides = [((each.prompt, each.first), (each.prompt, each.second)) for each in questions]
-        unbilled = self._score_new([pair for both in sides for pair in both])
+        sides = [((question.prompt, question.first), (question.prompt, question.second)) for question in questions]
+        unbilled = self._score_new([side for both_sides in sides for side in both_sides])
         latency = (time.perf_counter() - started) / len(questions)
         advance(len(questions))
         return [self._answer(_key(*first), _key(*second), unbilled, latency) for first, second in sides]

@@ -87,8 +87,8 @@ class ArenaHardProtocol(Protocol):
         )
 
     def request(self, question: Question) -> ChatRequest:
-        asked = prompt_text(question.prompt)
-        values = {"QUESTION": asked, "question_1": asked}
+        prompt = prompt_text(question.prompt)
+        values = {"QUESTION": prompt, "question_1": prompt}
         values |= dict.fromkeys(SIDES[0], question.first) | dict.fromkeys(SIDES[1], question.second)
         return ChatRequest(chat(self.system, fill(self.template, values)), self.max_tokens, self.temperature)
 
@@ -102,8 +102,8 @@ class ArenaHardProtocol(Protocol):
         if problem := without_text(reply):
             return Reading.failure(problem)
         text = strip_thinking(reply.text)
-        found = next((each for pattern in self.patterns if (each := find(pattern, text))), [])
-        verdict, problem = one_verdict(found, text, question)
+        verdicts = next((matches for pattern in self.patterns if (matches := find(pattern, text))), [])
+        verdict, problem = one_verdict(verdicts, text, question)
         if problem:
             return Reading.failure(problem)
         value = (PREFERENCE | MIRRORED).get(verdict)

@@ -1,4 +1,4 @@
-"""A Jinja template and two labels: the verdict is the probability of one label beside the other's."""
+"""A Jinja template and two labels: the verdict is the first label's share of the two labels' probability."""
 
 from __future__ import annotations
 

@@ -36,11 +36,11 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class ChatReply:
-    """What came back.
+    """A model's reply.
 
     Attributes:
         text: the model's words.
-        top: (token, log-probability) of the likely first tokens; None where nobody gave any.
+        top: (token, log-probability) of the likely first tokens; None where the backend gave none.
         finish: why the reply ended: "stop", "length" or "content_filter".
         refused: the endpoint says that the model refused.
         input_tokens, output_tokens, latency (seconds), cost (US$): as in `Answer`.
@@ -101,10 +101,10 @@ class Protocol(ABC):
 
     @abstractmethod
     def read(self, reply: ChatReply, question: Question) -> Reading:
-        """The verdict in a reply that did arrive."""
+        """The verdict in a successful reply."""
 
     def again(self, request: ChatRequest, reply: ChatReply) -> ChatRequest | None:
-        """What to ask next where a reply holds no verdict; None: nothing."""
+        """The follow-up request where a reply has no verdict; None where there is none."""
         return None
 
 
@@ -115,5 +115,5 @@ def chat(system: str, user: str) -> list[Message]:
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """The template with `{name}` replaced where a value has that name; values are not looked into."""
+    """The template with `{name}` replaced where a value has that name; placeholders inside values are left alone."""
     return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), template)

@@ -27,7 +27,7 @@ CONTEXT = 16  # characters before a verdict that make it a copy of a response's 
 
 @dataclass(frozen=True)
 class Found:
-    """A verdict in a text: what it says and where it stands."""
+    """A verdict in a text, and its position."""
 
     verdict: str
     start: int
@@ -59,23 +59,23 @@ def find(pattern: re.Pattern[str], text: str) -> list[Found]:
     return [Found(match[1], *match.span()) for match in pattern.finditer(text.translate(UPPER)) if match[1]]
 
 
-def one_verdict(found: Sequence[Found], text: str, question: Question) -> tuple[str, str]:
-    """(verdict, "") or ("", kind of failure) from the verdicts found in a reply.
+def one_verdict(verdicts: Sequence[Found], text: str, question: Question) -> tuple[str, str]:
+    """(verdict, "") or ("", kind of failure) from the verdicts in a reply.
 
-    "two-verdicts": two that differ, wherever they stand. "quoted-verdict": the only one stands in a quotation or in
+    "two-verdicts": two that differ, anywhere. "quoted-verdict": the only one stands in a quotation or in
     words copied from the prompt or a response; or these hold the same verdict and it is not the reply's last line.
     "refusal": none, and the reply begins as refusals do. "no-verdict": none.
     """
-    if not found:
+    if not verdicts:
         return "", "refusal" if REFUSAL.match(text) else NO_VERDICT
-    if len({each.verdict for each in found}) > 1:
+    if len({verdict.verdict for verdict in verdicts}) > 1:
         return "", "two-verdicts"
     sources = _sources(question)
-    in_source = any(text[found[0].start : found[0].end].translate(UPPER) in each for each in sources)
-    foreign = _copies(sources, text, found) | _quoted(text, found, strict=in_source)
+    in_source = any(text[verdicts[0].start : verdicts[0].end].translate(UPPER) in source for source in sources)
+    foreign = _copies(sources, text, verdicts) | _quoted(text, verdicts, strict=in_source)
     last_line = text.rstrip().rfind("\n") + 1
-    if any(each not in foreign and (not in_source or each.start >= last_line) for each in found):
-        return found[0].verdict, ""
+    if any(verdict not in foreign and (not in_source or verdict.start >= last_line) for verdict in verdicts):
+        return verdicts[0].verdict, ""
     return "", "quoted-verdict"
 
 
@@ -84,10 +84,10 @@ def _sources(question: Question) -> list[str]:
     return [text.translate(UPPER) for text in texts]
 
 
-def _copies(sources: Sequence[str], text: str, found: Sequence[Found]) -> set[Found]:
-    """The verdicts that stand after the same words as in a source."""
+def _copies(sources: Sequence[str], text: str, verdicts: Sequence[Found]) -> set[Found]:
+    """The verdicts preceded by the same characters as in a source."""
     capitals = text.translate(UPPER)
-    written = {capitals[each.start : each.end] for each in found}
+    written = {capitals[verdict.start : verdict.end] for verdict in verdicts}
     contexts = {
         source[match.start() - CONTEXT : match.end()]
         for source in sources
@@ -95,11 +95,11 @@ def _copies(sources: Sequence[str], text: str, found: Sequence[Found]) -> set[Fo
         for match in re.finditer(re.escape(token), source)
         if match.start() >= CONTEXT
     }
-    return {each for each in found if capitals[max(0, each.start - CONTEXT) : each.end] in contexts}
+    return {verdict for verdict in verdicts if capitals[max(0, verdict.start - CONTEXT) : verdict.end] in contexts}
 
 
-def _quoted(text: str, found: Sequence[Found], *, strict: bool) -> set[Found]:
-    """The verdicts that stand in quotations.
+def _quoted(text: str, verdicts: Sequence[Found], *, strict: bool) -> set[Found]:
+    """The verdicts inside quotations.
 
     Prompts show the verdict in quotation marks, so marks around the bare verdict, or around a whole line, are the
     judge's own, unless `strict`.
@@ -108,9 +108,9 @@ def _quoted(text: str, found: Sequence[Found], *, strict: bool) -> set[Found]:
     spans = [match.span() for match in QUOTATION.finditer(text)]
     starts = [start for start, _ in spans]
     quoted = set()
-    for each in found:
-        start, end = spans[bisect(starts, each.start) - 1] if starts else (0, 0)
-        bare = not strict and (start, end) == (each.start - 1, each.end + 1)
-        if start <= each.start and each.end <= end and not bare and (start, end) not in own:
-            quoted.add(each)
+    for verdict in verdicts:
+        start, end = spans[bisect(starts, verdict.start) - 1] if starts else (0, 0)
+        bare = not strict and (start, end) == (verdict.start - 1, verdict.end + 1)
+        if start <= verdict.start and verdict.end <= end and not bare and (start, end) not in own:
+            quoted.add(verdict)
     return quoted

@@ -45,7 +45,7 @@ class PairRanker(nn.Module):
         hidden = self.pretrained_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         rows = torch.arange(len(prefixes), device=hidden.device)[:, None]
         source, first, second = hidden[rows, prefixes].unbind(dim=1)
-        scores = [self.head_layer(torch.cat([source, each], dim=-1)) for each in (first, second)]
+        scores = [self.head_layer(torch.cat([source, candidate], dim=-1)) for candidate in (first, second)]
         return (scores[0] - scores[1]).mean(dim=-1)
 
     def save(self, folder: str | Path, tokenizer: Any) -> None:
@@ -78,12 +78,12 @@ def new_ranker(encoder: Any, tokenizer: Any, *, drop_out: float = 0.05) -> PairR
 
 @torch.no_grad()
 def _reads_both_ways(encoder: Any) -> bool:
-    """Whether what is said of a token depends on one behind it. Found out by trial."""
+    """Whether a token's hidden state depends on later tokens; determined by running the encoder."""
     was_training = encoder.training
     encoder.eval()
-    said = [encoder(input_ids=torch.tensor([[1, 2, last]])).last_hidden_state[0, 0] for last in (3, 4)]
+    first_states = [encoder(input_ids=torch.tensor([[1, 2, last]])).last_hidden_state[0, 0] for last in (3, 4)]
     encoder.train(was_training)
-    return not torch.equal(*said)
+    return not torch.equal(*first_states)
 
 
 def load_ranker(folder: Path) -> tuple[PairRanker, Any]:

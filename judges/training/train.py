@@ -43,8 +43,8 @@ JUDGES: dict[str, type[Judge]] = {
 Encoded = Any
 PART = 16  # questions that go through the network together
 HELDOUT = "heldout.jsonl"
-"""Beside the checkpoint: for each held-out pair its id, its prompt's number among the distinct ones, P(first beats
-second) over both orders, the share of votes."""
+"""Written next to the checkpoint: for each held-out pair its id, its prompt's number among the distinct ones, P(first
+beats second) over both orders, the share of votes."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _prompt_key(pair: LabelledPair) -> str:
 
 
 class _Steps(transformers.TrainerCallback):
-    """Tells how many steps are done."""
+    """Reports how many steps are done."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -213,7 +213,7 @@ class _Fit(transformers.Trainer):
 
 def _margin(model: Any, recipe: Recipe, encoded: Sequence[Encoded]) -> Tensor:
     """The margins of a batch, computed in parts of similar length: padding would be a third of the work."""
-    parts = list(batches([recipe.tokens(each) for each in encoded], PART))
+    parts = list(batches([recipe.tokens(question) for question in encoded], PART))
     margins = torch.cat([recipe.margin(model, [encoded[i] for i in part]) for part in parts])
     return margins[torch.tensor(np.argsort(np.concatenate(parts)), device=margins.device)]
 
@@ -295,13 +295,13 @@ def _reward_model(base: str | Path, options: dict[str, Any]) -> tuple[torch.nn.M
     network, tokenizer = _start(base, "ForSequenceClassification", num_labels=1)
     network.config.pad_token_id = tokenizer.pad_token_id
 
-    known: dict[str, list[int]] = {}  # a pair is asked for in both orders
+    encodings: dict[str, list[int]] = {}  # each pair is encoded in both orders
 
     def encode_once(prompt: Prompt, text: str) -> list[int]:
         key = json.dumps([prompt, text])
-        if key not in known:
-            known[key] = encode_response(tokenizer, prompt, text)
-        return known[key]
+        if key not in encodings:
+            encodings[key] = encode_response(tokenizer, prompt, text)
+        return encodings[key]
 
     def encode(question: Question) -> Encoded:
         return [encode_once(question.prompt, text) for text in (question.first, question.second)]

@@ -1,1 +1,1 @@
-"""How a language model is reached: an endpoint, a checkpoint here, vLLM; pace, budget, prices and kept replies."""
+"""How a language model is reached: an endpoint, a checkpoint here, vLLM; limits, budget, prices and cached replies."""

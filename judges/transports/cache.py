@@ -1,4 +1,4 @@
-"""Replies that were paid for, kept as they come, so that none is paid for twice."""
+"""A cache of paid replies, written as they arrive, so that none is paid for twice."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from judges.record_log import Record, RecordLog
 
 
 class ReplyCache:
-    """Replies in a folder, by the request alone. What is kept is the reply, not its reading.
+    """Replies in a folder, keyed by the request alone. Stores the reply, not the verdict read from it.
 
-    Any number of processes may share the folder; a killed one loses what came in its last half second. See
+    Any number of processes may share the folder; a killed one loses at most its last half second. See
     `judges.record_log`.
 
     Raises:
@@ -31,15 +31,15 @@ class ReplyCache:
         self._log = RecordLog(folder)
 
     def find(self, keys: Iterable[str]) -> dict[str, ChatReply]:
-        """The replies that are there, by key, each the earliest, with what it took then and no calls."""
+        """The cached replies by key, the earliest of each, with their original cost and latency and 0 calls."""
         return {key: _reply(records[0]) for key, records in self._log.find(keys).items()}
 
     def add(self, key: str, reply: ChatReply) -> None:
-        """Keep a reply; the earliest under a key stands."""
+        """Store a reply; the earliest under a key is the one returned."""
         self._log.add({key: asdict(reply)})
 
     def close(self) -> None:
-        """Write what waits; done at the process's end, too. Raises OSError where that fails."""
+        """Write pending replies; also done at process exit. Raises OSError where that fails."""
         self._log.close()
 
 

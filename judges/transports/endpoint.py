@@ -1,4 +1,4 @@
-"""Asking an OpenAI-compatible endpoint: many calls in flight, retried, paced, paid for once, never beyond a budget.
+"""Client of an OpenAI-compatible endpoint: concurrent calls with retries, rate limits, a cache and a hard budget.
 Imports openai.
 """
 
@@ -23,7 +23,6 @@ from judges.transports.limits import Bucket, Budget, backoff
 from judges.transports.prices import Price
 from judges.verdicts import OK
 
-Done = Callable[[int, ChatReply], None]
 RETRIED = {408, 409, 429}
 OPENAI = "https://api.openai.com/v1"
 ACCOUNT = ("OpenAI-Organization", "OpenAI-Project")  # headers that the client fills from the environment
@@ -33,17 +32,17 @@ OVERHEAD = 16  # tokens that a chat format adds to a message, at most
 
 
 @dataclass(frozen=True)
-class Try:
-    """How one call ended: its reply, whether another try may help, the headers, and whether it may have been paid."""
+class CallResult:
+    """The result of one call: its reply, whether a retry may help, the headers, and whether it may have been billed."""
 
     reply: ChatReply
-    again: bool = False
+    retryable: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
-    perhaps_paid: bool = False
+    maybe_billed: bool = False
 
 
 @dataclass(kw_only=True)
-class Endpoint:
+class EndpointClient:
     """One model behind one URL; options as `LLMJudge`."""
 
     model: str
@@ -67,7 +66,7 @@ class Endpoint:
     def ask(self, requests: Sequence[ChatRequest], advance: Callable[[int], None]) -> list[ChatReply]:
         """A reply to each request, in order; one that fails has its kind of failure as status.
 
-        With a cache equal requests are one: they are asked once.
+        With a cache equal requests are sent once.
 
         Raises:
             ValueError: the endpoint refuses the key or does not know the model, before it answered anything.
@@ -129,29 +128,29 @@ class Endpoint:
             done(key, reply)
 
     async def _one(self, client: Any, request: ChatRequest) -> ChatReply:
-        """The reply, after as many tries as it takes and is allowed."""
+        """The reply, after as many tries as needed and allowed."""
         reply = ChatReply(status="budget")
-        most = self.price.cost(most_tokens(request), request.max_tokens)
+        max_cost = self.price.cost(most_tokens(request), request.max_tokens)
         for tries in range(1, self.max_retries + 2):
-            if not await self.budget.reserve(most):
+            if not await self.budget.reserve(max_cost):
                 return reply
-            ended = await self._call(client, request, most)
-            reply = replace(ended.reply, calls=tries)
-            wait = backoff(tries, ended.headers)
-            if not ended.again or wait is None or tries > self.max_retries:
+            result = await self._call(client, request, max_cost)
+            reply = replace(result.reply, calls=tries)
+            wait = backoff(tries, result.headers)
+            if not result.retryable or wait is None or tries > self.max_retries:
                 return reply
             await asyncio.sleep(wait)
         return reply
 
-    async def _call(self, client: Any, request: ChatRequest, most: float) -> Try:
-        cost = most  # also where the call is cancelled
+    async def _call(self, client: Any, request: ChatRequest, max_cost: float) -> CallResult:
+        cost = max_cost  # also where the call is cancelled
         try:
             await self._pace(request)
-            ended = await self._send(client, request)
-            cost = most if ended.perhaps_paid else ended.reply.cost
-            return ended
+            result = await self._send(client, request)
+            cost = max_cost if result.maybe_billed else result.reply.cost
+            return result
         finally:
-            self.budget.settle(most, cost)
+            self.budget.settle(max_cost, cost)
 
     async def _pace(self, request: ChatRequest) -> None:
         if self.requests:
@@ -159,25 +158,25 @@ class Endpoint:
         if self.tokens:
             await self.tokens.take(sum(len(turn["content"]) for turn in request.messages) // 4 + request.max_tokens)
 
-    async def _send(self, client: Any, request: ChatRequest) -> Try:
+    async def _send(self, client: Any, request: ChatRequest) -> CallResult:
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self.timeout):
                 # The typed method spends a third of the processor's time on types that are not needed here.
                 text = await client.post("/chat/completions", cast_to=str, body=self._body(request))
         except TimeoutError:
-            return Try(ChatReply(status="timeout"), again=True, perhaps_paid=True)
+            return CallResult(ChatReply(status="timeout"), retryable=True, maybe_billed=True)
         except openai.APIStatusError as error:
             return self._refused(error)
         except openai.APIConnectionError as error:
-            return Try(ChatReply(status=failure_kind(error)), again=True, perhaps_paid=True)
+            return CallResult(ChatReply(status=failure_kind(error)), retryable=True, maybe_billed=True)
         except (openai.OpenAIError, ValueError):
-            return Try(ChatReply(status="malformed-reply"), perhaps_paid=True)
+            return CallResult(ChatReply(status="malformed-reply"), maybe_billed=True)
         reply = self._without_key(read_reply(text))
         self.answered = True
         cost = self.price.cost(reply.input_tokens, reply.output_tokens)
-        known = replace(reply, latency=time.perf_counter() - started, cost=cost)
-        return Try(known, perhaps_paid=not (reply.input_tokens or reply.output_tokens))
+        priced = replace(reply, latency=time.perf_counter() - started, cost=cost)
+        return CallResult(priced, maybe_billed=not (reply.input_tokens or reply.output_tokens))
 
     def _without_key(self, reply: ChatReply) -> ChatReply:
         """The reply without the key, should an endpoint echo it; of parsed texts, as JSON may spell a key with escapes.
@@ -196,14 +195,14 @@ class Endpoint:
         body[limit] = request.max_tokens
         return body | ({"logprobs": True, "top_logprobs": request.top_logprobs} if request.top_logprobs else {})
 
-    def _refused(self, error: openai.APIStatusError) -> Try:
+    def _refused(self, error: openai.APIStatusError) -> CallResult:
         """An HTTP status other than success. Its text may quote the key, so nothing of it is passed on."""
         code = error.status_code
         if not self.answered and code == 401:
             raise JudgeError("the endpoint refused the API key (HTTP 401)") from None
         if not self.answered and code == 404:
             raise JudgeError(f"the endpoint does not know the model {self.model!r}, or the base_url is wrong") from None
-        return Try(ChatReply(status=failure_kind(error)), code in RETRIED or code >= 500, error.response.headers)
+        return CallResult(ChatReply(status=failure_kind(error)), code in RETRIED or code >= 500, error.response.headers)
 
 
 def most_tokens(request: ChatRequest) -> int:
@@ -262,14 +261,17 @@ def _top(logprobs: Any) -> list[tuple[str, float]] | None:
     """(token, log-probability) of the first token's alternatives; None where there are none."""
     if not logprobs or not logprobs.get("content"):
         return None
-    top = [(_text(each["token"]), _number(each["logprob"])) for each in logprobs["content"][0]["top_logprobs"]]
+    top = [
+        (_text(alternative["token"]), _number(alternative["logprob"]))
+        for alternative in logprobs["content"][0]["top_logprobs"]
+    ]
     if not all(value <= 1e-3 or math.isnan(value) for _, value in top):
         raise ValueError("a log-probability above 0")
     return top or None
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Runs to the end, also where a loop is running in this thread already, as in a notebook."""
+    """Run to completion, also where this thread already has a running event loop, as in a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""How fast and how much: a token bucket, a budget that is never passed, and how long to wait before another try."""
+"""Rate limits and spending limits: a token bucket, a hard budget, and the back-off between tries."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
-LONGEST_WAIT = 300.0  # seconds; an endpoint that asks for more is not waited for
+LONGEST_WAIT = 300.0  # seconds; longer Retry-After waits are not honoured
 POLL = 0.02
 
 
 class Bucket:
-    """A token bucket of `per_minute`, that holds a second's worth: over any time it lets through that time's share and
+    """A token bucket of `per_minute` with one second's capacity: in any period it lets through that period's share and
     one second more.
     """
 
@@ -25,7 +25,7 @@ class Bucket:
         self.level, self.at = self.capacity, -math.inf
 
     def delay(self, amount: float, now: float) -> float:
-        """Seconds to wait before an `amount` taken at time `now` may pass; it is taken at once, so callers queue."""
+        """Seconds to wait before `amount` may be spent at time `now`; it is reserved at once, so callers queue."""
         if self.at > -math.inf:
             self.level = min(self.capacity, self.level + (now - self.at) * self.rate)
         self.at = now
@@ -40,10 +40,10 @@ class Bucket:
 
 @dataclass
 class Budget:
-    """Calls and US$ that may be spent, by one judge as long as it lives; None is no bound.
+    """Calls and US$ that one judge object may spend in its lifetime; None is unlimited.
 
-    A call reserves the most it can cost and gives back what it did not. So nothing passes the budget, not even calls
-    in flight: a call that would waits until the others have settled, and is refused if it still would.
+    A call reserves its maximum cost and releases the unspent rest, so that not even calls in flight exceed the budget:
+    a call that would exceed it waits until the others have settled, and is refused if it still would.
     """
 
     calls: int | None = None
@@ -78,10 +78,10 @@ def backoff(tries: int, headers: Mapping[str, str]) -> float | None:
     """Seconds to wait after the `tries`-th failed try: what Retry-After says and up to a tenth more, else half a second
     doubled each time, at most 8, and between a half and all of that. None: the endpoint wants too long a wait.
     """
-    asked = _retry_after(headers)
-    if asked is None:
+    requested_wait = _retry_after(headers)
+    if requested_wait is None:
         return min(8.0, 0.5 * 2 ** (tries - 1)) * random.uniform(0.5, 1)
-    return asked * random.uniform(1, 1.1) if asked <= LONGEST_WAIT else None
+    return requested_wait * random.uniform(1, 1.1) if requested_wait <= LONGEST_WAIT else None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

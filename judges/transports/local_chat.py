@@ -66,9 +66,9 @@ class LocalChat:
         fits = [i for i, row in enumerate(rows) if len(row) + new <= self.loaded.limit]
         advance(len(rows) - len(fits))
         kept = [rows[i] for i in fits]
-        given = self._labels(kept, labels, advance) if labels else self._generate(kept, requests[0], advance)
+        answered = self._labels(kept, labels, advance) if labels else self._generate(kept, requests[0], advance)
         replies = [ChatReply(status="too-long")] * len(rows)
-        for i, reply in zip(fits, given, strict=True):
+        for i, reply in zip(fits, answered, strict=True):
             replies[i] = reply
         latency = (time.perf_counter() - started) / len(rows)
         return [
@@ -82,15 +82,15 @@ class LocalChat:
         tokens = label_ids(self.loaded.tokenizer, labels)
         logits = last_logits(self.loaded, rows, tokens, self.batch_size, advance)
         scores = logits - np.logaddexp(logits[:, :1], logits[:, 1:])
-        return [ChatReply(top=list(zip(labels, each, strict=True))) for each in scores.tolist()]
+        return [ChatReply(top=list(zip(labels, log_probs, strict=True))) for log_probs in scores.tolist()]
 
     def _generate(
         self, rows: Sequence[list[int]], request: ChatRequest, advance: Callable[[int], None]
     ) -> list[ChatReply]:
         replies = [ChatReply()] * len(rows)
         for batch in batches([len(row) for row in rows], self.batch_size):
-            made = self._continue([rows[i] for i in batch], request)
-            for i, new in zip(batch, made, strict=True):
+            continuations = self._continue([rows[i] for i in batch], request)
+            for i, new in zip(batch, continuations, strict=True):
                 replies[i] = self._reply(new)
             advance(len(batch))
         return replies

@@ -1,4 +1,4 @@
-"""What calls cost: a small dated table, `prices.yaml`, that a user's file extends."""
+"""Prices of calls: a small dated table, `prices.yaml`, which a user's file extends."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def price_of(model: str, table: Path | None = None) -> Price | None:
     """The price of a model, by its name or its name without the date at its end; None where no table has it.
 
     Args:
-        table: YAML of {model: {input, output}} in US$ for a million tokens; it wins over the table that comes along.
+        table: YAML of {model: {input, output}} in US$ for a million tokens; it overrides the built-in table.
 
     Raises:
         ValueError: the user's table is missing or not in this form.
     """
-    known = _read((files("judges.transports") / "prices.yaml").read_text(encoding="utf-8"))
+    prices = _read((files("judges.transports") / "prices.yaml").read_text(encoding="utf-8"))
     if table is not None:
         try:
-            known |= _read(read_text(Path(table)))
+            prices |= _read(read_text(Path(table)))
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ValueError(
                 f"price table {table} must be YAML of {{model: {{input: US$, output: US$}}}} a million tokens: "
                 f"{clipped(str(error), 120)}"
             ) from error
-    return known.get(model) or known.get(DATED.sub("", model))
+    return prices.get(model) or prices.get(DATED.sub("", model))
 
 
 def _read(text: str) -> dict[str, Price]:

@@ -61,20 +61,22 @@ class VllmChat:
 
 def sampling(request: ChatRequest) -> dict[str, Any]:
     """The arguments of `vllm.SamplingParams` for a request."""
-    asked: dict[str, Any] = {"max_tokens": request.max_tokens, "temperature": request.temperature}
-    return asked | ({"logprobs": request.top_logprobs} if request.top_logprobs else {})
+    arguments: dict[str, Any] = {"max_tokens": request.max_tokens, "temperature": request.temperature}
+    return arguments | ({"logprobs": request.top_logprobs} if request.top_logprobs else {})
 
 
 def read_output(output: Any) -> ChatReply:
     """A `vllm.RequestOutput` as a reply; "no-reply" where it holds none."""
     if not output.outputs:
         return ChatReply(status="no-reply")
-    made = output.outputs[0]
-    first = made.logprobs[0] if made.logprobs else None
+    completion = output.outputs[0]
+    first_token = completion.logprobs[0] if completion.logprobs else None
     return ChatReply(
-        text=made.text,
-        top=None if first is None else [(each.decoded_token or "", each.logprob) for each in first.values()],
-        finish=made.finish_reason or "stop",
+        text=completion.text,
+        top=None
+        if first_token is None
+        else [(alternative.decoded_token or "", alternative.logprob) for alternative in first_token.values()],
+        finish=completion.finish_reason or "stop",
         input_tokens=len(output.prompt_token_ids or ()),
-        output_tokens=len(made.token_ids),
+        output_tokens=len(completion.token_ids),
     )

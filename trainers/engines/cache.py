@@ -1,4 +1,4 @@
-"""A key-value cache for decoding many rows: written in place, and shrunk by moving rows rather than copying all."""
+"""A key-value cache for decoding many rows: written in place, and shrunk by moving rows instead of copying all."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def select_rows(cache: DynamicCache, kept: Tensor) -> None:
 
 
 def packed(keep: Tensor) -> Tensor:
-    """Row numbers where `keep` [rows] is true, ordered so that as few as possible change their place: the last ones
-    fill the holes of the first."""
+    """Row numbers where `keep` [rows] is true, ordered so that as few rows as possible move: the last ones
+    fill the gaps among the first."""
     left = int(keep.sum())
     order = torch.arange(left, device=keep.device)
     order[~keep[:left]] = keep[left:].nonzero().squeeze(-1) + left

@@ -15,7 +15,7 @@ EngineName = Literal["transformers", "vllm"]
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How tokens are drawn; temperature 0 takes the likeliest. Temperature applies to each model before mixing.
+    """How tokens are drawn; temperature 0 is greedy. Temperature applies to each model before mixing.
 
     Attributes:
         batch_size: sequences decoded at once; vLLM schedules its own. What is drawn does not depend on it.
@@ -44,5 +44,5 @@ class Sampler(Protocol):
 
         Args:
             seeds: one a prompt, in [0, 2**63), see `response_seeds`. Response j to a prompt is a function of the
-                models, the prompt, its seed and j, whatever else is drawn beside it.
+                models, the prompt, its seed and j, whatever else is in the batch.
         """

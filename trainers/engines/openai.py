@@ -50,14 +50,14 @@ def sample_texts(
 ) -> list[list[Response]]:
     """k answers to each conversation, without tokens; `finished` where the server says that the model stopped.
 
-    Every answer is a call with a seed of its own, so that it is the same however many are asked for (`n` would leave
-    the law of an answer beside others to the server, and many servers do not heed it). How far a server heeds seed and
-    temperature is not checked. After a failure no further call is made; those in flight are waited for.
+    Every answer is a call with a seed of its own, so that it does not depend on how many are requested (`n` would leave
+    the joint distribution of answers to the server, and many servers ignore it). Whether a server honours seed and
+    temperature is not checked. After a failure no further call is made; those in flight are awaited.
 
     Args:
         seeds: one a prompt. The seed of call j about it is the prompt's plus j, in [0, 2**31).
-        received: a folder. Answers are kept in it as they come, and are not asked for again.
-        report: is called with the answers that are there, and how many are wanted.
+        received: a folder. Answers are saved there as they arrive, and are not requested again.
+        report: called with the number of answers received and the number wanted.
 
     Raises:
         ValueError: a call failed after all its tries, or its reply is no chat completion.
@@ -66,7 +66,7 @@ def sample_texts(
         [_body(endpoint, messages, (seed + number) % SEEDS, decoding) for number in range(k)]
         for messages, seed in zip(prompts, seeds, strict=True)
     ]
-    answers = _Received(received / "answers.jsonl")
+    answers = _AnswerLog(received / "answers.jsonl")
     asyncio.run(_ask_all(endpoint, [body for row in bodies for body in row], answers, report))
     return [[Response([], text, end == "stop") for text, end in map(answers.to, row)] for row in bodies]
 
@@ -84,9 +84,9 @@ def token_limit(official: bool, tokens: int) -> dict[str, int]:
     return {"max_completion_tokens" if official else "max_tokens": tokens}
 
 
-class _Received:
-    """Answers by the request they answer, in a file of JSON lines: the request's hash, the text and why it ended. Of
-    several answers to a request the first one stands.
+class _AnswerLog:
+    """Answers by the request they answer, in a file of JSON lines: the request's hash, the text and why it ended. The
+    first of several answers to a request is kept.
     """
 
     def __init__(self, path: Path) -> None:
@@ -116,7 +116,7 @@ def _key(body: Mapping[str, Any]) -> str:
 async def _ask_all(
     endpoint: Endpoint,
     bodies: Sequence[Mapping[str, Any]],
-    answers: _Received,
+    answers: _AnswerLog,
     report: Callable[[int, int], None],
 ) -> None:
     todo, done, failures = iter(bodies), itertools.count(1), list[str]()
@@ -128,7 +128,7 @@ async def _ask_all(
                 if body not in answers:
                     answers.add(body, await _ask(client, endpoint, body))
             except (openai.OpenAIError, ValueError) as error:
-                failures.append(f"prompt {body['messages'][-1]['content'][:START]!a}: {_told(error, endpoint)}")
+                failures.append(f"prompt {body['messages'][-1]['content'][:START]!a}: {_explain(error, endpoint)}")
             if failures:
                 return
             report(next(done), len(bodies))
@@ -197,15 +197,15 @@ def _text(value: Any) -> str:
     return (value or "").encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no text to store
 
 
-def _told(error: Exception, endpoint: Endpoint) -> str:
-    """What came back, and what to do. A server's own words may quote parts of a key: they are passed on only where it
-    refuses the request for what is asked, in one line of ASCII.
+def _explain(error: Exception, endpoint: Endpoint) -> str:
+    """The error in one line, with advice. A server's own message may quote parts of a key: it is included, in ASCII,
+    only where the request itself was invalid.
     """
     if isinstance(error, openai.APIStatusError):
         code = error.status_code
         advice = ADVICE.get(code, "look into the server's log").format(key=endpoint.api_key_env)
-        said = f" ({_without_key(str(error.body), endpoint)[:WORDS]!a})" if advice == REFUSED else ""
-        return f"HTTP {code}{said}; {advice}"
+        details = f" ({_without_key(str(error.body), endpoint)[:WORDS]!a})" if advice == REFUSED else ""
+        return f"HTTP {code}{details}; {advice}"
     if isinstance(error, openai.APITimeoutError):
         return f"no answer within {endpoint.timeout:g} s; lower the policy's concurrency or raise its timeout"
     if isinstance(error, openai.APIConnectionError):

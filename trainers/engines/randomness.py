@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 def response_seeds(stage_seed: int, ids: Iterable[str | int]) -> list[int]:
     """A seed in [0, 2**63) for each prompt: a hash of the stage's seed, the prompt's id, and how often the same id
-    stands before it in `ids`, as a prompt that is asked again has draws of its own."""
+    occurs before it in `ids`, so that a repeated prompt gets draws of its own."""
     before = Counter[str | int]()
     seeds = []
     for id in ids:

@@ -1,4 +1,4 @@
-"""Which engine a config names, and whether it can do what is asked of it."""
+"""The engine that a config names, and whether it supports what the config needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def sampler(engine: EngineName) -> Sampler:
 
 
 def check_engine(engine: EngineName, trainer: str | None = None, *, adapter: bool = False) -> None:
-    """Refuses an engine that cannot be used.
+    """Check that an engine can be used.
 
     Args:
         trainer: the name of an algorithm that samples from a mixture of policies, if there is one.

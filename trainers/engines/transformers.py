@@ -26,7 +26,7 @@ def sample_tokens(
 ) -> list[list[list[int]]]:
     """As `Sampler`.
 
-    Prompts are decoded in batches of similar length. Matrix products of other shapes round otherwise, so that in
+    Prompts are decoded in batches of similar length. Matrix products of other shapes round differently, so that in
     another batch a token may differ where a uniform number falls within rounding of the edge between two tokens.
 
     Raises:

@@ -23,7 +23,7 @@ _engines: dict[str, Any] = {}
 def sample_tokens(
     models: Weighted, prompts: Sequence[list[int]], k: int, decoding: Decoding, seeds: Sequence[int]
 ) -> list[list[list[int]]]:
-    """As `Sampler`. The engine is made once for each architecture, and takes the weights as they are in memory.
+    """As `Sampler`. The engine is built once for each architecture, and loads the weights from memory.
 
     vLLM gives response j of a request the seed of the request plus j (`vllm/v1/engine/parallel_sampling.py`) and each a
     generator of its own. What a request draws is the same in every batch up to rounding, as with transformers.
@@ -34,7 +34,7 @@ def sample_tokens(
     import vllm
 
     ((model, _),) = models
-    engine = _awake(model)
+    engine = _woken_engine(model)
     outputs = engine.generate(
         [{"prompt_token_ids": prompt} for prompt in prompts],
         [vllm.SamplingParams(**request(decoding, k, seed)) for seed in seeds],
@@ -47,7 +47,7 @@ def sample_tokens(
 def request(decoding: Decoding, k: int, seed: int) -> dict[str, Any]:
     """The arguments of `vllm.SamplingParams` for k responses to a prompt; tokens come back without their text.
 
-    The seed is halved: with the responses' numbers added it still fits 63 bits, and hashed seeds lie so far apart that
+    The seed is halved: with the responses' numbers added it still fits 63 bits, and hashed seeds are so far apart that
     the responses of two prompts share none.
     """
     return {
@@ -64,10 +64,12 @@ def request(decoding: Decoding, k: int, seed: int) -> dict[str, Any]:
 
 def read_output(output: Any) -> list[list[int]]:
     """The responses of a `vllm.RequestOutput`, in the order of their numbers, an end token kept."""
-    return [list(made.token_ids) for made in sorted(output.outputs, key=lambda made: made.index)]
+    return [
+        list(completion.token_ids) for completion in sorted(output.outputs, key=lambda completion: completion.index)
+    ]
 
 
-def _awake(model: PreTrainedModel) -> Any:
+def _woken_engine(model: PreTrainedModel) -> Any:
     """The engine of the model's architecture with the model's weights."""
     key = model.config.to_json_string()
     if key in _engines:
@@ -80,7 +82,7 @@ def _awake(model: PreTrainedModel) -> Any:
         served.load_weights(model.state_dict().items())
 
     engine.apply_model(take)
-    engine.reset_prefix_cache()  # what the old weights made of these prompts
+    engine.reset_prefix_cache()  # computed with the old weights
     return engine
 
 

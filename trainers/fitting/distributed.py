@@ -1,6 +1,6 @@
-"""A fit in several processes: the launcher of accelerate, what its ranks run, and how their end is told.
+"""A fit in several processes: accelerate's launcher, what its ranks run, and how their exit is reported.
 
-The ranks read their standard input, which ends when the process that launched them does, however it ended: none is left
+The ranks read their standard input, which closes when the launching process ends for any reason: no rank is left
 behind.
 """
 
@@ -28,39 +28,39 @@ from trainers.cores import cores
 if TYPE_CHECKING:
     from trainers.fitting.fit import Report
     from trainers.fitting.job import Job
-    from trainers.fitting.optimise import Figures
+    from trainers.fitting.optimise import StepMetrics
     from trainers.options import Training
 
 STEP = "nashbench step"
-"""Begins a line of a rank that tells steps done and steps in all."""
+"""Prefix of a rank's progress line: steps done, steps in all."""
 END = r"^\s*rank\s*: (\d+).*\n\s*exitcode\s*: (-?\d+)"
-"""How torch's launcher sums up the end of a rank; other lines name ranks and codes too."""
+"""How torch's launcher reports a rank's exit; other lines contain ranks and codes too."""
 KINDS = ("MULTI_CPU", "MULTI_GPU", "FSDP")
 
 
 def check_accelerate(path: Path, training: Training) -> dict[str, Any]:
-    """What an accelerate config file says, checked against the training that it is for.
+    """The contents of an accelerate config file, checked against the training options.
 
     Raises:
         ValueError: it cannot be read, or asks for what a fit does not do.
     """
     try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"cannot read the accelerate config {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(said, dict):
+    if not isinstance(config, dict):
         raise ValueError(f"{path} is no accelerate config; write one with `accelerate config --config_file {path}`")
-    sharded, fsdp = said.get("distributed_type") == "FSDP", said.get("fsdp_config") or {}
+    sharded, fsdp = config.get("distributed_type") == "FSDP", config.get("fsdp_config") or {}
     wrong = {
-        f"distributed_type is {said.get('distributed_type')}; one of {', '.join(KINDS)} is needed": (
-            said.get("distributed_type") not in KINDS
+        f"distributed_type is {config.get('distributed_type')}; one of {', '.join(KINDS)} is needed": (
+            config.get("distributed_type") not in KINDS
         ),
         "num_processes must be 2 or more; for one process leave out training.accelerate": (
-            not isinstance(said.get("num_processes"), int) or said["num_processes"] < 2
+            not isinstance(config.get("num_processes"), int) or config["num_processes"] < 2
         ),
-        "num_machines is not 1; a fit runs on one machine": said.get("num_machines", 1) != 1,
-        f"mixed_precision is {said.get('mixed_precision')}; write 'no', training.precision decides": (
-            said.get("mixed_precision", "no") not in ("no", False)
+        "num_machines is not 1; a fit runs on one machine": config.get("num_machines", 1) != 1,
+        f"mixed_precision is {config.get('mixed_precision')}; write 'no', training.precision decides": (
+            config.get("mixed_precision", "no") not in ("no", False)
         ),
         "fsdp_version is not 2; write fsdp_version: 2": sharded and str(fsdp.get("fsdp_version")) != "2",
         "fsdp_activation_checkpointing is on; leave it out and set training.gradient_checkpointing: true": (
@@ -73,13 +73,13 @@ def check_accelerate(path: Path, training: Training) -> dict[str, Any]:
             sharded and training.optimizer == "adafactor"
         ),
     }
-    fault = next((fault for fault, found in wrong.items() if found), None)
+    fault = next((fault for fault, applies in wrong.items() if applies), None)
     if fault:
         raise ValueError(f"training.accelerate: {path}: {fault}")
-    return said
+    return config
 
 
-def launch(job: Job, path: Path, report: Report) -> list[Figures]:
+def launch(job: Job, path: Path, report: Report) -> list[StepMetrics]:
     """Run a job in the processes that an accelerate config file asks for; figures as of `Job.run`.
 
     Raises:
@@ -89,12 +89,12 @@ def launch(job: Job, path: Path, report: Report) -> list[Figures]:
     """
     import torch
 
-    said = check_accelerate(path, job.training)
+    config = check_accelerate(path, job.training)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        settings = {"cpu": bool(said.get("use_cpu")), "threads": torch.get_num_threads()}
+        settings = {"cpu": bool(config.get("use_cpu")), "threads": torch.get_num_threads()}
         (folder / "job").write_bytes(pickle.dumps((job, settings)))
-        with _launcher(folder, path, said) as launcher:
+        with _launcher(folder, path, config) as launcher:
             assert launcher.stdout is not None
             for line in launcher.stdout:
                 if line.startswith(STEP):
@@ -102,15 +102,15 @@ def launch(job: Job, path: Path, report: Report) -> list[Figures]:
                     report(done, total)
             code = launcher.wait()
         if code:
-            raise _failure(folder, code, said["num_processes"])
+            raise _failure(folder, code, config["num_processes"])
         return json.loads((folder / "dynamics.json").read_text())
 
 
 @contextmanager
-def _launcher(folder: Path, path: Path, said: Mapping[str, Any]) -> Iterator[subprocess.Popen[str]]:
-    """The launcher at work; it and its ranks have ended when the block ends."""
+def _launcher(folder: Path, path: Path, config: Mapping[str, Any]) -> Iterator[subprocess.Popen[str]]:
+    """The running launcher; it and its ranks have exited when the block ends."""
     # accelerate starts several processes on a CPU only by MPI, unless it is told that they are for GPUs.
-    flags = ["--multi_gpu"] if said["distributed_type"] == "MULTI_CPU" else []
+    flags = ["--multi_gpu"] if config["distributed_type"] == "MULTI_CPU" else []
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(path), *flags]
     command += ["--main_process_port", "0", "--module", "trainers.fitting.distributed", str(folder)]
     with (folder / "log").open("w") as log:
@@ -120,7 +120,7 @@ def _launcher(folder: Path, path: Path, said: Mapping[str, Any]) -> Iterator[sub
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env=_environment(said),
+            env=_environment(config),
             start_new_session=True,
         )
     assert launcher.stdin is not None
@@ -129,26 +129,26 @@ def _launcher(folder: Path, path: Path, said: Mapping[str, Any]) -> Iterator[sub
         yield launcher
     finally:
         launcher.stdin.close()
-        for sooner in (launcher.poll, launcher.terminate, launcher.kill):
-            sooner()
+        for stop in (launcher.poll, launcher.terminate, launcher.kill):
+            stop()
             with suppress(subprocess.TimeoutExpired):
                 launcher.wait(40)
                 break
         launcher.stdout.close()
 
 
-def _environment(said: Mapping[str, Any]) -> dict[str, str]:
-    """The ranks' environment, with OMP_WAIT_POLICY=PASSIVE where their threads are more than the cores."""
+def _environment(config: Mapping[str, Any]) -> dict[str, str]:
+    """The ranks' environment, with OMP_WAIT_POLICY=PASSIVE where they have more threads than there are cores."""
     import torch
 
     # The import path of this process: without PYTHONSAFEPATH `python -m` would put the working directory before it.
     imports = {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), "PYTHONSAFEPATH": "1"}
-    crowded = said.get("use_cpu") and said["num_processes"] * torch.get_num_threads() > cores()
+    crowded = config.get("use_cpu") and config["num_processes"] * torch.get_num_threads() > cores()
     return {**({"OMP_WAIT_POLICY": "PASSIVE"} if crowded else {}), **os.environ, **imports}
 
 
 def _failure(folder: Path, code: int, count: int) -> Exception:
-    """The error that says how the ranks ended: a signal from outside, or else what a rank raised."""
+    """The error that reports how the ranks ended: an external signal, or else what a rank raised."""
     import torch
 
     log = (folder / "log").read_text(errors="replace")
@@ -165,9 +165,9 @@ def _failure(folder: Path, code: int, count: int) -> Exception:
         (rank, *json.loads(file.read_text())) for rank in range(count) if (file := folder / f"error-{rank}").exists()
     ]
     kinds = {e.__name__: e for e in (ValueError, FloatingPointError, MemoryError, torch.OutOfMemoryError)}
-    for _, kind, said in raised:
+    for _, kind, message in raised:
         if kind in kinds:
-            return kinds[kind](said)
+            return kinds[kind](message)
     if raised:
         return RuntimeError("rank {} of {}: {}: {}".format(raised[0][0], count, *raised[0][1:]))
     last = next((line for line in reversed(log.splitlines()) if line.strip()), "it said nothing")
@@ -177,19 +177,19 @@ def _failure(folder: Path, code: int, count: int) -> Exception:
 
 
 def main() -> None:
-    """A rank: fit its share; the first one tells steps, figures and writes the checkpoint."""
-    threading.Thread(target=_end_with_the_launching_process, daemon=True).start()
+    """A rank: fit its share; the first one prints progress and writes metrics and checkpoint."""
+    threading.Thread(target=_exit_with_launcher, daemon=True).start()
     folder, code = Path(sys.argv[1]), 0
     try:
         _rank(folder)
     except Exception as error:
-        said = [type(error).__name__, str(error)]
-        (folder / f"error-{os.environ.get('RANK', 0)}").write_text(json.dumps(said))
+        failure = [type(error).__name__, str(error)]
+        (folder / f"error-{os.environ.get('RANK', 0)}").write_text(json.dumps(failure))
         traceback.print_exc()
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # all is written; to take gloo's threads down in order can wait for ever
+    os._exit(code)  # all is written; an orderly shutdown of gloo's threads can hang
 
 
 def _rank(folder: Path) -> None:
@@ -200,17 +200,17 @@ def _rank(folder: Path) -> None:
     job, settings = pickle.loads((folder / "job").read_bytes())
     torch.set_num_threads(settings["threads"])
     ranks = AccelerateRanks(settings["cpu"])
-    dynamics = job.run(_tell if ranks.index == 0 else None, ranks)
+    dynamics = job.run(_print_progress if ranks.index == 0 else None, ranks)
     if ranks.index == 0:
         (folder / "dynamics.json").write_text(json.dumps(dynamics))
 
 
-def _tell(done: int, total: int) -> None:
+def _print_progress(done: int, total: int) -> None:
     sys.stdout.write(f"{STEP} {done} {total}\n")
     sys.stdout.flush()
 
 
-def _end_with_the_launching_process() -> None:
+def _exit_with_launcher() -> None:
     while os.read(0, 1):
         pass
     os._exit(1)

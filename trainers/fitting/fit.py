@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from trainers.algorithm import Algorithm
 from trainers.errors import TrainingError
-from trainers.fitting.optimise import Figures, Optimiser
+from trainers.fitting.optimise import Optimiser, StepMetrics
 from trainers.fitting.pairs import FrozenLogProbs, Pairs
 from trainers.fitting.ranks import Ranks
 from trainers.options import Training
 from trainers.policies.policy import Policy
 
 if TYPE_CHECKING:
-    from trainers.fitting.resume import Kept
+    from trainers.fitting.resume import FitCheckpointer
 
 Report = Callable[[int, int], None]
 """Called with steps done and steps in all."""
@@ -37,8 +37,8 @@ def fit(
     seed: int,
     report: Report | None = None,
     ranks: Ranks | None = None,
-    kept: Kept | None = None,
-) -> list[Figures]:
+    checkpointer: FitCheckpointer | None = None,
+) -> list[StepMetrics]:
     """Train `policy` in place for `training.epochs` passes over the pairs.
 
     Pairs are shuffled every epoch; the last batch of an epoch may be smaller. Pairs must already be cut to
@@ -46,10 +46,10 @@ def fit(
 
     Args:
         ranks: the processes that share each step; every one of them calls this.
-        kept: the state to go on from, and where to keep those to come.
+        checkpointer: gives the state to resume from, and saves later ones.
 
     Returns:
-        One dict of figures an optimiser step: loss, margins (nats), gradient norm, learning rate.
+        One dict of metrics for each optimiser step: loss, margins (nats), gradient norm, learning rate.
 
     Raises:
         TrainingError: there are no pairs.
@@ -58,20 +58,20 @@ def fit(
     if len(pairs) == 0:
         raise TrainingError("there are no pairs to fit; every comparison failed, tied or lost its final check")
     batches = list(_batches(len(pairs), training, seed))
-    dynamics, state = ([], None) if kept is None else kept.read()
+    dynamics, state = ([], None) if checkpointer is None else checkpointer.read()
     optimiser = Optimiser(policy, training, len(batches), state, ranks)
     for rows in batches[len(dynamics) :]:
         part = {name: values[rows] for name, values in frozen.items()}
         dynamics.append(optimiser.step(policy, algorithm, pairs.select(rows.tolist()), part))
         if report is not None:
             report(len(dynamics), len(batches))
-        if kept is not None:
-            kept.offer(optimiser, dynamics)
+        if checkpointer is not None:
+            checkpointer.maybe_save(optimiser, dynamics)
     return dynamics
 
 
 def _batches(count: int, training: Training, seed: int) -> Iterator[NDArray[np.int64]]:
-    """The rows of every step: passes over all, each shuffled anew."""
+    """The rows of every step: passes over all, each reshuffled."""
     generator = np.random.default_rng(seed)
     for _ in range(training.epochs):
         yield from np.array_split(generator.permutation(count), range(training.batch_size, count, training.batch_size))

@@ -1,4 +1,4 @@
-"""One fit from checkpoint to checkpoint, as a process does it that is alone or a rank of several."""
+"""One fit from checkpoint to checkpoint, in a single process or in one rank of several."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from pathlib import Path
 import trainers.fitting.fit
 from trainers.algorithm import Algorithm
 from trainers.fitting.fit import Report
-from trainers.fitting.optimise import Figures
+from trainers.fitting.optimise import StepMetrics
 from trainers.fitting.pairs import FrozenLogProbs, Pairs
 from trainers.fitting.ranks import Ranks
-from trainers.fitting.resume import Kept, newest
+from trainers.fitting.resume import FitCheckpointer, newest_checkpoint
 from trainers.options import Training
 from trainers.policies.causal_lm import CausalLM
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to fit, to what, and where it goes.
+    """A fit: its data, options and output folder.
 
     Attributes:
         start: a checkpoint's folder or hub id.
         out: the folder of the fitted checkpoint.
-        kept: the folder of states under way, see `Kept`; one found there is gone on from.
-        every: seconds between two of these states, at least.
+        checkpoints: the folder of intermediate states, see `FitCheckpointer`; the fit resumes from the newest one.
+        every: minimum seconds between two of these states.
     """
 
     pairs: Pairs
@@ -34,18 +34,18 @@ class Job:
     seed: int
     start: str
     out: Path
-    kept: Path
+    checkpoints: Path
     every: float = 60.0
 
-    def run(self, report: Report | None = None, ranks: Ranks | None = None) -> list[Figures]:
-        """Fit and write the checkpoint; figures as of `trainers.fitting.fit.fit`.
+    def run(self, report: Report | None = None, ranks: Ranks | None = None) -> list[StepMetrics]:
+        """Fit and write the checkpoint; metrics as of `trainers.fitting.fit.fit`.
 
         Raises:
             ValueError: there are no pairs.
             FloatingPointError: the loss is not finite.
         """
-        ranks, found = ranks or Ranks(), newest(self.kept)
-        start = self.start if found is None else str(found / "model")
+        ranks, checkpoint = ranks or Ranks(), newest_checkpoint(self.checkpoints)
+        start = self.start if checkpoint is None else str(checkpoint / "model")
         policy = CausalLM.to_train(start, self.training, self.seed)
         dynamics = trainers.fitting.fit.fit(
             policy,
@@ -56,7 +56,7 @@ class Job:
             seed=self.seed,
             report=report,
             ranks=ranks,
-            kept=Kept(self.kept, policy, ranks, self.every),
+            checkpointer=FitCheckpointer(self.checkpoints, policy, ranks, self.every),
         )
         weights = ranks.weights(policy)
         if ranks.index == 0:

@@ -1,6 +1,6 @@
 """Log-probabilities of responses: only their positions reach the head, and [tokens, vocabulary] is never held whole.
 
-Logits are made and used a chunk of tokens at a time, and made again in the backward pass; where one chunk holds them
+Logits are computed a chunk of tokens at a time, and recomputed in the backward pass; where one chunk holds them
 all, they are kept instead. Matrix products have the precision of the model or of autocast; the log-probabilities and
 their sums are float32.
 """
@@ -18,7 +18,7 @@ from trainers.fitting.packing import RowChooser, lay_out
 from trainers.policies.policy import Tokens
 
 CHUNK = {"cpu": 2**21, "cuda": 2**26}
-"""Most logits made at once: 8 and 256 MiB in float32."""
+"""Maximum number of logits at once: 8 and 256 MiB in float32."""
 
 
 class ResponseLogProbs(nn.Module):
@@ -38,7 +38,7 @@ class ResponseLogProbs(nn.Module):
     def plain(self) -> Tensor | None:
         """The head's weight [vocabulary, width], or None where the model's logits are not hidden states times it.
 
-        Asked for in every pass: FSDP2 puts the whole weight in place for the pass alone.
+        Read in every pass: FSDP2 materialises the full weight only during the pass.
         """
         head: Any = self.model.get_output_embeddings()
         return head.weight if self._is_plain else None
@@ -73,54 +73,54 @@ def token_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 class _TokenLogProbs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, size: int) -> Tensor:
-        matrix = weight.to(hidden.dtype)
-        values, totals, kept = [], [], None
-        for rows, wanted in zip(hidden.split(size), targets.split(size), strict=True):
-            logits = (rows @ matrix.T).float()
-            total = logits.logsumexp(-1)
-            values.append(logits.gather(-1, wanted.unsqueeze(-1)).squeeze(-1) - total)
-            totals.append(total)
-            kept = logits if len(hidden) <= size else None
-            del logits  # before the next chunk is made
-        ctx.save_for_backward(hidden, weight, targets, torch.cat(totals), kept)
+    def forward(ctx: Any, all_hidden: Tensor, weight: Tensor, all_targets: Tensor, size: int) -> Tensor:
+        matrix = weight.to(all_hidden.dtype)
+        values, logsumexps, kept_logits = [], [], None
+        for hidden, targets in zip(all_hidden.split(size), all_targets.split(size), strict=True):
+            logits = (hidden @ matrix.T).float()
+            logsumexp = logits.logsumexp(-1)
+            values.append(logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - logsumexp)
+            logsumexps.append(logsumexp)
+            kept_logits = logits if len(all_hidden) <= size else None
+            del logits  # before the next chunk is computed
+        ctx.save_for_backward(all_hidden, weight, all_targets, torch.cat(logsumexps), kept_logits)
         ctx.size = size
         return torch.cat(values)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, targets, totals, kept = ctx.saved_tensors
-        matrix = weight.to(hidden.dtype)
-        d_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        d_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        parts = zip(*(t.split(ctx.size) for t in (hidden, targets, totals, gradient)), strict=True)
-        for number, (rows, wanted, total, outer) in enumerate(parts):
-            logits = (rows @ matrix.T).float() if kept is None else kept
-            slope = logits.sub_(total.unsqueeze(-1)).exp_().mul_(-outer.unsqueeze(-1))
-            slope.scatter_add_(-1, wanted.unsqueeze(-1), outer.unsqueeze(-1))
-            slope = slope.to(hidden.dtype)
-            if d_hidden is not None:
-                torch.mm(slope, matrix, out=d_hidden.split(ctx.size)[number])
-            if d_weight is not None:
-                _accumulate(d_weight, slope, rows)
-            del logits, slope
-        return d_hidden, d_weight, None, None
+    def backward(ctx: Any, all_grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        all_hidden, weight, all_targets, logsumexps, kept_logits = ctx.saved_tensors
+        matrix = weight.to(all_hidden.dtype)
+        grad_hidden = torch.empty_like(all_hidden) if ctx.needs_input_grad[0] else None
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        parts = zip(*(t.split(ctx.size) for t in (all_hidden, all_targets, logsumexps, all_grad_out)), strict=True)
+        for number, (hidden, targets, logsumexp, grad_out) in enumerate(parts):
+            logits = (hidden @ matrix.T).float() if kept_logits is None else kept_logits
+            grad_logits = logits.sub_(logsumexp.unsqueeze(-1)).exp_().mul_(-grad_out.unsqueeze(-1))
+            grad_logits.scatter_add_(-1, targets.unsqueeze(-1), grad_out.unsqueeze(-1))
+            grad_logits = grad_logits.to(all_hidden.dtype)
+            if grad_hidden is not None:
+                torch.mm(grad_logits, matrix, out=grad_hidden.split(ctx.size)[number])
+            if grad_weight is not None:
+                _accumulate(grad_weight, grad_logits, hidden)
+            del logits, grad_logits
+        return grad_hidden, grad_weight, None, None
 
 
-def _accumulate(total: Tensor, slope: Tensor, rows: Tensor) -> None:
-    """Add slope.T @ rows to a total that may be wider than they are."""
-    if total.dtype == rows.dtype:
-        total.addmm_(slope.T, rows)
+def _accumulate(grad_weight: Tensor, grad_logits: Tensor, hidden: Tensor) -> None:
+    """Add grad_logits.T @ hidden in place; `grad_weight` may have a wider dtype."""
+    if grad_weight.dtype == hidden.dtype:
+        grad_weight.addmm_(grad_logits.T, hidden)
     else:
-        total += slope.T @ rows
+        grad_weight += grad_logits.T @ hidden
 
 
 @torch.no_grad()
 def _has_plain_head(model: PreTrainedModel) -> bool:
     """Whether the model's logits are hidden states times its head's weight.
 
-    Found out by putting known numbers in place of the head's output: some models scale, cap or mask logits afterwards.
+    Determined by replacing the head's output with known numbers: some models scale, cap or mask logits afterwards.
     """
     head: Any = model.get_output_embeddings()
     if type(head) is not nn.Linear or head.bias is not None:

@@ -11,21 +11,21 @@ from torch import Tensor
 
 from trainers.algorithm import Algorithm, PairBatch, labelled_loss
 from trainers.fitting.pairs import FrozenLogProbs, Pairs, pair_log_probs, pair_values, token_counts
-from trainers.fitting.ranks import Ranks, share, whole
+from trainers.fitting.ranks import Ranks, shard_like, to_full_tensor
 from trainers.options import Training
 
 if TYPE_CHECKING:
     from trainers.policies.policy import Policy
 
-Figures = dict[str, float]
+StepMetrics = dict[str, float]
 
-Rule = Callable[[list[torch.nn.Parameter], float], torch.optim.Optimizer]
-RULES: dict[str, Rule] = {
+OptimizerFactory = Callable[[list[torch.nn.Parameter], float], torch.optim.Optimizer]
+OPTIMIZERS: dict[str, OptimizerFactory] = {
     "adamw": lambda weights, lr: torch.optim.AdamW(weights, lr=lr, weight_decay=0.0, fused=True),
     "rmsprop": lambda weights, lr: torch.optim.RMSprop(weights, lr=lr),
     "adafactor": lambda weights, lr: torch.optim.Adafactor(weights, lr=lr, beta2_decay=-0.8),
 }
-"""Without weight decay. AdamW is the common one; RMSprop is that of SPPO's code, Adafactor that of IPO-MD's paper."""
+"""Without weight decay. AdamW is the usual choice; SPPO's code uses RMSprop, IPO-MD's paper Adafactor."""
 
 
 class Optimiser:
@@ -34,7 +34,7 @@ class Optimiser:
 
     Args:
         steps: optimiser steps in all, for the schedule.
-        state: what `state()` gave, to go on from there.
+        state: a `state()` to resume from.
         ranks: the processes that share each step.
     """
 
@@ -47,23 +47,25 @@ class Optimiser:
         ranks: Ranks | None = None,
     ) -> None:
         self.training, self.ranks = training, ranks or Ranks()
-        self.rule = RULES[training.optimizer]([p for p in policy.parameters() if p.requires_grad], training.lr)
-        self.ranks.prepare(policy, self.rule)
-        self.parameters: list[torch.nn.Parameter] = self.rule.param_groups[0]["params"]
-        self.rule.param_groups[0]["initial_lr"] = training.lr  # what a schedule that goes on asks for
+        self.optimizer = OPTIMIZERS[training.optimizer](
+            [p for p in policy.parameters() if p.requires_grad], training.lr
+        )
+        self.ranks.prepare(policy, self.optimizer)
+        self.parameters: list[torch.nn.Parameter] = self.optimizer.param_groups[0]["params"]
+        self.optimizer.param_groups[0]["initial_lr"] = training.lr  # needed by a resumed schedule
         done = 0
         if state is not None:
-            self.rule.load_state_dict(self.rule.state_dict() | {"state": _slots(state, self.parameters)})
+            self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": _slots(state, self.parameters)})
             done = int(state["schedule_step"])
-        self.schedule = _schedule(self.rule, training, steps, done)
+        self.schedule = _schedule(self.optimizer, training, steps, done)
 
     @property
     def steps_done(self) -> int:
-        """Steps taken, those before `state` included."""
+        """Steps taken, including those before `state`."""
         return self.schedule.last_epoch
 
-    def step(self, policy: Policy, algorithm: Algorithm, pairs: Pairs, frozen: FrozenLogProbs) -> Figures:
-        """One step on the mean loss of a batch, accumulated over micro-batches and processes; figures before the step.
+    def step(self, policy: Policy, algorithm: Algorithm, pairs: Pairs, frozen: FrozenLogProbs) -> StepMetrics:
+        """One step on the mean loss of a batch, accumulated over micro-batches and processes; metrics before the step.
 
         Raises:
             FloatingPointError: the loss is not finite (nothing is written to the weights).
@@ -72,8 +74,8 @@ class Optimiser:
         watched = {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
         clipped = torch.nn.utils.clip_grad_norm_(self.parameters, self.training.max_grad_norm)
         totals = self.ranks.sum(torch.stack([value.double() for value in watched.values()]))
-        # Read together: on a GPU every single reading waits for all work in flight.
-        values = torch.cat([totals, whole(clipped).double().reshape(1)]).tolist()
+        # Read together: on a GPU each read synchronises with all work in flight.
+        values = torch.cat([totals, to_full_tensor(clipped).double().reshape(1)]).tolist()
         figures = dict(zip([*watched, "grad_norm"], values, strict=True))
         norm = figures["grad_norm"]
         if not (math.isfinite(norm) and math.isfinite(figures["loss"])):
@@ -82,9 +84,9 @@ class Optimiser:
                 f"{self.training.lr}) or the step the loss asks for"
             )
         figures["lr"] = float(self.schedule.get_last_lr()[0])
-        self.rule.step()
+        self.optimizer.step()
         self.schedule.step()
-        self.rule.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         return figures
 
     def _accumulate(
@@ -94,33 +96,33 @@ class Optimiser:
         parts, figures = self.ranks.parts(pairs, self.training.micro_batch_size), []
         for number, (rows, weight) in enumerate(parts, start=1):
             part = {name: values[rows] for name, values in frozen.items()}
-            with self.ranks.passing(last=number == len(parts)):
+            with self.ranks.no_sync_until_last(last=number == len(parts)):
                 figures.append(_backward(policy, algorithm, pairs.select(rows), part, len(pairs), weight))
         return figures
 
     def state(self) -> dict[str, Tensor]:
-        """Moments and step counts as named tensors of their own, whole, for safetensors or a copy of the policy."""
-        state = self.rule.state_dict()["state"]
-        named = {f"{i}.{name}": whole(value) for i, slots in state.items() for name, value in slots.items()}
+        """Moments and step counts as named, unsharded copies, for safetensors or a copy of the policy."""
+        state = self.optimizer.state_dict()["state"]
+        named = {f"{i}.{name}": to_full_tensor(value) for i, slots in state.items() for name, value in slots.items()}
         return named | {"schedule_step": torch.tensor(self.steps_done)}
 
 
 def _slots(state: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> dict[int, dict[str, Tensor]]:
-    """The optimiser's own form of what is in `Optimiser.state()`."""
+    """The contents of `Optimiser.state()` in the form of a torch optimizer's state dict."""
     slots: dict[int, dict[str, Tensor]] = {}
     for name, value in state.items():
         if name != "schedule_step":
             index, _, slot = name.partition(".")
-            slots.setdefault(int(index), {})[slot] = share(value, parameters[int(index)])
+            slots.setdefault(int(index), {})[slot] = shard_like(value, parameters[int(index)])
     return slots
 
 
 def _schedule(
-    rule: torch.optim.Optimizer, training: Training, steps: int, done: int
+    optimizer: torch.optim.Optimizer, training: Training, steps: int, done: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """Warm-up, then the named decay towards zero at `steps`.
 
-    The first step already moves: on schedules of a few steps, a first rate of zero would waste a good part of the work.
+    The first learning rate is above zero: in a fit of few steps, a wasted first step would matter.
     """
     warmup = round(training.warmup * steps)
 
@@ -131,7 +133,7 @@ def _schedule(
         shapes = {"constant": 1.0, "linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}
         return shapes[training.schedule]
 
-    return torch.optim.lr_scheduler.LambdaLR(rule, factor, last_epoch=done - 1)
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor, last_epoch=done - 1)
 
 
 def _backward(
@@ -154,7 +156,7 @@ def _backward(
 
 
 def _watch(batch: PairBatch) -> dict[str, Tensor]:
-    """Figures a person watches, one value a pair."""
+    """Metrics to monitor, one value a pair."""
     figures = {"margin": batch.margin, "chosen_log_prob": batch.policy.chosen}
     for name in batch.frozen:
         figures[f"log_ratio/{name}"] = batch.log_ratio(name)

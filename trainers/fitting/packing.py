@@ -1,8 +1,8 @@
-"""How prompts and responses lie in the rows that a model is fed: a response a row, or two behind the prompt they share.
+"""How prompts and responses are packed into a model's input rows: one response a row, or two after a shared prompt.
 
 Rows are padded on the right: a causal model's positions do not see what is right of them, so padding needs no mask.
 Two responses in a row need one, [rows, 1, length, length], in which they do not see each other, and positions that
-begin anew behind the prompt: every response then has the law that it has alone.
+restart after the prompt: every response then has the same distribution as alone.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from trainers.errors import TrainingError
 from trainers.policies.policy import Tokens
 
 Row = tuple[int, ...]
-"""Numbers of the responses that lie in a row, behind one prompt."""
+"""Indices of the responses in a row, after one prompt."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Rows of tokens as a model is fed them.
+    """Rows of tokens as model inputs.
 
     Attributes:
         inputs: `input_ids` [rows, length], and where responses share a row `attention_mask` and `position_ids`.
@@ -42,7 +42,7 @@ class Layout:
 
 
 def lay_out(rows: Sequence[Row], prompts: Sequence[Tokens], responses: Sequence[Tokens], device: Any) -> Layout:
-    """The layout of these rows; every number of a response stands in one of them."""
+    """The layout of these rows; every response index occurs in exactly one of them."""
     if not all(prompts):
         raise TrainingError("a prompt has no tokens to predict its response from; give the tokenizer a BOS token")
     longest = max(_length(row, prompts, responses) for row in rows)
@@ -68,7 +68,7 @@ def lay_out(rows: Sequence[Row], prompts: Sequence[Tokens], responses: Sequence[
 
 
 def _mask(segments: Tensor) -> Tensor:
-    """What may be seen: what lies left in the prompt (segment 0) or in the same response, [rows, 1, length, length]."""
+    """Visible positions: earlier ones in the prompt (segment 0) or the same response, [rows, 1, length, length]."""
     queries, keys = segments.unsqueeze(-1), segments.unsqueeze(-2)
     return ((keys == 0) | (keys == queries)).tril().unsqueeze(1)
 
@@ -78,13 +78,13 @@ def _length(row: Row, prompts: Sequence[Tokens], responses: Sequence[Tokens]) ->
 
 
 class RowChooser:
-    """Decides for a model whether two responses share a row: where the model allows it and it spares work."""
+    """Decides for a model whether two responses share a row: where the model allows it and it saves work."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
 
     def rows(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> list[Row]:
-        """The rows in which these responses are to lie."""
+        """The rows for these responses."""
         alone: list[Row] = [(number,) for number in range(len(responses))]
         if self.model.device.type != "cpu":  # elsewhere a mask costs the quick attention kernels; not measured there
             return alone
@@ -94,14 +94,14 @@ class RowChooser:
         return shared
 
     def decide(self) -> None:
-        """Look at the model now, while it holds all of its weights, and not when the first rows are chosen."""
+        """Inspect the model now, while it holds all of its weights, and not when the first rows are chosen."""
         if self.model.device.type == "cpu":
             _ = self._layer, self._allowed
 
     def _spares_work(
         self, alone: list[Row], shared: list[Row], prompts: Sequence[Tokens], responses: Sequence[Tokens]
     ) -> bool:
-        """By a layer's multiplications: its weights, and attention, half of which a plain causal mask spares."""
+        """Compares a layer's multiplications: its weights, and attention, half of which a plain causal mask saves."""
         weights, width = self._layer
 
         def work(rows: list[Row], half: int) -> int:
@@ -119,7 +119,7 @@ class RowChooser:
 
     @cached_property
     def _allowed(self) -> bool:
-        """Rotary positions, full attention in every layer, and on trial no response sees the other."""
+        """Rotary positions, full attention in every layer, and responses that do not see each other when tested."""
         config: Any = self.model.config
         windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
         layers = set(getattr(config, "layer_types", None) or ["full_attention"])
@@ -129,7 +129,7 @@ class RowChooser:
 
     @torch.no_grad()
     def _separate(self) -> bool:
-        """Whether a response has the same hidden states behind another response as behind the prompt alone."""
+        """Whether a response has the same hidden states after another response as after the prompt alone."""
         prompts, other = [[1, 2, 3]] * 2, [3, 2]
         with torch.autocast(self.model.device.type, enabled=False):  # bf16 would blur the comparison
             behind = [self._hidden([(0, 1)], prompts, [first, other])[0, -2:] for first in ([1, 2], [2, 0])]
@@ -142,7 +142,7 @@ class RowChooser:
 
 
 def _pairs_of_equal_prompts(prompts: Sequence[Tokens]) -> list[Row]:
-    """Numbers in twos that have the same prompt, and those left over alone."""
+    """Indices paired by equal prompts; leftover ones alone."""
     waiting: dict[tuple[int, ...], int] = {}
     rows: list[Row] = []
     for number, prompt in enumerate(prompts):

@@ -1,4 +1,4 @@
-"""Labelled pairs of responses as the fitting loops take them, and the batches they are cut into."""
+"""Labelled pairs of responses for the fitting loops, and their batches."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def token_counts(pairs: Pairs) -> NDArray[np.float32]:
 
 
 def pair_values(values: NDArray[Any], like: Tensor) -> PairValues:
-    """Stored numbers [pairs, 2] as tensors beside the policy's."""
+    """Stored numbers [pairs, 2] as tensors of `like`'s device and dtype."""
     tensor = like.new_tensor(values)
     return PairValues(tensor[:, 0], tensor[:, 1])
 
@@ -98,7 +98,7 @@ def score(policy: Policy, pairs: Pairs, batch_size: int) -> NDArray[np.float32]:
 
 
 def length_batches(pairs: Pairs, batch_size: int) -> Iterator[list[int]]:
-    """Row numbers in batches of similar length, to spare padding."""
+    """Row numbers in batches of similar length, to save padding."""
     lengths = [
         len(p) + max(len(c), len(r)) for p, c, r in zip(pairs.prompts, pairs.chosen, pairs.rejected, strict=True)
     ]

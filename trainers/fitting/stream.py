@@ -1,8 +1,8 @@
 """The stream schedule: fresh samples, comparisons and one gradient step, again and again.
 
-No algorithm is named here. One call is one iteration (a stage); the optimiser's state travels to the next, and with it
-the number of steps done, which the learning rate and all randomness are functions of: a stream that is cut between two
-passes over its prompts is the stream without the cut.
+No algorithm is named here. One call is one iteration (a stage); the optimiser's state is passed to the next, and with
+it the number of steps done, which the learning rate and all randomness are functions of: a stream split between two
+passes over its prompts equals the unsplit stream.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trainers.algorithm import Algorithm, Phase, Player
 from trainers.engines.randomness import response_seeds
 from trainers.errors import TrainingError
 from trainers.fitting.fit import Report
-from trainers.fitting.optimise import Figures, Optimiser
+from trainers.fitting.optimise import Optimiser, StepMetrics
 from trainers.fitting.pairs import Pairs, score
 from trainers.options import Sampling, Training
 from trainers.policies.policy import Policy, Response, Tokens
@@ -32,9 +32,9 @@ Turn = tuple[int, int]
 
 @dataclass(frozen=True)
 class StreamResult:
-    """Figures of each step, what was asked of the judge, and the optimiser's state to go on from."""
+    """Metrics of each step, counts, and the optimiser's state to resume from."""
 
-    dynamics: list[Figures]
+    dynamics: list[StepMetrics]
     samples: int
     failed: int
     truncated: int
@@ -80,13 +80,13 @@ def stream(
     done = optimiser.steps_done
     collector = PairCollector({**frozen, "policy": policy}, compare, algorithm, sampling, label, seed)
     order = _passes(len(prompts), steps * training.batch_size, seed, done * training.batch_size)
-    dynamics: list[Figures] = []
+    dynamics: list[StepMetrics] = []
     truncated = 0
     for step in range(steps):
         rows = order[step * training.batch_size : (step + 1) * training.batch_size]
         for number, phase in enumerate(algorithm.phases):
-            drawn = collector.pairs((done + step, number), phase, rows, [prompts[i] for i in rows])
-            pairs, cut = drawn.truncated(training.max_length)
+            collected = collector.pairs((done + step, number), phase, rows, [prompts[i] for i in rows])
+            pairs, cut = collected.truncated(training.max_length)
             scores = {
                 name: score(frozen[name], pairs, training.micro_batch_size or training.batch_size)
                 for name in phase.frozen
@@ -116,13 +116,13 @@ class PairCollector:
     seed: int
     samples: int = 0
     failed: int = 0
-    response_figures: Figures = field(default_factory=dict)
+    response_figures: StepMetrics = field(default_factory=dict)
 
     def pairs(self, turn: Turn, phase: Phase, rows: Sequence[int], prompts: Sequence[Tokens]) -> Pairs:
         """A pair of the player's responses to each prompt, with its label and its rewards against each opponent.
 
         Args:
-            turn: no other call has it.
+            turn: unique to this call.
             rows: the prompts' numbers.
 
         Raises:
@@ -205,8 +205,8 @@ def _passes(count: int, draws: int, seed: int, before: int = 0) -> list[int]:
     return order[:draws].tolist()
 
 
-def _describe(responses: Sequence[Sequence[Response]]) -> Figures:
-    """Mean response length (tokens) and share that ended by themselves."""
+def _describe(responses: Sequence[Sequence[Response]]) -> StepMetrics:
+    """Mean response length (tokens) and share that ended with an end token."""
     flat = [r for row in responses for r in row]
     return {
         "response_length": float(np.mean([len(r.tokens) for r in flat])),

@@ -51,7 +51,7 @@ class CausalLM:
 
     @classmethod
     def to_train(cls, path: str | Path, training: Training, seed: int) -> CausalLM:
-        """Load what is to be trained, with the adapter and the checkpointing that `training` asks for."""
+        """Load a policy to train, with the adapter and the gradient checkpointing that `training` sets."""
         policy = cls.load(path, training.precision)
         if training.lora is not None:
             policy.adapt(training.lora, seed)
@@ -61,7 +61,7 @@ class CausalLM:
 
     def save(self, path: Path, weights: dict[str, Tensor] | None = None) -> None:
         """Write an ordinary Hugging Face checkpoint (safetensors, config, tokenizer); of a policy with an adapter only
-        the adapter, as peft does, with the path of its base. `weights` are written where the model holds a share.
+        the adapter, as peft does, with the path of its base. `weights` are written where the model holds a shard only.
         """
         self.model.save_pretrained(path, state_dict=weights)
         self.tokenizer.save_pretrained(path)
@@ -104,12 +104,12 @@ class CausalLM:
         return base
 
     def checkpoint_gradients(self) -> None:
-        """Compute layers' inner values again in the backward pass, in place of keeping them.
+        """Recompute layers' activations in the backward pass instead of keeping them.
 
-        Not by transformers' own switch, which only works in its training mode, with dropout.
+        Not by transformers' own switch, which only works in training mode, with dropout.
 
         Raises:
-            TrainingError: the model has no layers that transformers knows how to compute again.
+            TrainingError: the model has no layers that transformers can recompute.
         """
         layers = [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
         if not layers:
@@ -151,8 +151,8 @@ class CausalLM:
             models = [(self.model, 1 - share), (other.model, share)]
         with self._autocast():
             draw, decoding = sampler(options.engine), self._decoding(options)
-            drawn = draw([m for m in models if m[1] > 0], prompts, k, decoding, seeds)
-        return [[self._response(tokens) for tokens in row] for row in drawn]
+            samples = draw([m for m in models if m[1] > 0], prompts, k, decoding, seeds)
+        return [[self._response(tokens) for tokens in row] for row in samples]
 
     def log_probs(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
         """As `Policy.log_probs`; only the responses' positions reach the head."""

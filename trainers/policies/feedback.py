@@ -1,4 +1,4 @@
-"""What an algorithm learns of a game in one iteration: labelled pairs and rewards, exact or sampled."""
+"""What an algorithm observes of a game in one iteration: labelled pairs and rewards, exact or sampled."""
 
 from __future__ import annotations
 
@@ -83,10 +83,10 @@ class Sampled:
         return PairLaw(wins_over / seen, wins_over.transpose(-1, -2) / seen, seen.squeeze(-1).log(), False)
 
     def rewards(self, log_law: Tensor, log_opponent: Tensor, reward: Reward) -> Tensor:
-        met = torch.zeros_like(log_opponent)
-        drawn = self._draw(log_opponent)
-        met.scatter_add_(1, drawn, torch.full(drawn.shape, 1 / self.count, dtype=met.dtype))
-        return (finite_rewards(reward, self.preference) @ met.unsqueeze(-1)).squeeze(-1)
+        frequencies = torch.zeros_like(log_opponent)
+        opponents = self._draw(log_opponent)
+        frequencies.scatter_add_(1, opponents, torch.full(opponents.shape, 1 / self.count, dtype=frequencies.dtype))
+        return (finite_rewards(reward, self.preference) @ frequencies.unsqueeze(-1)).squeeze(-1)
 
     def _draw(self, log_law: Tensor) -> Tensor:
         return torch.multinomial(log_law.exp(), self.count, replacement=True, generator=self.generator)

@@ -26,7 +26,7 @@ ONE_TOKEN = PairValues(torch.ones(()), torch.ones(()))
 
 @dataclass(frozen=True)
 class Point:
-    """A log-policy [games, n] and how the loss slopes there.
+    """A log-policy [games, n] and the gradient of the loss there.
 
     Attributes:
         residual: d loss / d logit_y divided by how often y occurs, [games, n].
@@ -73,7 +73,7 @@ class ExpectedLoss:
         return self.pairs.occurrence * self.at(log_policy).residual
 
     def at(self, log_policy: Tensor) -> Point:
-        """The slope of the loss at a log-policy, which is normalised first."""
+        """The gradient of the loss at a log-policy, which is normalised first."""
         log_policy = torch.log_softmax(log_policy, -1)
         _, slopes = self._slopes(log_policy)
         rows = self._rows(slopes.chosen, slopes.rejected)

@@ -19,7 +19,7 @@ Tokens = list[int]
 
 @dataclass(frozen=True)
 class Response:
-    """One sampled response: its tokens (with the end-of-sequence token where it ended by itself) and its text."""
+    """One sampled response: its tokens (with the end token where it has one) and its text."""
 
     tokens: Tokens
     text: str

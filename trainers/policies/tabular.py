@@ -85,20 +85,20 @@ def play(
     matrix = check_preference(preference)
     _check_options(algorithm, iterations, data, exact, pairs_per_iteration)
     shape = matrix.shape[:-1]
-    slots = {
+    log_policies = {
         "policy": _log_distribution("init", init, shape),
         "reference": _log_distribution("reference", reference, shape),
         "data": _log_distribution("data", reference if data is None else data, shape),
     }
-    slots |= dict.fromkeys(("auxiliary", "previous", "earlier"), slots["policy"])
+    log_policies |= dict.fromkeys(("auxiliary", "previous", "earlier"), log_policies["policy"])
     batched = torch.tensor(matrix.reshape(-1, *matrix.shape[-2:]))
     feedback: Feedback = Exact(batched)
     if pairs_per_iteration is not None:
         feedback = Sampled(batched, pairs_per_iteration, torch.Generator().manual_seed(seed))
-    policies = torch.empty((iterations + 1, *slots["policy"].shape), dtype=torch.float64)
-    policies[0] = slots["policy"]
+    policies = torch.empty((iterations + 1, *log_policies["policy"].shape), dtype=torch.float64)
+    policies[0] = log_policies["policy"]
     with _one_thread():
-        for t, policy in enumerate(islice(_iterate(algorithm, feedback, slots, step_size), iterations), 1):
+        for t, policy in enumerate(islice(_iterate(algorithm, feedback, log_policies, step_size), iterations), 1):
             policies[t] = policy
     return Run(matrix, policies.exp().numpy().reshape(iterations + 1, *shape))
 
@@ -115,22 +115,24 @@ def _one_thread() -> Iterator[None]:
 
 
 def _iterate(
-    algorithm: Algorithm, feedback: Feedback, slots: dict[str, Tensor], step_size: StepSize | None
+    algorithm: Algorithm, feedback: Feedback, log_policies: dict[str, Tensor], step_size: StepSize | None
 ) -> Iterator[Tensor]:
-    """Plays on and on; yields the log-policy [games, n] after each iteration."""
+    """Plays without end; yields the log-policy [games, n] after each iteration."""
     refits = algorithm.schedule is Schedule.REFIT and algorithm.unique_minimiser
     move = _refit() if refits else _gradient_step(algorithm, step_size)
     for t in count(1):
         now = algorithm.at(t)
         if refits:
-            slots["earlier"], slots["previous"] = slots["previous"], slots["policy"]
-        law = sampling_law(now, slots)
+            log_policies["earlier"], log_policies["previous"] = log_policies["previous"], log_policies["policy"]
+        law = sampling_law(now, log_policies)
         pairs = feedback.pairs(law)
         for phase in now.phases:
-            rewards = {name: feedback.rewards(law, law_of(name, now, slots), now.reward) for name in phase.opponents}
-            loss = ExpectedLoss(now, pairs, {name: slots[name] for name in phase.frozen}, rewards)
-            slots[phase.writes] = move(loss, slots[phase.start], t)
-        yield slots["policy"]
+            rewards = {
+                name: feedback.rewards(law, law_of(name, now, log_policies), now.reward) for name in phase.opponents
+            }
+            loss = ExpectedLoss(now, pairs, {name: log_policies[name] for name in phase.frozen}, rewards)
+            log_policies[phase.writes] = move(loss, log_policies[phase.start], t)
+        yield log_policies["policy"]
 
 
 def _refit() -> Move:
@@ -145,18 +147,22 @@ def _gradient_step(algorithm: Algorithm, step_size: StepSize | None) -> Move:
     return lambda loss, start, t: torch.log_softmax(start - size(t) * loss.logit_gradient(start), -1)
 
 
-def sampling_law(algorithm: Algorithm, slots: Mapping[str, Tensor]) -> Tensor:
+def sampling_law(algorithm: Algorithm, log_policies: Mapping[str, Tensor]) -> Tensor:
     """Log-probabilities [games, n] of the responses an algorithm compares."""
-    law = slots["data"] if algorithm.player is Player.REFERENCE else law_of(algorithm.player, algorithm, slots)
+    law = (
+        log_policies["data"]
+        if algorithm.player is Player.REFERENCE
+        else law_of(algorithm.player, algorithm, log_policies)
+    )
     return law if algorithm.temperature is None else torch.log_softmax(law / algorithm.temperature, -1)
 
 
-def law_of(name: str, algorithm: Algorithm, slots: Mapping[str, Tensor]) -> Tensor:
-    """Log-probabilities [games, n] of a slot or of the algorithm's mixture (exact, since a response is one token)."""
+def law_of(name: str, algorithm: Algorithm, log_policies: Mapping[str, Tensor]) -> Tensor:
+    """Log-probabilities [games, n] of a policy by role, or of the algorithm's mixture (exact: one token a response)."""
     if name != Player.MIXTURE:
-        return slots[name]
+        return log_policies[name]
     share = algorithm.mixture  # type: ignore[attr-defined]
-    return torch.log_softmax((1 - share) * slots["policy"] + share * slots["reference"], -1)
+    return torch.log_softmax((1 - share) * log_policies["policy"] + share * log_policies["reference"], -1)
 
 
 def _check_options(
