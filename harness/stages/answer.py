@@ -8,8 +8,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainers.engines.randomness import response_seeds
-
 from harness.errors import users_input
 from harness.specs import Checkpoint, ComponentSpec
 from harness.stage import Facts, Stage, not_in_seed
@@ -19,6 +17,7 @@ from harness.stages.questions import PARTS, board_requests
 from harness.stages.sample import SAMPLING_ADVICE
 from harness.stages.text_metrics import text_figures
 from judges.judge import Prompt, messages_of
+from trainers.engines.randomness import response_seeds
 from trainers.options import Sampling
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class Answer(Stage):
     """
 
     kind = "answer"
-    version = 5
+    version = 6
     memory_advice = SAMPLING_ADVICE
 
     board: ComponentSpec

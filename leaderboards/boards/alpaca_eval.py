@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from judges.judge import Judge, Prompt
 from judges.reading import clipped, naming
 from leaderboards.grading import both_orders, graded_item, lengths, play_games, preferences, win_rate
 from leaderboards.leaderboard import Part, TextLeaderboard, data_path
-from leaderboards.records import Answers, BoardQuestion, GradedItem, Metric, Score
+from leaderboards.records import OK, Answers, BoardQuestion, GradedItem, Metric, Score
 from leaderboards.sources import Record, find_file, json_interval, json_number, numbers, read_records, texts
 from leaderboards.statistics.intervals import Estimate, prompt_bootstrap
 from leaderboards.statistics.length_control import (
@@ -43,7 +43,8 @@ class AlpacaEval(TextLeaderboard):
 
     The judge is asked once an instruction, in the order that alpaca-eval itself draws for it. The
     length-controlled win rate is there where its files are, over all instructions: never before the final iteration or
-    under a `limit`. What upstream's own judge prompt would say is up to the judge.
+    under a `limit`. What upstream's own judge prompt would say is up to the judge. An answer without text enters the
+    length-controlled fit as equally long.
 
     Args:
         data: the baseline's outputs, JSON or JSON lines of {instruction, output, generator, dataset}, plain or gzip; or
@@ -110,12 +111,23 @@ class AlpacaEval(TextLeaderboard):
         scores = [Score.of(name, estimate) for name, estimate in estimates.items()]
         if self._control is None or len(items) < len(self._outputs):
             return scores
-        difference = np.array([len(item.baseline_response) for item in items]) - lengths(items)
+        difference = self._length_differences(items)
+        if all(item.empty for item in items if item.status == OK):  # no length to control for
+            return [replace(scores[0], metric="length_controlled_winrate"), *scores]
         try:
             rate = length_controlled_winrate(liked, difference, [int(item.id) for item in items], self._control, seed)
         except ValueError:  # too few verdicts, or all lengths alike: no such figure, and no other in its place
             return [Score(metric="length_controlled_winrate", value=math.nan, coverage=0.0), *scores]
         return [Score.of("length_controlled_winrate", rate), *scores]
+
+    def _length_differences(self, items: Sequence[GradedItem]) -> NDArray[np.float64]:
+        """Characters of the baseline's output less the answer's [n], NaN without an answer; 0 for one without text.
+
+        At its own length of 0 an empty answer would be a loss that the fit explains by shortness, and silence would
+        raise the rate at equal lengths. `rate_alpaca_eval` takes official files as they are.
+        """
+        differences = np.array([len(item.baseline_response) for item in items]) - lengths(items)
+        return np.where([item.empty for item in items], 0.0, differences)
 
     def by_prompt(self, items: Sequence[GradedItem]) -> dict[str, dict[str, float | None]]:
         liked = {item.id: item.preference for item in items}
