@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from judges.code_identity import class_name, code_identity
 from judges.code_syntax import bytes_digest
-from judges.verdicts import OK, Answer, Order, Verdicts
+from judges.verdicts import OK, Answer, Order, Verdicts, empty_outcome
 
 if TYPE_CHECKING:
     from judges.transports.cache import ReplyCache
@@ -228,19 +228,17 @@ def _default(field: Field[Any]) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def failing_empty(
+def deciding_empty(
     questions: Sequence[Question],
     advance: Callable[[int], None],
     answer: Callable[[Sequence[Question], Callable[[int], None]], Sequence[Answer]],
 ) -> list[Answer]:
-    """What `answer` says where both responses have text; the other questions fail as "empty-response"."""
-    asked = [i for i, each in enumerate(questions) if each.first.strip() and each.second.strip()]
-    answers = [Answer.failure("empty-response")] * len(questions)
+    """What `answer` says where both responses have text; `judges.verdicts.empty_outcome` without asking elsewhere."""
+    outcomes = [empty_outcome(question.first, question.second) for question in questions]
+    asked = [question for question, outcome in zip(questions, outcomes, strict=True) if outcome is None]
     advance(len(questions) - len(asked))
-    given = answer([questions[i] for i in asked], advance) if asked else []
-    for i, each in zip(asked, given, strict=True):
-        answers[i] = each
-    return answers
+    answers = iter(answer(asked, advance) if asked else [])
+    return [next(answers) if outcome is None else Answer(outcome) for outcome in outcomes]
 
 
 def reference_texts(references: Sequence[References] | None, n: int) -> list[tuple[str, ...]]:

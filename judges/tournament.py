@@ -13,6 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from judges.verdicts import empty_outcome
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -31,7 +33,7 @@ class PreferencePairs:
         chosen, rejected: int64 [m], indices among that prompt's responses.
         preference: float64 [m], P(chosen beats rejected): 1 for the hard labels `argmax` and `sampled`; for `soft` the
             judge's own probability, below 1/2 where it prefers the second.
-        queries: questions put to the judge; equal texts cost none.
+        queries: questions put to the judge; equal or empty texts cost none.
         failed: pairs lost because a comparison failed.
         dropped: pairs left out because the tournament's loser beat its winner in the last comparison.
         ties: comparisons at exactly 1/2, equal texts among them.
@@ -190,25 +192,27 @@ def query_preferences(
 ) -> tuple[Floats, int]:
     """P(first beats second), float64 [m], NaN where it failed, and how many questions that took.
 
-    Equal texts are 1/2 without a question. With `one` a coin decides for each comparison which text is placed first;
+    Equal texts are 1/2 without a question, and a pair with an empty text has `judges.verdicts.empty_outcome`. With
+    `one` a coin decides for each comparison which text is placed first;
     with `both` each is asked twice, and the mean of what was answered counts.
 
     Raises:
         ValueError: `compare` returns a different number of preferences than requested.
     """
     coins = generator.random(len(first)) < 0.5
-    unequal = np.array([i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b], dtype=np.int64)
-    swapped = coins[unequal] if orders == "one" else np.repeat([False, True], len(unequal))
-    index = unequal if orders == "one" else np.tile(unequal, 2)
+    outcomes = [0.5 if a == b else empty_outcome(a, b) for a, b in zip(first, second, strict=True)]
+    undecided = np.array([i for i, outcome in enumerate(outcomes) if outcome is None], dtype=np.int64)
+    swapped = coins[undecided] if orders == "one" else np.repeat([False, True], len(undecided))
+    index = undecided if orders == "one" else np.tile(undecided, 2)
     placed = [(second[i], first[i]) if swap else (first[i], second[i]) for i, swap in zip(index, swapped, strict=True)]
-    preference = np.full(len(first), 0.5)
+    preference = np.array(outcomes, dtype=np.float64)
     if len(index) == 0:
         return preference, 0
     raw = np.asarray(compare(prompt[index], [a for a, _ in placed], [b for _, b in placed]), dtype=np.float64)
     if raw.shape != index.shape:
         raise ValueError(f"the comparison returned shape {raw.shape} for {len(index)} questions: one preference each")
-    answers = np.where(swapped, 1 - raw, raw).reshape(-1, len(unequal))
-    preference[unequal] = answers.mean(axis=0)  # NaN where an order failed: one order alone would favour a place
+    answers = np.where(swapped, 1 - raw, raw).reshape(-1, len(undecided))
+    preference[undecided] = answers.mean(axis=0)  # NaN where an order failed: one order alone would favour a place
     return preference, len(index)
 
 

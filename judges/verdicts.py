@@ -155,6 +155,17 @@ class Verdicts:
         return pd.DataFrame({field.name: getattr(self, field.name) for field in fields(self) if field.name != "pairs"})
 
 
+def empty_outcome(first: str, second: str) -> float | None:
+    """P(first beats second) where a text is missing: an empty answer loses to one with text and ties with another empty
+    one. None where both have text, so that a judge must be asked.
+
+    This is our convention; nobody is asked, since an answer without words has none to judge, and to leave such a pair
+    out would make silence pay wherever a policy would lose.
+    """
+    has_first, has_second = bool(first.strip()), bool(second.strip())
+    return None if has_first and has_second else 0.5 + (has_first - has_second) / 2
+
+
 def is_transient(status: str) -> bool:
     """Whether the call failed, as by a timeout or a server error, so that a retry may succeed."""
     return status in TRANSIENT or status.startswith("http-5")

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from judges.judge import Judge, Prompt
+from judges.judge import NO_REFERENCE, Judge, Prompt, References
+from judges.verdicts import empty_outcome, is_transient
 from leaderboards.records import OK, BoardAnswer, BoardQuestion, GradedItem, Metric
 from leaderboards.statistics.means import Bounds, Floats
 
@@ -45,11 +46,19 @@ def play_games(
     baseline_responses: Sequence[str],
     answer_first: NDArray[Any],
 ) -> Games:
-    """Ask the judge about every answer that is one, in the orders of `answer_first`, bool [orders, n]."""
-    games = [(order, i) for order in range(len(answer_first)) for i, a in enumerate(answers) if a.status == OK]
+    """Preferences about every answer that is one, in the orders of `answer_first`, bool [orders, n].
+
+    Where a text is empty on either side `judges.verdicts.empty_outcome` is the preference, whoever the judge is.
+    """
+    decided = [empty_outcome(a.text, b) for a, b in zip(answers, baseline_responses, strict=True)]
+    asked = [i for i, a in enumerate(answers) if a.status == OK and decided[i] is None]
+    games = [(order, i) for order in range(len(answer_first)) for i in asked]
     pairs = [(answers[i].text, baseline_responses[i])[:: 1 if answer_first[order, i] else -1] for order, i in games]
     record = judge.verdicts([prompts[i] for _, i in games], [a for a, _ in pairs], [b for _, b in pairs])
     preference = np.full(answer_first.shape, np.nan)
+    for i, (answer, outcome) in enumerate(zip(answers, decided, strict=True)):
+        if answer.status == OK and outcome is not None:
+            preference[:, i] = outcome
     statuses = [{answer.status} for answer in answers]
     for (order, i), p, status in zip(games, record.preference, record.status, strict=True):
         preference[order, i] = p if answer_first[order, i] else 1 - p
@@ -92,5 +101,30 @@ def preferences(items: Sequence[GradedItem]) -> Floats:
 
 
 def lengths(items: Sequence[GradedItem]) -> Floats:
-    """Characters of each answer [n], NaN where there is none."""
-    return np.array([len(item.response) if item.response.strip() else np.nan for item in items], np.float64)
+    """Characters of each answer [n], 0 for one without text, NaN where there is none."""
+    sizes = [0 if item.empty else len(item.response) if item.response.strip() else np.nan for item in items]
+    return np.array(sizes, np.float64)
+
+
+LOWEST_RATING = 1.0
+
+
+def rate_answers(
+    judge: Judge, prompts: Sequence[Prompt], answers: Sequence[BoardAnswer], references: Sequence[References]
+) -> list[tuple[float, str]]:
+    """The rating (1..10, NaN where it failed) and status of every answer.
+
+    The judge is asked about empty answers too; where it gives no rating to one (it refuses, or says nothing that can be
+    read), that is the lowest rating. What the call itself causes, or a reference that is not there, stays a failure.
+    """
+    asked = [i for i, answer in enumerate(answers) if answer.status == OK]
+    record = judge.rate([prompts[i] for i in asked], [answers[i].text for i in asked], [references[i] for i in asked])
+    ratings = [(np.nan, answer.status) for answer in answers]
+    for i, rating, status in zip(asked, record.rating.tolist(), record.status, strict=True):
+        ratings[i] = (LOWEST_RATING, OK) if not answers[i].text.strip() and _refused(status) else (rating, status)
+    return ratings
+
+
+def _refused(status: str) -> bool:
+    """Whether it is the judge that gave no rating; several kinds of failure are joined by "+"."""
+    return status != OK and not any(is_transient(kind) or kind == NO_REFERENCE for kind in status.split("+"))

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
 from judges.judge import Judge, Prompt, messages_of
 from judges.reading import shortened
-from leaderboards.records import Answers, BoardAnswer, BoardQuestion, GradedItem, Metric, Score
+from leaderboards.records import OK, Answers, BoardAnswer, BoardQuestion, GradedItem, Metric, Score
 from leaderboards.thinking import strip_thinking
 
 Item = TypeVar("Item")
@@ -137,18 +137,26 @@ class TextLeaderboard(Leaderboard):
     def by_prompt(self, items: Sequence[GradedItem]) -> dict[str, dict[str, float | None]]:
         """Metric -> prompt id -> value (None where it failed), for paired comparisons between policies."""
 
+    def lost(self, item: GradedItem) -> GradedItem:
+        """An item without a verdict as an empty answer that lost: the worst that can be missing.
+
+        A board that keeps in `extra` what `rate` reads says it there too.
+        """
+        worst = {"preference": 0.0} if self.pairwise else {"rating": 1.0}
+        return replace(item, status=OK, response="", **worst)  # type: ignore[arg-type]
+
     def part_of(self, questions: Sequence[Item], part: Part) -> Sequence[Item]:
         """The part of the questions (or conversations) that the limits make: the first `curve_limit`, or the rest."""
         within = questions[: self.limit]
         return within[: self.curve_limit] if part == "curve" else within[self.curve_limit :]
 
     def answer_to(self, id: str, answers: Answers) -> BoardAnswer:
-        """The answer to a question as it is graded. None at all, or one without text, is a failure."""
+        """The answer to a question as it is graded; none at all is a failure, one without text is an answer."""
         texts = answers.get(id)
         if not texts:
             return BoardAnswer("", status="no-answer")
         text = strip_thinking(texts[0]) if self.strip_thinking else texts[0]
-        return BoardAnswer(text, text != texts[0], "ok" if text.strip() else "empty-answer")
+        return BoardAnswer(text, text != texts[0])
 
 
 class BoardError(ValueError):

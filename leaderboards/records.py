@@ -77,7 +77,10 @@ Answers = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class BoardAnswer:
-    """An answer as it is graded: its text, whether thinking was taken out of it, and "ok" or why there is none."""
+    """An answer as it is graded: its text, whether thinking was taken out of it, and "ok" or why there is none.
+
+    A policy that says nothing has answered: the text is empty and the status "ok".
+    """
 
     text: str
     stripped: bool = False
@@ -135,6 +138,11 @@ class GradedItem:
         failed = self.preference is None and self.rating is None and self.value is None
         failure = "no-verdict" if self.status == OK else self.status
         object.__setattr__(self, "status", failure if failed else OK)
+
+    @property
+    def empty(self) -> bool:
+        """Whether the policy said nothing: an outcome, not a missing verdict."""
+        return self.status == OK and not self.response.strip()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.tables.alarms import ALARMS, alarms
+from harness.tables.alarms import ALARMS, alarms, score_alarms
 
 
 def rang(name: str, start: dict[str, float], *iterations: dict[str, float]) -> list[float | None]:
@@ -78,3 +78,24 @@ def test_an_iteration_is_judged_by_what_came_before_it_alone() -> None:
         ["alarm:distinct-2", "alarm:entropy", "alarm:oscillation", "alarm:repeats"],
         ["alarm:oscillation"],
     ]
+
+
+def shares_of(cell: str, iteration: int, board: str = "b", **shares: float) -> list[dict[str, object]]:
+    at = {"cell": cell, "iteration": iteration, "leaderboard": board, "grader": "g"}
+    return [{**at, "metric": f"{name}_share", "value": value} for name, value in shares.items()]
+
+
+def test_a_share_above_its_limit_on_any_board_is_an_alarm() -> None:
+    rows = shares_of("a", 1, empty=0.02, unfinished=0.2) + shares_of("a", 2, empty=0.021, unfinished=0.1)
+    rows += shares_of("a", 2, "other", empty=0.0, unfinished=0.21)
+    assert score_alarms(rows) == {
+        ("a", 1): {"alarm:empty": 0, "alarm:unfinished": 0},
+        ("a", 2): {"alarm:empty": 1, "alarm:unfinished": 1},
+    }
+
+
+def test_a_policy_that_lacks_more_verdicts_than_another_by_two_points_is_an_alarm() -> None:
+    rows = shares_of("sft", 0, missing=0.1) + shares_of("a", 3, missing=0.05) + shares_of("b", 3, missing=0.069)
+    rows += shares_of("c", 3, missing=0.08)
+    rang = {cell: found["alarm:missing"] for (cell, _), found in score_alarms(rows).items()}
+    assert rang == {"sft": 0, "a": 0, "b": 0, "c": 1}

@@ -319,10 +319,10 @@ def test_failed_verdicts_lower_the_coverage_and_are_counted_and_never_become_a_t
     for row in rates.itertuples():
         samples = pd.read_parquet(workspace.out / "samples" / f"{row.cell}.parquet")
         empty = (samples["response"].str.strip() == "") | (samples["baseline_response"].str.strip() == "")
-        failed = empty | samples["prompt"].str.contains("blue")
+        failed = ~empty & samples["prompt"].str.contains("blue")
         assert samples["preference"].isna().tolist() == failed.tolist()
-        assert set(samples.loc[empty, "status"]) <= {"empty-answer", "baseline-empty-answer"}
-        assert set(samples.loc[failed & ~empty, "status"]) <= {"not-a-number"}
+        assert samples.loc[empty, "preference"].isin([0.0, 0.5, 1.0]).all()
+        assert set(samples.loc[failed, "status"]) <= {"not-a-number"}
         assert row.coverage == pytest.approx(1 - failed.mean())
         assert row.value == pytest.approx(samples["preference"].mean())
     dynamics = pd.read_csv(workspace.out / "dynamics.csv").set_index("metric")["value"]

@@ -21,6 +21,8 @@ from harness.stages.compare import ComparedCell
 from harness.stages.judge import TrainJudge
 from harness.store.artifacts import Store
 from harness.tables.tables import trained_losses, write_tables
+from leaderboards import HeadToHead
+from leaderboards.outcomes import outcome_metrics
 from leaderboards.records import GradedItem, write_items
 from reports import schema
 
@@ -228,6 +230,7 @@ def test_metrics_are_keyed_by_leaderboard_and_metric_and_listed_once_whatever_th
     write_tables(Plan(config(leaderboards=boards), []), store, out)
     metrics = json.loads((out / "metrics.json").read_text())
     expected = {f"{n}/{m}" for n in ("head-to-head", "duality-gap") for m in make("leaderboards", n, {}).metrics}
+    expected |= {f"head-to-head/{name}" for name in outcome_metrics(HeadToHead)}
     assert set(metrics) == expected
     assert metrics["head-to-head/win_rate"]["null_value"] == 0.5
     assert metrics["duality-gap/duality_gap"]["better"] == "lower"

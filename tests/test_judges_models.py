@@ -57,13 +57,14 @@ def test_batching_and_padding_change_no_verdict(folder: Path, name: str):
 
 
 @pytest.mark.parametrize("name", ["reward", "pairrm", "pair-preference", "llm"])
-def test_an_empty_response_fails_with_its_kind_and_the_others_are_answered(folder: Path, name: str):
+def test_an_empty_response_loses_without_being_read_and_the_others_are_answered(folder: Path, name: str):
     seen: list[tuple[int, int]] = []
     verdicts = judges_of(folder)[name].verdicts(
         PROMPTS[:3], ["a", " \n", "b"], ["c", "d", ""], progress=lambda done, total: seen.append((done, total))
     )
-    assert list(verdicts.status) == ["ok", "empty-response", "empty-response"]
-    assert np.isnan(verdicts.preference[1:]).all()
+    assert list(verdicts.status) == ["ok"] * 3
+    assert verdicts.preference[1:].tolist() == [0.0, 1.0]
+    assert verdicts.input_tokens[1:].tolist() == [0, 0]
     assert seen[-1] == (3, 3)
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from judges.audit.agreement import accuracy, calibration_error, length_bias, log_loss
-from judges.judge import Judge, Question, failing_empty, last_turn, messages_of, prompt_text
+from judges.judge import Judge, Question, deciding_empty, last_turn, messages_of, prompt_text
 from judges.verdicts import Answer, Order, Verdicts
 
 quick = settings(max_examples=40, deadline=None)
@@ -262,7 +262,7 @@ def test_every_reader_of_prompts_refuses_a_broken_message(broken: list):
             reader(broken)
 
 
-def test_a_question_with_an_empty_response_fails_and_only_the_others_are_put():
+def test_an_empty_response_loses_to_one_with_text_ties_with_another_and_only_the_others_are_put():
     put: list[str] = []
     advanced: list[int] = []
 
@@ -271,21 +271,19 @@ def test_a_question_with_an_empty_response_fails_and_only_the_others_are_put():
         advance(len(questions))
         return [Answer(len(each.first) / 10) for each in questions]
 
-    asked = [Question("p", a, b) for a, b in [("x", "y"), ("", "y"), ("x", " \n"), ("xyz", "y")]]
-    found = failing_empty(asked, advanced.append, answer)
+    asked = [Question("p", a, b) for a, b in [("x", "y"), ("", "y"), ("x", " \n"), ("xyz", "y"), ("", "\t")]]
+    found = deciding_empty(asked, advanced.append, answer)
     assert put == ["x", "xyz"]
-    assert [each.status for each in found] == ["ok", "empty-response", "empty-response", "ok"]
-    np.testing.assert_array_equal([each.preference for each in found], [0.1, np.nan, np.nan, 0.3])
-    assert sum(advanced) == 4
+    assert {each.status for each in found} == {"ok"}
+    assert [each.preference for each in found] == [0.1, 0.0, 1.0, 0.3, 0.5]
+    assert sum(advanced) == 5
 
 
 def test_nothing_is_put_where_every_response_is_empty():
     def answer(*_: object) -> list[Answer]:
         raise AssertionError("asked")
 
-    assert [each.status for each in failing_empty([Question("p", "", "")], lambda n: None, answer)] == [
-        "empty-response"
-    ]
+    assert [each.preference for each in deciding_empty([Question("p", "", "")], lambda n: None, answer)] == [0.5]
 
 
 # Fingerprints

@@ -76,15 +76,15 @@ def test_the_order_is_the_one_that_alpaca_eval_draws():
     assert [model_first(text) for text in asked] == [text == "model" for text in drawn["output_1"]]
 
 
-def test_missing_and_empty_answers_are_failures_that_no_judge_is_asked_about(tmp_path):
+def test_a_missing_answer_is_a_failure_and_an_empty_one_a_loss_and_no_judge_is_asked_about_either(tmp_path):
     board, judge = AlpacaEval(data=alpaca(tmp_path, BEFORE)), Rule(by_worth)
     verdicts = board.grade(all_questions(board, [], 1.0), {"0": ["new 0.9"], "1": [" \n"], "2": []}, None, judge)
-    assert [v.status for v in verdicts] == ["ok", "empty-answer", "no-answer", "no-answer"]
-    assert [v.preference for v in verdicts] == [pytest.approx(0.7), None, None, None]
+    assert [v.status for v in verdicts] == ["ok", "ok", "no-answer", "no-answer"]
+    assert [v.preference for v in verdicts] == [pytest.approx(0.7), 0, None, None]
     assert len(judge.asked) == 1
     scores = scored(board, verdicts)
-    assert (scores["win_rate"].n, scores["win_rate"].coverage) == (1, 0.25)
-    assert (scores["average_length"].value, scores["average_length"].n) == (7, 1)
+    assert (scores["win_rate"].n, scores["win_rate"].coverage) == (2, 0.5)
+    assert (scores["average_length"].value, scores["average_length"].n) == (3.5, 2)
 
 
 def test_hostile_answers_stay_as_they_are_and_items_survive_the_disk(tmp_path):
@@ -103,7 +103,7 @@ def test_thinking_is_taken_out_where_asked_and_recorded(tmp_path):
     assert [(v.response, v.stripped, v.status) for v in verdicts] == [
         ("new 0.9", True, "ok"),
         ("new 0.5", False, "ok"),
-        ("", True, "empty-answer"),
+        ("", True, "ok"),
         ("new 1", True, "ok"),
     ]
     assert not any(v.stripped for v in graded(AlpacaEval(data=data), Rule(lambda a, b: 0.5), texts))

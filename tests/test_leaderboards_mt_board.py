@@ -20,13 +20,13 @@ from leaderboards.sources import read_records
 
 @dataclass(eq=False)
 class Rater(Rule):
-    """Rates an answer with the number it ends with; 0 is a failure."""
+    """Rates an answer with the number it ends with; 0 and an answer without text are failures."""
 
     seen: list[tuple[Prompt, str, References]] = field(default_factory=list)
 
     def rate(self, prompts: Sequence[Prompt], answers: Sequence[str], references: Sequence[References]) -> Ratings:
         self.seen += zip(prompts, answers, references, strict=True)
-        ratings = np.array([float(text.rsplit(" ", 1)[-1]) for text in answers])
+        ratings = np.array([float(text.rsplit(" ", 1)[-1]) if text.strip() else 0 for text in answers])
         return Ratings(np.where(ratings == 0, np.nan, ratings), ["unreadable" if r == 0 else "ok" for r in ratings])
 
 
@@ -131,18 +131,18 @@ def test_missing_empty_and_hostile_answers(tmp_path):
     assert [(v.id, v.rating, v.status) for v in verdicts] == [
         ("81/1", 3, "ok"),
         ("82/1", None, "no-answer"),
-        ("81/2", None, "empty-answer"),
+        ("81/2", 1, "ok"),
         ("82/2", None, "no-answer"),
     ]
-    assert len(judge.seen) == 1
-    assert scored(board, verdicts)["score", ""].coverage == 0.25
+    assert [answer for _, answer, _ in judge.seen] == [HOSTILE + " 3", " "]
+    assert (scored(board, verdicts)["score", ""].value, scored(board, verdicts)["score", ""].coverage) == (2, 0.5)
 
 
 def test_an_empty_first_answer_does_not_stop_the_second_turn(tmp_path):
     board, judge = board_of(tmp_path), Rater(by_worth)
     answers = {"81/1": [""], "82/1": ["b 6"], "81/2": ["c 4"], "82/2": ["d 2"]}
     verdicts = board.grade(all_questions(board, [], 0.7), answers, None, judge)
-    assert [v.rating for v in verdicts] == [None, 6, 4, 2]
+    assert [v.rating for v in verdicts] == [1, 6, 4, 2]
 
 
 def test_bad_folders_are_one_clear_message(tmp_path):

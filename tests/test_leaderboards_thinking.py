@@ -68,8 +68,9 @@ def test_head_to_head_strips_both_sides_and_marks_the_policys():
     assert [(v.response, v.baseline_response, v.stripped, v.status) for v in verdicts] == [
         ("b", "e", True, "ok"),
         ("c", "g", False, "ok"),
-        ("d", "", False, "baseline-empty-answer"),
+        ("d", "", False, "ok"),
     ]
+    assert [v.preference for v in verdicts] == [0.5, 0.5, 1.0]
     assert len(judge.asked) == 4
 
 

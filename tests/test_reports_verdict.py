@@ -247,7 +247,7 @@ def test_caveats_name_cells_that_are_not_done_and_alarms_that_rang(tmp_path: Pat
     text = prose(verdict([sweep])["caveats"])
     assert "stories: 1 of 15 cells missing: slic · llm." in text
     assert "stories: 1 of 15 cells failed: slic · pairrm." in text
-    assert "The alarm collapse rang in the training of dpo · panel, dpo · llm and dpo · pairrm." in text
+    assert "The alarm collapse rang for dpo · panel, dpo · llm and dpo · pairrm." in text
     assert {entry["row"]["trainer"] for entry in alarms([sweep])["triggered"]} == {"dpo"}
 
 

@@ -46,7 +46,7 @@ class Answer(Stage):
     """
 
     kind = "answer"
-    version = 5
+    version = 6
     memory_advice = SAMPLING_ADVICE
 
     board: ComponentSpec
@@ -205,8 +205,9 @@ def _first_response(folder: Path) -> Response | None:
 
     from trainers.policies.policy import Response
 
-    rows = pd.read_parquet(folder / "answers.parquet").head(1).itertuples()
-    return next((Response(list(map(int, row.tokens)), row.text, bool(row.finished)) for row in rows), None)
+    for row in pd.read_parquet(folder / "answers.parquet").head(1).to_dict("records"):
+        return Response([int(token) for token in row["tokens"]], row["text"], bool(row["finished"]))
+    return None
 
 
 def read_finished(folder: Path) -> dict[str, bool]:

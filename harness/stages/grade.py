@@ -27,7 +27,7 @@ class Grade(Stage):
     """
 
     kind = "grade"
-    version = 6
+    version = 7
 
     board: ComponentSpec
     judge: ComponentSpec

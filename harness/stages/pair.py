@@ -28,7 +28,7 @@ class Pair(Stage):
     """
 
     kind = "pair"
-    version = 3
+    version = 4
 
     responses: Sample
     prompts: Prompts

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rate(Stage):
-    """`scores.json`: every score with its interval.
+    """`scores.json`: every score with its interval, the board's own first, then those of `leaderboards.outcomes`.
 
     Attributes:
         board: as far as its rule goes.
@@ -26,17 +26,25 @@ class Rate(Stage):
     """
 
     kind = "rate"
+    version = 2
 
     board: ComponentSpec
     verdicts: Mapping[str, Stage]
 
     def run(self, context: Context) -> Facts:
+        from leaderboards.leaderboard import TextLeaderboard
+        from leaderboards.outcomes import outcome_scores
+
         items = read_all(context, self.verdicts)
         if items and all(item.status != "ok" for item in items):
             kinds = ", ".join(sorted({item.status for item in items}))
             raise UserError(f"the grader failed on all {len(items)} answers ({kinds}); no score can be given")
-        scores = [asdict(score) for score in context.board(self.board).rate(items, self.seed)]
-        (context.out / "scores.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")
+        board = context.board(self.board)
+        scores = list(board.rate(items, self.seed))
+        if isinstance(board, TextLeaderboard):
+            scores += outcome_scores(board, items, scores)
+        rows = [asdict(score) for score in scores]
+        (context.out / "scores.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
         return {}
 
 

@@ -19,8 +19,10 @@ def text_figures(texts: Sequence[str]) -> dict[str, float]:
 
     Shares of distinct things depend on how many there are: compare figures of equally many texts.
 
-    distinct_2: share of distinct word pairs; repeated: share of texts seen before; words: mean length.
+    distinct_2: share of distinct word pairs; repeated: share of texts seen before; words: mean length; empty: share of
+    all texts that have no word.
     """
+    empty = float(np.mean([not text.strip() for text in texts]))
     texts = texts[:COUNTED]
     words = [text.split() for text in texts]
     bigrams = [pair for w in words for pair in itertools.pairwise(w)]
@@ -28,6 +30,7 @@ def text_figures(texts: Sequence[str]) -> dict[str, float]:
         "distinct_2": len(set(bigrams)) / max(1, len(bigrams)),
         "repeated": 1 - len(set(texts)) / max(1, len(texts)),
         "words": float(np.mean([len(w) for w in words])),
+        "empty": empty,
     }
 
 

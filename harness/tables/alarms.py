@@ -1,12 +1,26 @@
-"""Alarms: signs that a policy's texts collapse or swing, read off the figures of its answers at each iteration."""
+"""Alarms: signs that a policy's texts collapse or swing, that its figures compare badly, or that it never moved.
+
+They are read off the figures of its answers at each iteration, its scores, and its fits.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from leaderboards.outcomes import EMPTY, MISSING, UNFINISHED
 
 Figures = Mapping[str, float]
 
 HALF, MOST, SWING, REPEATS = 0.5, 0.9, 0.25, 0.25
+STANDSTILL = 0.01
+"""Root mean square log-ratio, nats: below it every response is as likely as before to within a hundredth."""
+SHARE_LIMITS = {"empty": (EMPTY, 0.02), "unfinished": (UNFINISHED, 0.2)}
+"""Alarm -> the share that it watches and the largest that passes."""
+MISSING_GAP = 0.02
+"""A larger difference of missing shares could move a difference of win rates by more than its standard error over 805
+prompts, which is .018 at one half."""
 
 
 def alarms(start: Figures, iterations: Sequence[Figures]) -> list[dict[str, float]]:
@@ -24,6 +38,32 @@ def alarms(start: Figures, iterations: Sequence[Figures]) -> list[dict[str, floa
         }
         for t in range(len(iterations))
     ]
+
+
+def score_alarms(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], dict[str, float]]:
+    """(cell, iteration) -> the alarms that its scores watch, as 1 (rang on some board) or 0.
+
+    `empty` and `unfinished` hold the shares of such answers against `SHARE_LIMITS`. `missing` rings where a policy
+    lacks verdicts that another one of the same iteration, board and grader has: figures over different prompts.
+
+    Args:
+        rows: of the results table.
+    """
+    rang: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
+    missing: dict[tuple[str, str], dict[tuple[str, int], float]] = defaultdict(dict)
+    for row in rows:
+        at = (row["cell"], row["iteration"])
+        for name, (share, limit) in SHARE_LIMITS.items():
+            if row["metric"] == share:
+                rang[at][f"alarm:{name}"] = max(rang[at].get(f"alarm:{name}", 0.0), float(row["value"] > limit))
+        if row["metric"] == MISSING:
+            missing[row["leaderboard"], row["grader"]][row["cell"], row["iteration"]] = row["value"]
+    for shares in missing.values():
+        for at, lacking in shares.items():
+            fewest = min(other for (_, iteration), other in shares.items() if iteration in (at[1], 0))
+            rings = float(lacking - fewest > MISSING_GAP)
+            rang[at]["alarm:missing"] = max(rang[at].get("alarm:missing", 0.0), rings)
+    return dict(rang)
 
 
 def _ask(rule: Rule, start: Figures, so_far: Sequence[Figures]) -> bool | None:

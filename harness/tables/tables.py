@@ -22,8 +22,10 @@ from harness.stages.judge import TrainJudge
 from harness.stages.play import Play
 from harness.stages.stream import Stream
 from harness.store.artifacts import Store
-from harness.tables.alarms import alarms
+from harness.tables.alarms import alarms, score_alarms
 from harness.tables.judge_agreement import METRICS, judge_rows
+from leaderboards.leaderboard import Leaderboard, TextLeaderboard
+from leaderboards.outcomes import outcome_metrics
 from leaderboards.records import Metric, read_items
 from reports import schema
 
@@ -32,10 +34,11 @@ WORK = ("samples", "queries", "steps")
 
 def write_tables(plan: Plan, store: Store, out: Path) -> dict[str, pd.DataFrame]:
     """Write every table of the contract from what is in the store, as Parquet and CSV; the tables by name."""
+    results = list(_results(plan, store))
     tables = {
-        "results": _frame("results", _results(plan, store)),
+        "results": _frame("results", results),
         "comparisons": _frame("comparisons", _comparisons(plan, store)),
-        "dynamics": _frame("dynamics", _dynamics(plan, store)),
+        "dynamics": _frame("dynamics", [*_dynamics(plan, store), *_score_alarms(plan, results)]),
         "judges": _frame("judges", judge_rows(plan, store)),
     }
     for name, table in tables.items():
@@ -122,6 +125,14 @@ def _dynamics(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
         yield from _figures(plan, cell, store)
 
 
+def _score_alarms(plan: Plan, results: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    identities = {cell.cell.id: _identity(plan, cell) for cell in plan.cells}
+    for (cell, iteration), rang in score_alarms(results).items():
+        for metric, value in rang.items():
+            at = {"iteration": iteration, "phase": 0, "step": 0}
+            yield identities[cell] | at | {"metric": metric, "value": value}
+
+
 def _counts(identity: Mapping[str, Any], iteration: int, stages: list[Stage], store: Store) -> Iterator[dict[str, Any]]:
     """What was lost on the way: failed comparisons, dropped pairs, truncated responses."""
     at = {"iteration": iteration, "phase": 0, "step": 0}
@@ -179,10 +190,14 @@ def _graded(cell: CellPlan, rated: Rated, store: Store) -> Iterator[dict[str, An
 
 def _metrics(plan: Plan) -> dict[str, Any]:
     boards = [load("leaderboards", entry.name) for entry in plan.config.leaderboards]
-    metrics = {board.name: board.metrics for board in boards}
+    metrics = {board.name: board.metrics | _outcomes(board) for board in boards}
     if any(isinstance(stage, TrainJudge) for stage in plan.stages):
         metrics["judges"] = METRICS
     return {f"{board}/{name}": _metric(m) for board, described in metrics.items() for name, m in described.items()}
+
+
+def _outcomes(board: type[Leaderboard]) -> Mapping[str, Metric]:
+    return outcome_metrics(board) if issubclass(board, TextLeaderboard) else {}
 
 
 def _metric(metric: Metric) -> dict[str, Any]:

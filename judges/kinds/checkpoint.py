@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from judges.errors import JudgeError
-from judges.judge import Judge, Prompt, Question, failing_empty, messages_of, prompt_text
+from judges.judge import Judge, Prompt, Question, deciding_empty, messages_of, prompt_text
 from judges.reading import shortened
 from judges.verdicts import Answer
 
@@ -82,7 +82,7 @@ class CheckpointJudge(Judge):
         return BATCHES * self.batch_size
 
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
-        return failing_empty(questions, advance, self.read)
+        return deciding_empty(questions, advance, self.read)
 
     @abstractmethod
     def read(self, questions: Sequence[Question], advance: Callable[[int], None]) -> Sequence[Answer]:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from judges.judge import Judge, Prompt, Question, Ratings, References, failing_empty, reference_texts
+from judges.judge import Judge, Prompt, Question, Ratings, References, deciding_empty, reference_texts
 from judges.kinds.checkpoint import BATCHES
 from judges.kinds.pair_preference import check_labels
 from judges.protocols.alpaca_eval import AlpacaEvalProtocol
@@ -58,7 +58,8 @@ class LLMJudge(Judge):
     rates single answers (`rate`) and shows reference answers. See `judges.protocols` for how each reads replies.
 
     With `base_url` (or `backend="openai"`) the model is asked through an OpenAI-compatible endpoint, else it is a
-    checkpoint opened here. Empty responses fail as "empty-response". Every failure has its kind: what the protocol
+    checkpoint opened here. It is not asked where a response is empty (`judges.verdicts.empty_outcome`); a rating of an
+    empty answer by itself is asked for. Every failure has its kind: what the protocol
     calls it, or "timeout", "connection", "rate-limit", "http-500", "malformed-reply", "budget" (never asked).
 
     Args:
@@ -158,7 +159,7 @@ class LLMJudge(Judge):
         self._replies = replies
 
     def answer(self, questions: Sequence[Question], advance: Advance) -> list[Answer]:
-        return failing_empty(questions, advance, lambda asked, step: self._answers(self._protocol, asked, step))
+        return deciding_empty(questions, advance, lambda asked, step: self._answers(self._protocol, asked, step))
 
     @property
     def supports_single_rating(self) -> bool:
@@ -172,15 +173,9 @@ class LLMJudge(Judge):
             raise ValueError(f"one answer a prompt: got {len(prompts)} prompts and {len(answers)} answers")
         reference_turns = reference_texts(references, len(prompts))
         questions = [Question(p, a, "", r) for p, a, r in zip(prompts, answers, reference_turns, strict=True)]
-        nonempty = [i for i, question in enumerate(questions) if question.first.strip()]
-        rating, status = np.full(len(questions), np.nan), ["empty-response"] * len(questions)
-        raw = [""] * len(questions)
-        rated = (
-            self._answers(self._protocol.rating, [questions[i] for i in nonempty], lambda n: None) if nonempty else []
-        )
-        for i, answer in zip(nonempty, rated, strict=True):
-            rating[i], status[i], raw[i] = answer.preference, answer.status, answer.raw
-        return Ratings(rating, status, raw)
+        rated = self._answers(self._protocol.rating, questions, lambda n: None) if questions else []
+        rating = np.array([answer.preference for answer in rated], np.float64)
+        return Ratings(rating, [answer.status for answer in rated], [answer.raw for answer in rated])
 
     def _answers(self, protocol: Protocol, questions: Sequence[Question], advance: Advance) -> list[Answer]:
         """What the model says to each question, as the protocol reads it; a rating is returned as the preference."""

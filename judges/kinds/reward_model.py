@@ -25,8 +25,8 @@ class RewardModelJudge(CheckpointJudge):
 
     The prompt and the response go through the checkpoint's own chat template once, or as two lines of plain text where
     it has none. A response is scored once however often it is compared, so K responses cost K forward passes. Both
-    orders of a pair are one verdict. Empty responses fail as "empty-response"; texts beyond the model's limit fail as
-    "too-long", they are never cut.
+    orders of a pair are one verdict. An empty response has no reward, its pairs are decided without one
+    (`judges.verdicts.empty_outcome`); texts beyond the model's limit fail as "too-long", they are never cut.
 
     Args and errors: as `CheckpointJudge`; a checkpoint with more than one logit is a ValueError at the first question.
     """

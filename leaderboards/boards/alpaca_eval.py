@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from judges.judge import Judge, Prompt
 from judges.reading import clipped, naming
 from leaderboards.grading import PERCENT, both_orders, graded_item, lengths, play_games, preferences, win_rate
 from leaderboards.leaderboard import Part, TextLeaderboard, data_path
-from leaderboards.records import Answers, BoardQuestion, GradedItem, Metric, Score
+from leaderboards.records import OK, Answers, BoardQuestion, GradedItem, Metric, Score
 from leaderboards.sources import Record, find_file, json_interval, json_number, numbers, read_records, texts
 from leaderboards.statistics.intervals import Estimate, mean_estimate
 from leaderboards.statistics.length_control import (
@@ -44,7 +44,8 @@ class AlpacaEval(TextLeaderboard):
 
     The judge is asked once an instruction, in the order that alpaca-eval itself draws for it. The
     length-controlled win rate is there where its files are, over all instructions: never before the final iteration or
-    under a `limit`. What upstream's own judge prompt would say is up to the judge.
+    under a `limit`. What upstream's own judge prompt would say is up to the judge. An answer without text enters the
+    length-controlled fit as equally long.
 
     Args:
         data: the baseline's outputs, JSON or JSON lines of {instruction, output, generator, dataset}, plain or gzip; or
@@ -114,6 +115,8 @@ class AlpacaEval(TextLeaderboard):
         control = self._control_of(items)
         if control is None:
             return scores
+        if _is_silent(items):
+            return [replace(scores[0], metric="length_controlled_winrate"), *scores]
         rate = _rate_or_none(items, control)
         if rate is None:  # no such figure, and no other in its place
             return [Score(metric="length_controlled_winrate", value=math.nan, coverage=0.0), *scores]
@@ -124,7 +127,10 @@ class AlpacaEval(TextLeaderboard):
         values: dict[str, dict[str, float | None]] = {
             "win_rate": {id: None if p is None else 100 * p for id, p in liked.items()}
         }
-        if control := self._control_of(items):
+        control = self._control_of(items)
+        if control and _is_silent(items):
+            values["length_controlled_winrate"] = values["win_rate"]
+        elif control:
             rate = _rate_or_none(items, control)
             controlled = rate.prompt_values.tolist() if rate else [None] * len(items)
             values["length_controlled_winrate"] = dict(zip(liked, controlled, strict=True))
@@ -155,9 +161,19 @@ class AlpacaEval(TextLeaderboard):
         return read_length_control(folder) if has_files else None
 
 
+def _is_silent(items: Sequence[GradedItem]) -> bool:
+    """Whether no answer that was graded has text, so that there is no length to control for."""
+    return all(item.empty for item in items if item.status == OK)
+
+
 def _rate_or_none(items: Sequence[GradedItem], control: LengthControl) -> LengthControlledRate | None:
-    """The length-controlled win rate, None where too few verdicts are there or all lengths are alike."""
+    """The length-controlled win rate, None where too few verdicts are there or all lengths are alike.
+
+    An answer without text enters with a length difference of 0. At its own length it would be a loss that the fit
+    explains by shortness, and silence would raise the rate. `rate_alpaca_eval` takes official files as they are.
+    """
     difference = np.array([len(item.baseline_response) for item in items]) - lengths(items)
+    difference = np.where([item.empty for item in items], 0.0, difference)
     try:
         return length_controlled_winrate(preferences(items), difference, [int(item.id) for item in items], control)
     except ValueError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,9 @@ class ArenaHard(TextLeaderboard):
         ]
         of_categories = [Score.of("win_rate", estimate, category) for category, estimate in pooled.items()]
         return scores + (of_categories if len(of_categories) > 1 else [])
+
+    def lost(self, item: GradedItem) -> GradedItem:
+        return replace(super().lost(item), extra={**item.extra, "first_game": "A>>B", "second_game": "B>>A"})
 
     def by_prompt(self, items: Sequence[GradedItem]) -> dict[str, dict[str, float | None]]:
         shares = {item.id: item.preference for item in items}

@@ -18,6 +18,7 @@ import numpy as np
 
 from judges.judge import Judge, Prompt
 from judges.reading import clipped, naming, shortened
+from leaderboards.grading import rate_answers
 from leaderboards.leaderboard import Part, TextLeaderboard, conversation, data_path
 from leaderboards.records import Answers, BoardAnswer, BoardQuestion, GradedItem, Metric, Score
 from leaderboards.sources import (
@@ -74,7 +75,8 @@ class MTBench(TextLeaderboard):
     """MT-Bench: questions of two turns, each answer rated 1 to 10 on its own (`Judge.rate`), per category.
 
     The second turn is asked after the policy's own first answer. A judge that only compares rates against the reference
-    answer, and fails where there is none.
+    answer, and fails where there is none. An answer without text is rated like any other, and has the lowest rating
+    where the judge gives it none.
 
     Args:
         data: a folder with `question.jsonl` {question_id, category, turns: [first, second]} and perhaps one
@@ -119,17 +121,13 @@ class MTBench(TextLeaderboard):
         ours = {question.id: self._answer_to(question, answers) for question in questions}
         by_id, texts_by_id = {q.id: q for q in questions}, {id: [answer.text] for id, answer in ours.items()}
         prompts = {id: conversation(question, by_id, texts_by_id) for id, question in by_id.items()}
-        answered = [question for question in questions if ours[question.id].status == "ok"]
-        record = judge.rate(
-            [prompts[q.id] for q in answered],
-            [ours[q.id].text for q in answered],
-            [self._references(q) for q in answered],
+        ratings = rate_answers(
+            judge,
+            [prompts[q.id] for q in questions],
+            [ours[q.id] for q in questions],
+            [self._references(q) for q in questions],
         )
-        rows = zip(answered, record.rating, record.status, strict=True)
-        ratings = {question.id: (rating, status) for question, rating, status in rows}
-        return [
-            self._item(q, prompts[q.id], ours[q.id], *ratings.get(q.id, (np.nan, ours[q.id].status))) for q in questions
-        ]
+        return [self._item(q, prompts[q.id], ours[q.id], *rated) for q, rated in zip(questions, ratings, strict=True)]
 
     def rate(self, items: Sequence[GradedItem], seed: int) -> list[Score]:
         ratings = [

@@ -12,6 +12,7 @@ from reports.tables import Row, Sweep, grouped, is_control, unique
 
 CONTROLS = {"longest": "the longest of several untrained answers", "constant": "one fixed answer"}
 FAR_APART = 1.5  # times as much work as another did
+CUT = 0.02  # share of answers that did not end by themselves
 
 
 def caveats(sweeps: Sequence[Sweep], with_findings: Sequence[Group], scored: Sequence[Group]) -> list[Prose]:
@@ -25,6 +26,7 @@ def caveats(sweeps: Sequence[Sweep], with_findings: Sequence[Group], scored: Seq
         *_ties(scored),
         *_own_judge(with_findings),
         *_prompts(scored),
+        *(caveat for sweep in sweeps for caveat in _unfinished(sweep)),
         *(caveat for sweep in sweeps for caveat in _coverage(sweep)),
         *(caveat for sweep in sweeps for caveat in _work(sweep)),
         *(caveat for sweep in sweeps for caveat in _devices(sweep)),
@@ -112,6 +114,18 @@ def _coverage(sweep: Sweep) -> list[Prose]:
     )
     start = f"{sweep.name}: {counted(len(scores), 'score')} with failed verdicts; lowest coverage "
     return [[start, figure(worst["coverage"]), f" ({where})."], *none]
+
+
+def _unfinished(sweep: Sweep) -> list[Prose]:
+    """The boards on which some policy's answers were cut: a sentence each, with the largest share."""
+    rows = [row for row in sweep.final if row["metric"] == "unfinished_share" and row["value"] is not None]
+    caveats: list[Prose] = []
+    for board, members in grouped(rows, lambda row: row["leaderboard"]).items():
+        worst = max(members, key=lambda row: row["value"])
+        if worst["value"] > CUT:
+            start = f"{sweep.name}: answers on {board} were cut at its max_tokens, the largest share "
+            caveats.append([start, figure(worst["value"]), f" ({sweep.display_name(worst['cell'])})."])
+    return caveats
 
 
 def _untrained_rivals(groups: Sequence[Group]) -> list[Prose]:
@@ -208,13 +222,13 @@ def _beats(group: Group, row: Row | None, several: bool) -> Prose:
 
 
 def _alarms(sweeps: Sequence[Sweep]) -> list[Prose]:
-    """Which alarms rang while which policies were trained: a sentence each."""
+    """Which alarms rang for which policies: a sentence each."""
     triggered = [
         (entry["name"], sweep.display_name(entry["row"]["cell"]))
         for sweep in sweeps
         for entry in alarms([sweep])["triggered"]
     ]
     return [
-        [f"The alarm {name} rang in the training of {listed(unique(cell for _, cell in cells))}."]
+        [f"The alarm {name} rang for {listed(unique(cell for _, cell in cells))}."]
         for name, cells in grouped(triggered, lambda pair: pair[0]).items()
     ]

@@ -17,6 +17,7 @@ CALLED = {
     "answers/distinct_2": "distinct word pairs in the answers, share",
     "answers/repeated": "answers given before, share",
     "answers/words": "length of the answers, words",
+    "answers/empty": "answers without a word, share",
     "response_length": "length of the responses, tokens",
     "pair/pairs": "pairs trained on",
     "pair/ties": "pairs without a winner",
@@ -44,6 +45,10 @@ ALARMS = {
     "repeats": "many answers given before, word by word",
     "one-style": "nearly all answers in one style",
     "oscillation": "a style’s share swung far and back",
+    "empty": "more than 2% of the answers to a board are empty",
+    "unfinished": "more than a fifth of the answers to a board did not end by themselves",
+    "missing": "more verdicts are missing than another policy’s, so that figures are over different prompts",
+    "standstill": "training moved no response by .01 nats",
 }
 OWN_SCALES = 8  # panels of a row share their scale unless one reaches this many times as high as another
 
