@@ -21,7 +21,7 @@ from chat_server import Act, ChatServer, completion
 
 from judges import EnsembleJudge, LLMJudge
 from judges.protocols import mt_bench
-from judges.protocols.protocol import Reading, Reply, Request
+from judges.protocols.protocol import ChatReply, ChatRequest, Reading
 from judges.transports.cache import ReplyCache, reply_cache, request_key
 
 KEY = "sk-test-5f2c9d-not-for-anyone"
@@ -249,16 +249,18 @@ def test_an_unreadable_reply_is_read_again_and_not_bought_again(tmp_path: Path, 
         paid = server.total
         assert (before.status, paid) == (["no-verdict"] * 3, 3)
         assert judge(server, **options).verdicts(*items(3)).status == ["no-verdict"] * 3
-        monkeypatch.setattr(mt_bench.MTBench, "read", lambda *_: Reading(1.0))  # the parser is edited
+        monkeypatch.setattr(mt_bench.MTBenchProtocol, "read", lambda *_: Reading(1.0))  # the parser is edited
         after = judge(server, **options).verdicts(*items(3))
         assert server.total == paid
     assert (after.preference.tolist(), after.calls.tolist(), after.raw) == ([1.0] * 3, [0] * 3, before.raw)
 
 
 def test_a_reply_is_kept_for_the_request_whoever_reads_it_for_what():
-    request = Request([{"role": "user", "content": "which?"}], 1, 0.0, ("A", "B"), 20)
+    request = ChatRequest([{"role": "user", "content": "which?"}], 1, 0.0, ("A", "B"), 20)
     key = request_key("m", None, 0, request)
-    assert key == request_key("m", None, 0, Request([{"content": "which?", "role": "user"}], 1, 0.0, ("1", "2"), 20))
+    assert key == request_key(
+        "m", None, 0, ChatRequest([{"content": "which?", "role": "user"}], 1, 0.0, ("1", "2"), 20)
+    )
     others = [
         request_key("n", None, 0, request),
         request_key("m", "http://host/v1", 0, request),
@@ -294,10 +296,10 @@ def test_a_judge_that_is_handed_a_cache_keeps_its_replies_there_as_do_an_ensembl
 
 
 def test_a_kept_reply_comes_back_whole_the_earliest_one(tmp_path: Path):
-    reply = Reply("A \ud83d", [("A", -0.5), ("B", -1.0)], "length", True, 11, 1, 0.25, 0.5, calls=3)
-    bare = Reply("", None)
+    reply = ChatReply("A \ud83d", [("A", -0.5), ("B", -1.0)], "length", True, 11, 1, 0.25, 0.5, calls=3)
+    bare = ChatReply("", None)
     replies = ReplyCache(tmp_path)
-    one, two = (request_key(name, None, 0, Request([], 1)) for name in "xy")
+    one, two = (request_key(name, None, 0, ChatRequest([], 1)) for name in "xy")
     for key, kept in ((one, reply), (two, bare), (one, bare)):
         replies.add(key, kept)
     replies.close()
