@@ -191,7 +191,7 @@ def test_a_missing_or_unreadable_file_is_refused(tmp_path: Path):
         PanelJudge(tmp_path / "none.yaml")
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: [")
-    with pytest.raises(ValueError, match="broken.yaml is not YAML"):
+    with pytest.raises(ValueError, match=r"broken\.yaml is not YAML"):
         PanelJudge(broken)
     broken.write_text("just text")
     with pytest.raises(ValueError, match="expected keys and values, got 'just text'"):

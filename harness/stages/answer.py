@@ -205,8 +205,8 @@ def _first_response(folder: Path) -> Response | None:
 
     from trainers.policies.policy import Response
 
-    rows = pd.read_parquet(folder / "answers.parquet").head(1).itertuples()
-    return next((Response(list(map(int, row.tokens)), row.text, bool(row.finished)) for row in rows), None)
+    rows = pd.read_parquet(folder / "answers.parquet").head(1).to_dict("records")
+    return next((Response(list(map(int, r["tokens"])), r["text"], bool(r["finished"])) for r in rows), None)
 
 
 def read_finished(folder: Path) -> dict[str, bool]:
