@@ -141,6 +141,7 @@ METRIC_FIELDS: dict[str, str] = {
     "null_value": "what a policy as good as the baseline scores; null where that is no number",
     "axis": "linear or log, how it is best drawn",
     "scale": "[lowest, highest] value; null where the unit implies them or there are none",
+    "bounds": "[least, greatest] value that one prompt can have; null where there are none",
 }
 """Field of an entry of metrics.json -> what it holds. An entry's key is LEADERBOARD/METRIC, or METRIC alone."""
 

@@ -15,7 +15,7 @@ from leaderboards_published import SHARED, needs_shared
 
 from harness.tables.comparisons import aligned
 from judges.judge import Judge, Prompt, Ratings, References
-from judges.tournament import ask, best_worst, iid, tournament
+from judges.tournament import best_worst, iid, query_preferences, tournament
 from leaderboards import AlpacaEval, ArenaHard, GradedItem, HeadToHead, MTBench
 from leaderboards.boards.alpaca_eval import length_controlled_winrate, win_probabilities
 from leaderboards.grading import rate_answers
@@ -148,7 +148,9 @@ def test_pairs_with_an_empty_text_are_decided_in_training_without_a_question():
         return np.full(len(first), 0.25)
 
     generator = np.random.default_rng(0)
-    preference, queries = ask(never, np.arange(4), ["", "a", " ", "a"], ["b", "", "\n", "b"], generator, orders="both")
+    preference, queries = query_preferences(
+        never, np.arange(4), ["", "a", " ", "a"], ["b", "", "\n", "b"], generator, orders="both"
+    )
     assert preference.tolist() == [0.0, 1.0, 0.5, 0.5]
     assert queries == 2
     for pairing in (tournament, iid, best_worst):

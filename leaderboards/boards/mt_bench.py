@@ -294,9 +294,9 @@ def _categories(records: Sequence[Record], questions: Path | None) -> dict[str, 
     """Question id -> category, from the question file or, without it, of the official questions."""
     if questions is None:
         return {str(FIRST_QUESTION + i): name for i, name in enumerate(np.repeat(CATEGORIES, QUESTIONS_EACH).tolist())}
-    records = read_records(questions)
+    listed = read_records(questions)
     with naming(questions):
-        category_of = dict(zip(identifiers(records, "question_id"), texts(records, "category"), strict=True))
+        category_of = dict(zip(identifiers(listed, "question_id"), texts(listed, "category"), strict=True))
     unknown = sorted(set(identifiers(records, "question_id")) - category_of.keys())
     if unknown:
         raise ValueError(f"{questions} lacks {len(unknown)} judged questions, such as {shortened(unknown[0])}")
