@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from reports.numbers import MetricDisplay, metric
-from reports.tables import Row, Sweep, grouped, is_control, unique
+from reports.tables import CONTROLS, Row, Sweep, grouped, is_control, seeds_of_most, unique
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +39,45 @@ class Board:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Arm:
+    """What is ranked: a trainer with its options and training judge, over the seeds of its group; or what is untrained.
+
+    Attributes:
+        name: what the comparisons call it: a cell, or the id that several seeds share.
+        label: what a reader calls it.
+        rows: one a seed that has a value, in order; of an untrained policy its own.
+        lacking: seeds of the group that it has no value of; such an arm is not ranked.
+        value: the mean over the seeds (of the prompts that all of them have, where the tables have that).
+        collapsed: seeds far below its other ones.
+    """
+
+    name: str
+    label: str
+    rows: tuple[Row, ...]
+    lacking: tuple[int, ...] = ()
+    value: float
+    ci_low: float | None
+    ci_high: float | None
+    n: int | None
+    collapsed: str = ""
+
+    @property
+    def judge(self) -> str:
+        """The judge that trained it."""
+        return str(self.rows[0]["judge"])
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether it has an interval."""
+        return self.ci_low is not None and self.ci_high is not None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Group:
-    """Final overall scores of one board's lead metric that may be compared: one sweep, start policy and grader."""
+    """Final overall scores of one board's lead metric that may be compared: one sweep, start policy and grader.
+
+    With the policy "" the untrained policies of the sweep, which then take the place of the arms.
+    """
 
     sweep: Sweep
     board: Board
@@ -57,9 +95,71 @@ class Group:
         """All rows, best first, those without a value last."""
         return sorted(self.rows, key=best_first(self.board.lead))
 
-    def control(self, trainer: str) -> Row | None:
-        """The row of a control (`sft`, `constant`, `longest`), if it was scored."""
-        return next((row for row in self.rows if is_control(row) and row["trainer"] == trainer), None)
+    @cached_property
+    def arms(self) -> list[Arm]:
+        """The arms that have all seeds of the group, the best mean first."""
+        complete = [arm for arm in self._every_arm if not arm.lacking]
+        return sorted(complete, key=lambda arm: -arm.value * (self.board.lead.sign or 1))
+
+    @property
+    def incomplete(self) -> list[Arm]:
+        """The arms that lack a seed of the group: shown and not ranked."""
+        return [arm for arm in self._every_arm if arm.lacking]
+
+    @property
+    def ranked(self) -> list[Arm]:
+        """The arms and the controls."""
+        return self.arms + [arm for arm in map(self.control, CONTROLS) if arm is not None]
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that the arms are compared over."""
+        return seeds_of_most(
+            [row["seed"] for row in rows] for rows in self._seeds_by_arm if rows[0]["seed"] is not None
+        )
+
+    def control(self, trainer: str) -> Arm | None:
+        """A control (`sft`, `constant`, `longest`), if it has a score."""
+        wanted = (row for row in self.rows if self.policy and is_control(row) and row["trainer"] == trainer)
+        return next((self._arm((row,)) for row in wanted if row["value"] is not None), None)
+
+    @property
+    def _seeds_by_arm(self) -> list[list[Row]]:
+        rows = [row for row in self.rows if row["value"] is not None and (not is_control(row) or not self.policy)]
+        info = self.sweep.info
+        return list(grouped(rows, lambda row: (row["policy"], info[row["cell"]]["label"], row["judge"])).values())
+
+    @cached_property
+    def _every_arm(self) -> list[Arm]:
+        return [self._over_seeds(rows) for rows in self._seeds_by_arm]
+
+    def _over_seeds(self, rows: Sequence[Row]) -> Arm:
+        row_of = {row["seed"]: row for row in rows}
+        lacking = tuple(seed for seed in self.seeds if seed not in row_of)
+        if lacking or not self.seeds:
+            return replace(self._arm(tuple(rows)), lacking=lacking)
+        return self._arm(tuple(row_of[seed] for seed in self.seeds))
+
+    def _arm(self, rows: tuple[Row, ...]) -> Arm:
+        first, sweep = rows[0], self.sweep
+        if len(rows) == 1:
+            name, label, of = first["cell"], sweep.display_name(first["cell"]), first
+        else:
+            name = sweep.algorithm_of.get(first["cell"], "")
+            label = " · ".join((sweep.info[first["cell"]]["label"], first["judge"]))
+            of = sweep.means.get((self.board.name, self.board.lead.name, self.grader, name), {})
+            if of.get("seeds") != ", ".join(str(row["seed"]) for row in rows) or of["value"] is None:
+                of = {"value": sum(row["value"] for row in rows) / len(rows), "n": first["n"]}
+        return Arm(
+            name=name,
+            label=label,
+            rows=rows,
+            value=of["value"],
+            ci_low=of.get("ci_low"),
+            ci_high=of.get("ci_high"),
+            n=of["n"],
+            collapsed=of.get("collapsed", ""),
+        )
 
 
 def boards(sweeps: Sequence[Sweep]) -> list[Board]:
@@ -95,16 +195,6 @@ def best_first(lead: MetricDisplay) -> Callable[[Row], tuple[bool, float]]:
     return key
 
 
-def median_first(lead: MetricDisplay) -> Callable[[Sequence[Row]], tuple[bool, float]]:
-    """A sort key for the seeds of an arm: the better median first (of two the worse), without a value last."""
-
-    def key(rows: Sequence[Row]) -> tuple[bool, float]:
-        values = sorted(-row["value"] * (lead.sign or 1) for row in rows if row["value"] is not None)
-        return (not values, values[len(values) // 2] if values else 0.0)
-
-    return key
-
-
 def groups(sweeps: Sequence[Sweep], board: Board) -> list[Group]:
     """The comparable groups of a board's lead metric."""
     comparable = []
@@ -114,6 +204,20 @@ def groups(sweeps: Sequence[Sweep], board: Board) -> list[Group]:
         for (policy, grader), members in grouped(rows, lambda row: (row["policy"], row["grader"])).items():
             comparable.append(Group(sweep=sweep, board=board, policy=policy, grader=grader, rows=members))
     return comparable
+
+
+def untrained_groups(sweeps: Sequence[Sweep], board: Board) -> list[Group]:
+    """The untrained policies of each sweep that has several and trains none, a group a grader."""
+    found = []
+    for sweep in sweeps:
+        if any(not is_control(row) for row in sweep.info.values()):
+            continue
+        of_sweep = groups([sweep], board)
+        for grader, members in grouped(of_sweep, lambda group: group.grader).items():
+            rows = [row for group in members for row in group.rows if row["trainer"] == "sft"]
+            if len(rows) > 1:
+                found.append(Group(sweep=sweep, board=board, policy="", grader=grader, rows=rows))
+    return found
 
 
 def alpha(rows: Sequence[Row]) -> float:
@@ -152,113 +256,6 @@ def _minus(value: float | None) -> float | None:
 def comparisons(group: Group, claim: str) -> list[Row]:
     """The group's rows of the comparisons table that make a claim."""
     return group.sweep.compared.get((group.board.name, group.board.lead.name, group.grader, claim), [])
-
-
-def versus(group: Group, a: str, b: str) -> Row | None:
-    """The checkpoint comparison of two cells, `a` first, if the table has it.
-
-    Not where the board has several tasks with the metric: the table compares them together.
-    """
-    board = group.board
-    if sum(metric.name == board.lead.name for metric in board.metrics) > 1:
-        return None
-    row = group.sweep.paired.get((board.name, board.lead.name, group.grader, frozenset((a, b))))
-    return None if row is None else oriented(row, a)
-
-
-def tested(group: Group, a: str, b: str) -> bool:
-    """Whether `better` decides between two cells by their paired comparison, not by their intervals."""
-    row = versus(group, a, b)
-    return row is not None and row["difference"] is not None
-
-
-def better(group: Group, a: Row, b: Row) -> int:
-    """+1 where a is separably better than b, -1 where worse, 0 where the two are not separable.
-
-    Decided by the paired comparison where the table has one, else by intervals that do not overlap: no test, and not
-    corrected for the number of cells.
-    """
-    sign = group.board.lead.sign or 1
-    paired = versus(group, a["cell"], b["cell"])
-    if paired is not None and paired["difference"] is not None:
-        return sign * _sign(paired["difference"]) if significant(paired, alpha(group.rows)) else 0
-    if None in (a["ci_low"], a["ci_high"], b["ci_low"], b["ci_high"]):
-        return 0
-    return sign * ((a["ci_low"] > b["ci_high"]) - (a["ci_high"] < b["ci_low"]))
-
-
-def _sign(value: float) -> int:
-    return (value > 0) - (value < 0)
-
-
-def ranks(group: Group) -> dict[str, tuple[int, int]]:
-    """For each cell the ranks it may hold: 1 + those separably better, up to all but those separably worse.
-
-    Where no row of the group has an interval, the order of the values is the rank; equal values share it.
-    """
-    rows = [row for row in group.ordered if row["value"] is not None]
-    if all(row["ci_low"] is None for row in rows):
-        values = [row["value"] for row in rows]
-        return {row["cell"]: (1 + values.index(row["value"]),) * 2 for row in rows}
-    verdicts = {row["cell"]: [better(group, row, other) for other in rows] for row in rows}
-    return {cell: (1 + against.count(-1), len(rows) - against.count(1)) for cell, against in verdicts.items()}
-
-
-def against_null(group: Group, row: Row) -> int:
-    """+1 where the row's interval lies on the better side of the metric's null value, -1 on the worse, 0 otherwise."""
-    null, sign = group.board.lead.null, group.board.lead.sign or 1
-    if null is None or row["ci_low"] is None or row["ci_high"] is None:
-        return 0
-    return sign * ((row["ci_low"] > null) - (row["ci_high"] < null))
-
-
-def start_is_null(group: Group) -> bool:
-    """Whether a row's standing to the untrained policy is its standing to the null value."""
-    start, null = group.control("sft"), group.board.lead.null
-    return start is None or (start["ci_low"] is None and start["value"] in (None, null))
-
-
-def against_start(group: Group, row: Row) -> int | None:
-    """How a row stands to the untrained policy: +1, 0, -1; None where neither its score nor a null value tells."""
-    start = group.control("sft")
-    if row["ci_low"] is None or row["ci_high"] is None:
-        return None
-    if start is None or start_is_null(group):
-        return None if group.board.lead.null is None else against_null(group, row)
-    return better(group, row, start)
-
-
-def tested_to_start(group: Group, row: Row) -> bool:
-    """Whether a paired comparison says how a policy stands to the untrained one."""
-    start = group.control("sft")
-    return start is not None and not start_is_null(group) and tested(group, row["cell"], start["cell"])
-
-
-def arms(group: Group) -> list[list[Row]]:
-    """The trained rows by arm and training judge, a row a seed; the arm with the best median seed first."""
-    rows = [row for row in group.trained if row["value"] is not None]
-    seeds_by_arm = grouped(rows, lambda row: (group.sweep.info[row["cell"]]["arm"], row["judge"])).values()
-    return sorted(seeds_by_arm, key=median_first(group.board.lead))
-
-
-def by_prompt(group: Group) -> Group:
-    """The same policies under the metric whose values are compared prompt by prompt; as it is where none is."""
-    view = compared([group.sweep], group.board)
-    counterparts = (g for g in groups([group.sweep], view) if (g.policy, g.grader) == (group.policy, group.grader))
-    return group if view == group.board else next(counterparts, group)
-
-
-def standings(group: Group) -> tuple[Group, dict[str, int | None]]:
-    """Each trained cell's standing to the untrained policy, and the group whose metric tells it.
-
-    That is the metric compared by prompt where it tests every cell against the untrained policy, else the board's own.
-    """
-    paired = by_prompt(group)
-    cells = {row["cell"] for row in group.trained if row["value"] is not None}
-    rows = [row for row in paired.trained if row["cell"] in cells]
-    if {row["cell"] for row in rows} != cells or not all(tested_to_start(paired, row) for row in rows):
-        paired, rows = group, [row for row in group.trained if row["value"] is not None]
-    return paired, {row["cell"]: against_start(paired, row) for row in rows}
 
 
 def graders(sweeps: Sequence[Sweep]) -> list[str]:

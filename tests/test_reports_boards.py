@@ -1,5 +1,6 @@
 """What the report claims: ranks, separability, verdict sentences, caveats; on tables small enough to check by hand."""
 
+import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -8,13 +9,14 @@ from typing import Any
 import pytest
 import reports_world as world
 
-from reports.boards import Group, against_start, better, boards, compared, groups, oriented, ranks, significant, versus
+from reports.boards import Group, boards, compared, groups, oriented, significant
 from reports.build import build
 from reports.sections.comparisons import key_comparisons, matrices
 from reports.sections.judges import judges
 from reports.sections.leaderboard import leaderboard
 from reports.sections.matrix import cross_judge, shading, trainer_by_judge
 from reports.sections.verdict import verdict
+from reports.standings import against_start, better, ranks, versus
 from reports.tables import Sweep, read_sweep
 
 Scores = dict[str, tuple[float, float, float]]  # cell: value, ci_low, ci_high
@@ -62,22 +64,30 @@ def prose(sentences: list[list[Any]]) -> str:
     )
 
 
-def test_ranks_are_ranges_and_disjoint_intervals_separate() -> None:
+def every_pair(scores: Scores, separable: float = 0.1) -> list[dict[str, Any]]:
+    """The comparison of each two cells; those further apart than `separable` are separable."""
+    differences = {(a, b): scores[a][0] - scores[b][0] for a, b in itertools.combinations(scores, 2)}
+    return [comparison(*pair, by, 0.001 if abs(by) > separable else 0.5) for pair, by in differences.items()]
+
+
+def test_ranks_are_ranges_of_what_comparisons_separate_and_there_are_none_without_them() -> None:
     scores = {"a/j": (0.9, 0.85, 0.95), "b/j": (0.7, 0.6, 0.8), "c/j": (0.65, 0.55, 0.75), "d/j": (0.3, 0.2, 0.4)}
-    assert ranks(only_group(sweep_of(scores))) == {"a/j": (1, 1), "b/j": (2, 3), "c/j": (2, 3), "d/j": (4, 4)}
+    sweep = sweep_of(scores, every_pair(scores))
+    assert ranks(only_group(sweep)) == {"a/j": (1, 1), "b/j": (2, 3), "c/j": (2, 3), "d/j": (4, 4)}
+    assert ranks(only_group(sweep_of(scores))) == {}
 
 
 def test_ranks_turn_round_where_lower_is_better() -> None:
-    sweep = sweep_of({"a/j": (0.9, 0.85, 0.95), "b/j": (0.3, 0.2, 0.4)})
+    scores = {"a/j": (0.9, 0.85, 0.95), "b/j": (0.3, 0.2, 0.4)}
+    sweep = sweep_of(scores, every_pair(scores))
     sweep.metrics["win_rate"] = {"better": "lower"}
     group = only_group(sweep)
     assert [row["cell"] for row in group.ordered] == ["b/j", "a/j"]
     assert ranks(group) == {"b/j": (1, 1), "a/j": (2, 2)}
 
 
-def test_a_paired_comparison_decides_before_intervals_that_overlap() -> None:
+def test_a_paired_comparison_decides_and_not_how_intervals_lie() -> None:
     scores = {"a/j": (0.56, 0.50, 0.62), "b/j": (0.52, 0.46, 0.58)}
-    assert ranks(only_group(sweep_of(scores))) == {"a/j": (1, 2), "b/j": (1, 2)}
     assert ranks(only_group(sweep_of(scores, [comparison("b/j", "a/j", -0.04, 0.001)]))) == {
         "a/j": (1, 1),
         "b/j": (2, 2),
@@ -90,9 +100,8 @@ def test_without_any_interval_the_order_of_the_values_is_the_rank_and_equals_sha
     sweep = read_sweep(world.game_sweep(tmp_path))
     group = groups([sweep], boards([sweep])[0])[0]
     assert [ranks(group)[row["cell"]] for row in group.ordered] == [(1, 1), (2, 2), (3, 3)]
-    for row in group.rows:
-        row["value"] = 0.5
-    assert set(ranks(group).values()) == {(1, 1)}
+    level = replace(group, rows=[{**row, "value": 0.5} for row in group.rows])
+    assert set(ranks(level).values()) == {(1, 1)}
 
 
 def test_groups_do_not_mix_start_policies_or_graders(tmp_path: Path) -> None:
@@ -179,22 +188,22 @@ def test_significance_is_adjusted_p_then_p_then_interval(
     assert significant(row, 0.05) is sure
 
 
-def test_standing_to_the_untrained_policy_uses_its_pair_its_score_or_the_null_value() -> None:
+def test_standing_to_the_untrained_policy_uses_its_pair_or_the_null_value_where_it_has_no_score() -> None:
     scores = {"a/j": (0.60, 0.55, 0.65), "sft": (0.52, 0.47, 0.57)}
     group = only_group(sweep_of(scores))
-    assert against_start(group, group.rows[0]) == 0
+    assert against_start(group, group.arms[0]) is None
     group = only_group(sweep_of(scores, [comparison("sft", "a/j", -0.08, 0.001)]))
     assert versus(group, "a/j", "sft")["difference"] == 0.08  # type: ignore[index]
-    assert against_start(group, group.rows[0]) == 1
+    assert against_start(group, group.arms[0]) == 1
     group = only_group(sweep_of({"a/j": (0.60, 0.55, 0.65), "b/j": (0.45, 0.42, 0.48), "c/j": (0.5, 0.4, 0.6)}))
-    assert [against_start(group, row) for row in group.rows] == [1, -1, 0]
+    assert {arm.name: against_start(group, arm) for arm in group.arms} == {"a/j": 1, "b/j": -1, "c/j": 0}
     group.sweep.metrics["win_rate"] = {"better": "higher"}
-    assert against_start(only_group(group.sweep), group.rows[0]) is None
+    assert against_start(only_group(group.sweep), group.arms[0]) is None
 
 
 def test_a_score_without_interval_is_never_separable_from_one_with() -> None:
     group = only_group(sweep_of({"a/j": (0.9, None, None), "b/j": (0.1, 0.05, 0.15)}))  # type: ignore[dict-item]
-    assert better(group, *group.rows) == 0
+    assert better(group, *group.arms) is None
 
 
 def test_an_independent_grader_goes_before_the_judge_that_trained(tmp_path: Path) -> None:
@@ -218,6 +227,8 @@ def test_each_grader_has_a_scale_of_its_own() -> None:
     sweep = sweep_of({"a/j": (0.9, 0.85, 0.95), "sft": (0.8, 0.75, 0.84)})
     other = sweep_of({"a/j": (0.60, 0.58, 0.62), "sft": (0.62, 0.60, 0.64)}, grader="llm")
     sweep.results.extend(other.results)
+    pairs = [comparison("a/j", "sft", 0.1, 0.001), {**comparison("a/j", "sft", -0.02, 0.5), "grader": "llm"}]
+    sweep.comparisons.extend(pairs)
     first, second = trainer_by_judge([sweep])
     assert [only["rows"][0]["cells"][0]["shade"] for only in (first, second)] == [1, -0.25]
     assert [only["around"]["value"].value for only in (first, second)] == [0.8, 0.62]
@@ -249,7 +260,7 @@ def test_a_difference_that_is_not_separable_is_paler_than_any_that_is() -> None:
     assert squares["a", "b"] | {"figure": None} == {"figure": None, "shade": 0.168, "sure": False}
 
 
-def test_heat_maps_show_failed_and_missing_cells_and_the_range_over_seeds(tmp_path: Path) -> None:
+def test_heat_maps_show_failed_and_missing_cells_and_the_mean_over_seeds(tmp_path: Path) -> None:
     sweep = read_sweep(world.language_sweep(tmp_path))
     first = trainer_by_judge([sweep])[0]
     slic = next(row for row in first["rows"] if row["name"] == "slic")
@@ -257,7 +268,7 @@ def test_heat_maps_show_failed_and_missing_cells_and_the_range_over_seeds(tmp_pa
     assert "loss is NaN" in slic["cells"][2]["reason"]
     scores = {f"onpo/j/{s}": (v, v, v) for s, v in enumerate((0.5, 0.7, 0.6))}
     (only,) = trainer_by_judge([sweep_of(scores)])
-    assert [f.value for f in only["rows"][0]["cells"][0]["figures"]] == [0.5, 0.7]
+    assert [f.value for f in only["rows"][0]["cells"][0]["figures"]] == [pytest.approx(0.6)]
 
 
 def test_the_cross_view_marks_the_diagonal(tmp_path: Path) -> None:
@@ -322,7 +333,7 @@ def test_several_policies_are_named_in_the_tables_though_nothing_is_trained(tmp_
     assert "policy" in table["varies"]
     assert [line["row"]["policy"] for line in table["rows"]] == ["one", "one", "two", "two"]
     text = build([tmp_path / "sweep"], tmp_path / "out").read_text()
-    assert "no two of them are compared prompt by prompt" in text
+    assert "Policies are ranked apart" in text
     assert "<td>one</td>" in text
 
 

@@ -88,6 +88,7 @@ def numbers_of(sweeps: list[Path]) -> set[float]:
         for file in sweep.rglob("*.parquet"):
             frame = pd.read_parquet(file).select_dtypes("number")
             found |= {float(value) for column in frame for value in frame[column].dropna()}
+        found |= means_over_seeds(pd.read_parquet(sweep / "results.parquet"))
         comparisons = sweep / "comparisons.parquet"
         if comparisons.exists():
             frame = pd.read_parquet(comparisons)[["difference", "ci_low", "ci_high"]]
@@ -96,6 +97,13 @@ def numbers_of(sweeps: list[Path]) -> set[float]:
         found |= {float(stage["seconds"]) for cell in cells for stage in cell["stages"]}
         found |= {0.5, 50.0}  # null values of metrics.json
     return found
+
+
+def means_over_seeds(results: pd.DataFrame) -> set[float]:
+    """What a row that seeds share shows: the mean of each number over them."""
+    alike = ["policy", "trainer", "options", "judge", "grader", "iteration", "leaderboard", "category", "metric"]
+    values = results[results["value"].notna()].groupby(alike, sort=False)["value"]
+    return {sum(of.tolist()) / len(of) for _, of in values}
 
 
 def read(text: str) -> float | None:

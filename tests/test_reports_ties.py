@@ -58,8 +58,9 @@ def test_failed_games_ratings_and_other_graders_are_not_counted() -> None:
     assert said(*rows, tied).startswith("1 of 1 games that panel judged on head-to-head are ties (100%)")
 
 
-def test_a_share_is_rounded_down_so_that_a_hundred_per_cent_are_all() -> None:
-    assert "(99%)" in said(*[games("A=B", "", None)] * 999, games("A>B", "", None))
+def test_a_share_is_rounded_and_a_hundred_per_cent_are_all() -> None:
+    assert "(90%)" in said(*[games("A=B", "", None)] * 8989, *[games("A>B", "", None)] * 1011)
+    assert "(more than 99%)" in said(*[games("A=B", "", None)] * 999, games("A>B", "", None))
 
 
 def test_the_note_stands_with_the_boards_tables_and_before_quoting() -> None:

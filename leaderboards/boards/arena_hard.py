@@ -248,7 +248,8 @@ def _influence_values(battles: Sequence[Battle]) -> dict[str, float | None]:
     means = {battle.prompt: 100 * sum(battle.scores) / len(battle.scores) for battle in battles if battle.scores}
     total = sum(weights.values())
     pooled = sum(weights[prompt] * mean for prompt, mean in means.items()) / total if total else 0.0
-    values = {prompt: pooled + weights[prompt] * len(weights) / total * (mean - pooled) for prompt, mean in means.items()}
+    share = {prompt: weight * len(weights) / total for prompt, weight in weights.items()}
+    values = {prompt: pooled + share[prompt] * (mean - pooled) for prompt, mean in means.items()}
     return {battle.prompt: values.get(battle.prompt) for battle in battles}
 
 

@@ -94,9 +94,12 @@
   const sort = (table, index, direction) => {
     const sign = direction === "descending" ? -1 : 1;
     const body = table.tBodies[0];
-    const keyed = [...body.rows].map((row, place) => ({ row, place, key: key(row.cells[index]) }));
-    keyed.sort((a, b) => (a.key === null) - (b.key === null) || (a.key === null ? 0 : sign * order(a.key, b.key)) || a.place - b.place);
+    // What different graders gave is never mixed: rows are sorted within their group.
+    const groups = [...new Set([...body.rows].map((row) => row.dataset.group))];
+    const keyed = [...body.rows].map((row, place) => ({ row, place, key: key(row.cells[index]), group: groups.indexOf(row.dataset.group) }));
+    keyed.sort((a, b) => a.group - b.group || (a.key === null) - (b.key === null) || (a.key === null ? 0 : sign * order(a.key, b.key)) || a.place - b.place);
     body.append(...keyed.map((entry) => entry.row));
+    keyed.forEach(({ row, group }, i) => row.classList.toggle("first", i > 0 && group !== keyed[i - 1].group));
     [...table.tHead.rows[0].cells].forEach((th, i) => {
       if (th.querySelector("button")) th.setAttribute("aria-sort", i === index ? direction : "none");
     });

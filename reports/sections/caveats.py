@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reports.boards import Group, against_null, against_start, arms, better, tested, tested_to_start
-from reports.sections.common import Prose, counted, figure, is_game, listed, seeds_of, side, spread, where
+from reports.boards import Arm, Group
+from reports.sections.common import Prose, counted, figure, is_game, kinds, listed, seeds_of, spread, where
 from reports.sections.ties import ties
 from reports.sections.training import alarms
+from reports.standings import against_null, better, is_exact
 from reports.tables import Row, Sweep, grouped, is_control, unique
 
 CONTROLS = {"longest": "the longest of several untrained answers", "constant": "one fixed answer"}
@@ -22,6 +23,7 @@ def caveats(sweeps: Sequence[Sweep], with_findings: Sequence[Group], scored: Seq
         *_untrained_rivals(with_findings),
         *_alarms(sweeps),
         *_one_seed(sweeps),
+        *_collapsed(with_findings),
         *_start_apart(with_findings),
         *_ties(scored),
         *_own_judge(with_findings),
@@ -140,11 +142,9 @@ def _untrained_rivals(groups: Sequence[Group]) -> list[Prose]:
     return caveats
 
 
-def _is_unbeaten(group: Group, control: Row | None) -> bool:
-    if control is None or control["value"] is None:
-        return False
-    best = [row for row in arms(group)[0] if tested(group, row["cell"], control["cell"]) or row["ci_low"] is not None]
-    return control["ci_low"] is not None and any(better(group, row, control) <= 0 for row in best)
+def _is_unbeaten(group: Group, control: Arm | None) -> bool:
+    standing = None if control is None or is_exact(group) else better(group, group.arms[0], control)
+    return standing is not None and standing <= 0
 
 
 def _start_apart(groups: Sequence[Group]) -> list[Prose]:
@@ -152,10 +152,10 @@ def _start_apart(groups: Sequence[Group]) -> list[Prose]:
     caveats: list[Prose] = []
     for group in groups:
         start, lead = group.control("sft"), group.board.lead
-        if start is not None and start["value"] is not None and against_null(group, start):
+        if start is not None and against_null(group, start):
             text = f"The untrained policy itself has a {lead.label} of "
             tail = f" on {where(group, False)}: read differences from it, not from "
-            caveats.append([text, figure(start["value"], lead), tail, figure(lead.null, lead), "."])
+            caveats.append([text, figure(start.value, lead), tail, figure(lead.null, lead), "."])
     return caveats
 
 
@@ -206,19 +206,31 @@ def _several(groups: Sequence[Group]) -> bool:
     return len({group.sweep.name for group in groups}) > 1
 
 
-def _beats(group: Group, row: Row | None, several: bool) -> Prose:
-    """Whom a control beats on one board, or lies beyond."""
-    if row is None or row["value"] is None:
+def _beats(group: Group, control: Arm | None, several: bool) -> Prose:
+    """Whom a control beats on one board."""
+    if control is None:
         return []
-    beaten = [other for other in group.trained if other["value"] is not None and better(group, row, other) > 0]
-    over = ["the untrained policy"] if against_start(group, row) == 1 else []
-    sure = all(tested(group, row["cell"], other["cell"]) for other in beaten) and (
-        not over or tested_to_start(group, row)
-    )
-    over += [f"{len(beaten)} of {len(group.trained)} trained policies"] if beaten else []
-    verb = "beats" if sure else f"lies, by its interval alone, {side(group, 1)}"
-    text = f"{verb} {' and '.join(over)} on {where(group, several)} with "
-    return [text, figure(row["value"], group.board.lead)] if over else []
+    standings = [better(group, control, arm) for arm in group.arms]
+    beaten, start = standings.count(1), group.control("sft")
+    over = ["the untrained policy"] if start is not None and better(group, control, start) == 1 else []
+    who = f"trained {kinds(group, len(standings))}"
+    over += [f"{beaten} of {len(standings)} {who}"] if beaten else []
+    text = f"beats {' and '.join(over)} on {where(group, several)} with "
+    return [text, figure(control.value, group.board.lead)] if over else []
+
+
+def _collapsed(groups: Sequence[Group]) -> list[Prose]:
+    """The seeds under which an arm lies far below its other ones."""
+    several = _several(groups)
+    return [
+        [
+            f"{arm.label} collapsed under seed {arm.collapsed} on {where(group, several)}: intervals over seeds cover "
+            "less than they say where training sometimes collapses."
+        ]
+        for group in groups
+        for arm in group.arms
+        if arm.collapsed
+    ]
 
 
 def _alarms(sweeps: Sequence[Sweep]) -> list[Prose]:

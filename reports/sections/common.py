@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -46,11 +47,35 @@ def interval(row: Row, metric: MetricDisplay, *, signed: bool = False) -> Prose:
     return [figure(row["ci_low"], metric, signed=signed), " to ", figure(row["ci_high"], metric, signed=signed)]
 
 
-def p_note(row: Row) -> Prose:
-    """', adjusted p = ...' of a comparison, ', p = ...' where it has no adjusted one, nothing where it has neither."""
+def p_note(row: Row, tests: int | None = None) -> Prose:
+    """', adjusted p = ...' of a comparison and for how many tests; ', p = ...' where it has no adjusted one, nothing
+    where it has neither.
+    """
     name = "p_value" if row["p_adjusted"] is None else "p_adjusted"
     words = {"p_value": ", p ", "p_adjusted": ", adjusted p "}[name]
-    return [] if row[name] is None else [words, p_figure(row[name], equals=True)]
+    family = [f" in {counted(tests, 'test')}"] if tests and name == "p_adjusted" else []
+    return [] if row[name] is None else [words, p_figure(row[name], equals=True), *family]
+
+
+def settling(row: Row, metric: MetricDisplay) -> Prose:
+    """What would settle a comparison that is not separable, where the table says: 'a difference of 0.1 would have shown
+    (power 80%), and this one would take about 900 prompts or 7 seeds'.
+    """
+    if row.get("detectable") is None:
+        return []
+    needed = [(row.get(f"{what}_needed"), what) for what in ("prompts", "seeds")]
+    numbers = [[figure(number), f" {what}"] for number, what in needed if number is not None and math.isfinite(number)]
+    ways = [part for number in numbers for part in (" or ", *number)][1:]
+    none = any(number is not None for number, _ in needed) and not ways
+    tail: Prose = [", and this one would take about ", *ways] if ways else []
+    tail = [", and no number of prompts or seeds alone would show this one"] if none else tail
+    return ["a difference of ", figure(row["detectable"], metric), " would have shown (power 80%)", *tail]
+
+
+def kinds(group: Group, number: int) -> str:
+    """What is ranked: policies, or algorithms where several seeds make one."""
+    singular, plural = ("algorithm", "algorithms") if len(group.seeds) > 1 else ("policy", "policies")
+    return singular if number == 1 else plural
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:
@@ -106,7 +131,7 @@ def _slots(sweep: Sweep, key: str) -> dict[str, int]:
 def where(group: Group, several: bool) -> str:
     """'board, graded by grader'; the start policy and the sweep where there are several."""
     graded = f", graded by {group.grader}" if group.grader else ""
-    policies = len({row["policy"] for row in group.sweep.info.values()}) > 1
+    policies = group.policy and len({row["policy"] for row in group.sweep.info.values()}) > 1
     return (
         " · ".join(filter(None, (group.board.name, group.board.lead.category)))
         + graded

@@ -8,7 +8,6 @@ from typing import Any
 from reports.boards import (
     Board,
     Group,
-    against_start,
     alpha,
     boards,
     compared,
@@ -16,13 +15,13 @@ from reports.boards import (
     groups,
     oriented,
     significant,
-    tested_to_start,
 )
 from reports.charts import Axis, whisker, whisker_axis
 from reports.numbers import MetricDisplay, metric
-from reports.sections.common import figure, p_figure
+from reports.sections.common import counted, figure, kinds, p_figure, settling
 from reports.sections.leaderboard import ends
 from reports.sections.matrix import pale
+from reports.standings import against_start, tested_to_start
 from reports.tables import Row, Sweep, grouped, is_control, unique
 
 SHOWN = 36  # comparisons on the main page
@@ -42,18 +41,29 @@ def key_comparisons(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
         rows = list({(sweep.name, *map(str, row.values())): (sweep, row) for sweep, row in rows}.values())
         if rows:
             lines = _lines(rows[:SHOWN], whisker_axis(_reach([row for _, row in rows[:SHOWN]]), 0.0))
-            counts = [
-                _counts(group) for group in comparable if any(tested_to_start(group, row) for row in group.trained)
-            ]
+            counts = [_counts(group) for group in comparable if any(tested_to_start(group, arm) for arm in group.arms)]
             blocks.append({"board": board, "rows": lines, "counts": counts, "left": len(rows) - len(lines)})
     return blocks
 
 
 def _counts(group: Group) -> dict[str, Any]:
-    """How many trained policies are separably better and worse than the untrained one, of those that are tested."""
-    standings = [against_start(group, row) for row in group.trained if tested_to_start(group, row)]
-    tags = {"grader": group.grader, "sweep": group.sweep.name}
-    return {"tags": tags, "better": standings.count(1), "worse": standings.count(-1), "of": len(standings)}
+    """How many arms are separably better and worse than the untrained policy, of those that are tested, and how many
+    tests each claim's p-values are adjusted for.
+    """
+    standings = [against_start(group, arm) for arm in group.arms if tested_to_start(group, arm)]
+    tests = {claim: _tests(comparisons(group, claim)) for claim in ("checkpoint", "algorithm")}
+    return {
+        "tags": {"grader": group.grader, "sweep": group.sweep.name},
+        "kind": kinds(group, 2),
+        "better": standings.count(1),
+        "worse": standings.count(-1),
+        "of": len(standings),
+        "families": " and ".join(f"{counted(n, 'test')} on {claim}s" for claim, n in tests.items() if n),
+    }
+
+
+def _tests(family: Sequence[Row]) -> int:
+    return sum(row["p_value"] is not None for row in family)
 
 
 def _compared(sweeps: Sequence[Sweep]) -> list[Board]:
@@ -69,14 +79,16 @@ def _key_pairs(group: Group) -> list[tuple[Sweep, Row]]:
 
 
 def every(sweeps: Sequence[Sweep]) -> dict[str, Any]:
-    """All comparisons, those of the smallest p-value first, at most MOST_ROWS of them."""
+    """The comparisons of the smallest p-values, at most MOST_ROWS, each board, metric and grader by itself."""
     rows = [(sweep, row) for sweep in sweeps for row in sweep.comparisons]
     rows.sort(key=lambda pair: _p(pair[1]))
     axes = {
         key: whisker_axis(_reach([row for _, row in members]), 0.0)
         for key, members in grouped(rows, lambda pair: (pair[1]["leaderboard"], pair[1]["metric"])).items()
     }
-    lines = [_lines([pair], axes[pair[1]["leaderboard"], pair[1]["metric"]])[0] for pair in rows[:MOST_ROWS]]
+    families = unique(_family(*pair) for pair in rows)
+    chosen = sorted(rows[:MOST_ROWS], key=lambda pair: families.index(_family(*pair)))
+    lines = [_lines([pair], axes[pair[1]["leaderboard"], pair[1]["metric"]])[0] for pair in chosen]
     return {"rows": lines, "left": len(rows) - len(lines)}
 
 
@@ -144,6 +156,7 @@ def _line(sweep: Sweep, row: Row, axis: Axis) -> dict[str, Any]:
     of = metric(row["metric"], sweep.meta(row["leaderboard"], row["metric"]))
     return {
         "row": row,
+        "group": " · ".join(_family(sweep, row)),
         "sweep": sweep.name,
         "metric": of.label,
         "a": sweep.display_name(row["a"]),
@@ -152,11 +165,25 @@ def _line(sweep: Sweep, row: Row, axis: Axis) -> dict[str, Any]:
         "interval": ends(row, of),
         "p": p_figure(row["p_value"]),
         "p_adjusted": p_figure(row["p_adjusted"]),
+        "tests": _tests(sweep.compared[row["leaderboard"], row["metric"], row["grader"], row["claim"]]),
         "n": figure(row["n"]),
+        "alike": _alike(row, of),
+        "settling": settling(row, of),
         "sure": significant(row, alpha(sweep.results)),
         "whisker": whisker(axis, row["difference"], row["ci_low"], row["ci_high"]),
         "zero": axis(0.0),
     }
+
+
+def _family(sweep: Sweep, row: Row) -> tuple[str, ...]:
+    """What sorting keeps together."""
+    return (sweep.name, row["leaderboard"], row["metric"], row["grader"])
+
+
+def _alike(row: Row, of: MetricDisplay) -> list[Any]:
+    """The two ends of the interval if all trainers vary alike, [] where there is none."""
+    low, high = row.get("alike_low"), row.get("alike_high")
+    return [] if low is None or high is None else [figure(low, of, signed=True), figure(high, of, signed=True)]
 
 
 def _reach(rows: Sequence[Row]) -> list[float | None]:

@@ -46,8 +46,8 @@ def _controls(sweeps: Sequence[Sweep], board: str, trainer: str) -> list[Row]:
 
 def _control(sweep: Sweep, board: Board, judge: str, trainer: str) -> list[Figure]:
     """A control's score, or the lowest and the highest of several policies' controls."""
-    rows = [group.control(trainer) for group in groups([sweep], board) if group.grader == judge]
-    values = [row["value"] for row in rows if row is not None and row["value"] is not None]
+    controls = [group.control(trainer) for group in groups([sweep], board) if group.grader == judge]
+    values = [control.value for control in controls if control is not None]
     return spread(values, board.lead) if values else []
 
 

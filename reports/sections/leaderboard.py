@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from reports.boards import Board, Group, boards, groups, median_first, ranks
+from reports.boards import Arm, Board, Group, boards, groups
 from reports.charts import Axis, near, whisker, whisker_axis
 from reports.numbers import MetricDisplay
 from reports.sections.caveats import CONTROLS
 from reports.sections.common import figure, spread, tags
 from reports.sections.ties import ties
+from reports.standings import ranks
 from reports.tables import Row, Sweep, grouped, is_control, unique
 
 # Controls that may lie far off: a fixed answer loses nearly always, and must not squeeze all others.
@@ -21,7 +22,7 @@ COUNTS = ("n", "coverage", "samples", "queries", "steps")
 def leaderboard(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
     """For each leaderboard a table a metric, the first of them with the other metrics' values as columns.
 
-    Rows by grader, then trained policies best first, then the controls.
+    Rows by grader, then trained policies best first, those that lack seeds last, then the controls.
     """
     return [
         {
@@ -55,7 +56,11 @@ def _table(sweeps: Sequence[Sweep], board: Board, others: Sequence[MetricDisplay
     comparable = groups(sweeps, board)
     rows = [row for group in comparable for row in group.rows]
     axis = whisker_axis(_reach(rows), board.lead.null, log=board.lead.log)
-    lines = [line for index, group in enumerate(comparable) for line in _lines(group, axis, others, first=index > 0)]
+    lines = [
+        line | {"group": index}
+        for index, group in enumerate(comparable)
+        for line in _lines(group, axis, others, first=index > 0)
+    ]
     same = [key for key in COUNTS if len({tuple(line["counts"][key]) for line in lines}) == 1]
     return {
         "board": board,
@@ -83,16 +88,20 @@ def _varying(rows: Sequence[Row]) -> set[str]:
 
 
 def _lines(group: Group, axis: Axis, others: Sequence[MetricDisplay], *, first: bool) -> list[dict[str, Any]]:
-    board, info = group.board, group.sweep.info
+    board = group.board
     rank = ranks(group) if board.lead.sign else {}
     other_rows = _rows_of_metrics(group, others)
-    arms = grouped(group.rows, lambda row: (info[row["cell"]]["arm"], row["judge"], row["iteration"]))
-    key, start = median_first(board.lead), group.control("sft")
-    null = start["value"] if start and start["value"] is not None else board.lead.null
-    null = near(null, _reach(group.rows))
-    ordered = sorted(arms.values(), key=lambda rows: (is_control(rows[0]), *key(rows)))
+    start = group.control("sft")
+    null = near(start.value if start else board.lead.null, _reach(group.rows))
     at = {"null_x": None if null is None else axis(null)}
-    lines = [_line(group, rows, rank, other_rows, axis) | at for rows in ordered]
+    arms = [arm for arm in group.ranked if not is_control(arm.rows[0])] + group.incomplete
+    controls = [arm for arm in group.ranked if is_control(arm.rows[0])]
+    shown = {row["cell"] for arm in group.ranked + group.incomplete for row in arm.rows}
+    lines = [_line(group, arm.rows, arm, rank, other_rows, axis) | at for arm in arms]
+    without = [row for row in group.ordered if row["cell"] not in shown]
+    lines += [_line(group, [row], None, rank, other_rows, axis) | at for row in without if not is_control(row)]
+    lines += [_line(group, arm.rows, arm, rank, other_rows, axis) | at for arm in controls]
+    lines += [_line(group, [row], None, rank, other_rows, axis) | at for row in without if is_control(row)]
     lines[0]["first"] = first
     return lines
 
@@ -110,10 +119,18 @@ def _rows_of_metrics(group: Group, metrics: Sequence[MetricDisplay]) -> MetricRo
 
 
 def _line(
-    group: Group, rows: Sequence[Row], rank: dict[str, tuple[int, int]], others: MetricRows, axis: Axis
+    group: Group,
+    rows: Sequence[Row],
+    arm: Arm | None,
+    rank: dict[str, tuple[int, int]],
+    others: MetricRows,
+    axis: Axis,
 ) -> dict[str, Any]:
-    row, lead, held = rows[0], group.board.lead, [rank[row["cell"]] for row in rows if row["cell"] in rank]
+    """One row of the table: an arm's mean over its seeds and their range, or a row without a value."""
+    row, lead = rows[0], group.board.lead
     coverage = [row["coverage"] for row in rows if row["coverage"] is not None]
+    mean = {key: getattr(arm, key) if arm else None for key in ("value", "ci_low", "ci_high")}
+    whiskers = [mean] if mean["ci_low"] is not None else rows
     return {
         "row": row,
         "first": False,
@@ -121,19 +138,27 @@ def _line(
         "arm": group.sweep.info[row["cell"]]["arm"],
         "cells": ", ".join(row["cell"] for row in rows),
         "seeds": [row["seed"] for row in rows if row["seed"] is not None],
+        "lacking": ", ".join(map(str, arm.lacking)) if arm else "",
         "control": is_control(row),
         "own": bool(row["judge"]) and row["judge"] == row["grader"],
-        "rank": (min(low for low, _ in held), max(high for _, high in held)) if held else None,
-        "value": _spread([row["value"] for row in rows], lead),
-        "interval": ends(row, lead) if len(rows) == 1 else [],
-        "whiskers": [w for row in rows if (w := whisker(axis, row["value"], row["ci_low"], row["ci_high"]))],
+        "rank": rank.get(arm.name) if arm and not arm.lacking else None,
+        "value": [figure(arm.value, lead)] if arm else [],
+        "of_seeds": _spread([row["value"] for row in rows], lead) if len(rows) > 1 else [],
+        "interval": ends(mean, lead),
+        "whiskers": [w for row in whiskers if (w := whisker(axis, row["value"], row["ci_low"], row["ci_high"]))],
         "others": [
-            _spread((other_rows[r["cell"]]["value"] for r in rows if r["cell"] in other_rows), m)
+            _mean([other_rows[r["cell"]]["value"] for r in rows if r["cell"] in other_rows], m)
             for m, other_rows in others
         ],
         "counts": {key: _spread([row[key] for row in rows]) for key in COUNTS},
         "thin": any(share < 1 for share in coverage),
     }
+
+
+def _mean(values: Sequence[float | None], metric: MetricDisplay) -> list[Any]:
+    """The mean over seeds; [] where a seed has no value."""
+    present = [value for value in values if value is not None]
+    return [figure(sum(present) / len(present), metric)] if present and len(present) == len(values) else []
 
 
 def _spread(values: Iterable[float | None], metric: MetricDisplay | None = None) -> list[Any]:

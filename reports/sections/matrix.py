@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from reports.boards import Group, against_start, boards, groups
+from reports.boards import Group, boards, groups
 from reports.charts import finite, near
-from reports.sections.common import figure, spread
+from reports.sections.common import figure
+from reports.standings import against_start
 from reports.tables import Row, Sweep, grouped, is_control, unique
 
 PALE = 0.25  # the deepest shade of a difference that is not separable from zero
@@ -60,7 +61,7 @@ def shading(group: Group) -> Shade:
 def origin(group: Group) -> float | None:
     """What a group's values are held against: the untrained policy's, else a null value nearby, else None."""
     start, lead = group.control("sft"), group.board.lead
-    value = start["value"] if start and finite([start["value"]]) else None
+    value = start.value if start and finite([start.value]) else None
     if value is None:
         value = near(lead.null, finite(row["value"] for row in group.trained))
     return None if lead.log and value is not None and value <= 0 else value
@@ -97,7 +98,7 @@ def _around(group: Group) -> dict[str, Any] | None:
     at, start = origin(group), group.control("sft")
     if at is None:
         return None
-    return {"value": figure(at, group.board.lead), "untrained": start is not None and start["value"] == at}
+    return {"value": figure(at, group.board.lead), "untrained": start is not None and start.value == at}
 
 
 def _crossed(of_policy: Sequence[Group]) -> list[dict[str, Any]]:
@@ -130,19 +131,21 @@ def _crossed(of_policy: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 def _square(rows: Sequence[Row], undone: Sequence[Row], group: Group, shade: Shade) -> dict[str, Any]:
-    """One square: the value, or lowest and highest over seeds; the states of cells that are not done, and why.
+    """One square: the mean over seeds; the states of cells that are not done, and why; which seeds are missing.
 
-    `sure`: every seed is separable from the untrained policy, to one side; None where nothing tells.
+    `sure`: separable from the untrained policy; None where nothing tells.
     """
-    values = finite(row["value"] for row in rows)
-    standings = {against_start(group, row) for row in rows if row["value"] is not None}
-    sure = None if None in standings or not standings else standings in ({1}, {-1})
+    cells = {row["cell"] for row in rows}
+    arm = next((arm for arm in [*group.arms, *group.incomplete] if cells & {row["cell"] for row in arm.rows}), None)
+    standing = None if arm is None or arm.lacking else against_start(group, arm)
+    values, sure = finite([arm.value] if arm else []), None if standing is None else standing != 0
+    missing = [f"lacks seed {', '.join(map(str, arm.lacking))}"] if arm and arm.lacking else []
     return {
-        "figures": spread(values, group.board.lead) if values else [],
+        "figures": [figure(value, group.board.lead) for value in values],
         "shade": pale(shade(values), sure) if values else None,
         "sure": sure,
         "own": any(row["judge"] and row["judge"] == row["grader"] for row in rows),
-        "states": unique(cell["state"] for cell in undone),
+        "states": [*unique(cell["state"] for cell in undone), *missing],
         "reason": "; ".join(unique(cell["reason"] for cell in undone if cell["reason"]))[:300],
     }
 

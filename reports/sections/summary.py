@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from reports.boards import Group, against_start, arms, better, by_prompt, versus
-from reports.sections.common import Figure, figure, listed
-from reports.tables import Row, grouped, unique
+from reports.boards import Arm, Group, alpha, significant
+from reports.sections.common import figure, listed
+from reports.standings import better, is_exact, versus
+from reports.tables import grouped, unique
 
 MOST_LEVEL = 2  # names of arms that are level with the leader
 
@@ -15,9 +16,8 @@ MOST_LEVEL = 2  # names of arms that are level with the leader
 def summary(with_findings: Sequence[Group]) -> list[dict[str, Any]]:
     """One table a sweep and start policy: a row a training judge, a column a board and grader.
 
-    A square holds the arm with the best median seed, its paired difference to the untrained policy (lowest and highest
-    over seeds, in the metric that is compared), whether that is separable, and the arms that are not separable from it.
-    Only where a judge trained two arms or more.
+    A square holds the arm with the best mean over seeds, its paired difference to the untrained policy, whether that is
+    separable, and the arms that are not separable from it. Only where a judge trained two arms or more.
     """
     tables = []
     for (sweep, policy), groups in grouped(with_findings, lambda group: (group.sweep.name, group.policy)).items():
@@ -30,49 +30,27 @@ def summary(with_findings: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 def _column(group: Group) -> dict[str, Any]:
-    board, compared = group.board, by_prompt(group).board
-    tags = {"leaderboard": board.name, "grader": group.grader}
-    difference = "" if compared.lead == board.lead else compared.lead.label
-    return {"board": board.name, "grader": group.grader, "metric": board.lead.label, "in": difference, "tags": tags}
+    tags = {"leaderboard": group.board.name, "grader": group.grader}
+    return {"board": group.board.name, "grader": group.grader, "metric": group.board.lead.label, "tags": tags}
 
 
 def _square(group: Group, judge: str) -> dict[str, Any] | None:
-    of_judge = [rows for rows in arms(group) if rows[0]["judge"] == judge]
+    of_judge = [arm for arm in group.arms if arm.judge == judge]
     if not of_judge:
         return None
     best, *others = of_judge
-    arm_of = {rows[0]["cell"]: group.sweep.info[rows[0]["cell"]]["arm"] for rows in of_judge}
-    # Exact values, as those of games, have no intervals and differ where they differ.
-    uncertain = [rows for rows in others if rows[0]["ci_low"] is not None]
-    level = [arm_of[rows[0]["cell"]] for rows in uncertain if not _ahead(group, best, rows)]
-    differences, sure = _against_untrained(group, best)
+    level = [_name(group, arm) for arm in others if better(group, best, arm) in (0, -1) and not is_exact(group)]
+    start = group.control("sft")
+    paired = versus(group, best.name, start.name) if start else None
+    lead = group.board.lead
     return {
-        "leader": arm_of[best[0]["cell"]],
+        "leader": _name(group, best),
         "of": len(of_judge),
-        "differences": differences,
-        "sure": sure,
+        "differences": [figure(paired["difference"], lead, signed=True)] if paired else [],
+        "sure": paired is not None and significant(paired, alpha(group.rows)),
         "level": "all others" if len(level) == len(others) > MOST_LEVEL else listed(level, MOST_LEVEL),
     }
 
 
-def _ahead(group: Group, best: Sequence[Row], rows: Sequence[Row]) -> bool:
-    """Whether each seed of an arm is separably better than the same seed of another, or than all where none is.
-
-    In the metric that is compared by prompt, where there is one.
-    """
-    group = by_prompt(group)
-    compared = {row["cell"]: row for row in group.trained}
-    pairs = [(compared.get(a["cell"], a), compared.get(b["cell"], b)) for a in best for b in rows]
-    same = [(a, b) for a, b in pairs if a["seed"] == b["seed"]]
-    return all(better(group, a, b) > 0 for a, b in same or pairs)
-
-
-def _against_untrained(group: Group, best: Sequence[Row]) -> tuple[list[Figure], bool]:
-    of, start = by_prompt(group), group.control("sft")
-    paired = [versus(of, row["cell"], start["cell"] if start else "sft") for row in best]
-    differences = [row["difference"] for row in paired if row is not None and row["difference"] is not None]
-    if not differences:
-        return [], False
-    rows = [row for row in of.trained if row["cell"] in {row_of_best["cell"] for row_of_best in best}]
-    sure = {against_start(of, row) for row in rows} in ({1}, {-1})
-    return [figure(value, of.board.lead, signed=True) for value in sorted({min(differences), max(differences)})], sure
+def _name(group: Group, arm: Arm) -> str:
+    return str(group.sweep.info[arm.rows[0]["cell"]]["arm"])

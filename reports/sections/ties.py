@@ -35,5 +35,6 @@ def _are_ties(rows: Sequence[Row]) -> list[bool]:
 
 
 def _share(games: Sequence[bool]) -> str:
-    """Whole per cent, rounded down: all of them alone are 100%."""
-    return f"{100 * sum(games) // len(games)}%"
+    """Per cent, rounded to a whole one; 100% are all of them."""
+    text = f"{100 * sum(games) / len(games):.0f}%"
+    return "more than 99%" if text == "100%" and not all(games) else text
