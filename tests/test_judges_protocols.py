@@ -21,8 +21,9 @@ from judges.protocols.alpaca_eval import AlpacaEvalProtocol
 from judges.protocols.arena_hard import MIRRORED, PREFERENCE, ArenaHardProtocol
 from judges.protocols.custom import CustomProtocol
 from judges.protocols.mt_bench import MTBenchProtocol
-from judges.protocols.protocol import ChatReply, Protocol, Reading, fill
+from judges.protocols.protocol import Protocol, Reading, fill
 from judges.protocols.reading import strip_thinking
+from judges.transports.messages import ChatReply
 from judges.transports.vllm_chat import read_output, sampling
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

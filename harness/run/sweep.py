@@ -14,6 +14,7 @@ from rich.console import Console
 
 from harness.config import Config
 from harness.errors import is_about_a_place, os_error_message
+from harness.identity import digest
 from harness.planning.comparisons import comparison_stages
 from harness.planning.plan import Plan, make_plan
 from harness.run.devices import machine
@@ -24,7 +25,7 @@ from harness.run.files import clear_parts, write_atomically
 from harness.run.local import LocalExecutor
 from harness.run.lock import locked
 from harness.run.progress import ProgressListener
-from harness.stage import Stage, digest
+from harness.stage import Stage
 from harness.stages.prompts import Prompts
 from harness.store.artifacts import DamagedArtifact, Store
 from harness.tables.tables import trained_losses, write_tables

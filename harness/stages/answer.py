@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import users_input
+from harness.identity import Artifact
 from harness.specs import Checkpoint, ComponentSpec
-from harness.stage import Artifact, Facts, Stage, not_in_seed
+from harness.stage import Facts, Stage, not_in_seed
 from harness.stages.context import Context
 from harness.stages.prompts import Prompts
 from harness.stages.questions import PARTS, board_requests

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.errors import UserError, users_input
+from harness.identity import Artifact
 from harness.specs import Checkpoint, ComponentSpec
-from harness.stage import Artifact, Facts, Stage
+from harness.stage import Facts, Stage
 from harness.stages.context import Context
 from harness.stages.prompts import Prompts, heldout_prompts
 

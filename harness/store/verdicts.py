@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.stage import canonical
+from harness.identity import canonical
 from judges.judge import Question
 from judges.record_log import Record, RecordLog
 from judges.verdicts import Answer, is_transient

@@ -22,8 +22,9 @@ from judges.protocols.alpaca_eval import AlpacaEvalProtocol
 from judges.protocols.arena_hard import ArenaHardProtocol
 from judges.protocols.custom import TEMPLATE, CustomProtocol, cleaned, compile_template
 from judges.protocols.mt_bench import MTBenchProtocol
-from judges.protocols.protocol import NO_VERDICT, ChatReply, ChatRequest, Protocol, Reading
+from judges.protocols.protocol import NO_VERDICT, Protocol, Reading
 from judges.transports.local_chat import LocalChat
+from judges.transports.messages import ChatReply, ChatRequest
 from judges.verdicts import OK, Answer
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from typing import Any
 
 from judges.errors import JudgeError
 from judges.judge import Question, prompt_text
-from judges.protocols.protocol import NO_VERDICT, ChatReply, ChatRequest, Protocol, Reading, chat, fill
+from judges.protocols.protocol import NO_VERDICT, Protocol, Reading, chat, fill
 from judges.protocols.reading import find, one_verdict, strip_thinking, without_text
 from judges.reading import clipped, parse_json, parse_yaml, read_text
+from judges.transports.messages import ChatReply, ChatRequest
 
 SYSTEM = """\
 You compare the answers of two assistants, A and B, to one request. Check both for mistakes, then weigh how well each \

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from judges.judge import Question, prompt_text
-from judges.protocols.protocol import NO_VERDICT, ChatReply
+from judges.protocols.protocol import NO_VERDICT
+from judges.transports.messages import ChatReply
 
 OPENING = re.compile(r"\s*<think(?:ing)?>", re.IGNORECASE)
 CLOSING = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
