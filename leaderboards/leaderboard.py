@@ -85,14 +85,20 @@ class TextLeaderboard(Leaderboard):
         limit: at most this many questions, the first ones; None takes all.
         curve_limit: at most this many, the first ones, before the final iteration, where a score is only a point on a
             curve; with 0 there is no curve.
+        max_tokens: longest answer, tokens; None is the authors' own number on their questions, elsewhere the sweep's
+            `sampling.max_tokens`. Where the policy's context holds less, the authors' number gives way.
         strip_thinking: take thinking blocks (`leaderboards.thinking`) out of the policy's answers before grading.
     """
 
     limit: int | None = None
     curve_limit: int = 256
+    max_tokens: int | None = None
     strip_thinking: bool = False
 
     grading_options: ClassVar[tuple[str, ...]] = ("strip_thinking",)
+
+    default_max_tokens: ClassVar[int | None] = None
+    """The authors' `max_tokens`, where the board has questions of theirs."""
 
     pairwise: ClassVar[bool]
     """Whether an answer is compared with another one; controls are graded on such boards."""
@@ -107,6 +113,9 @@ class TextLeaderboard(Leaderboard):
             value = getattr(self, name)
             if value is not None and value < 2 and (name, value) != ("curve_limit", 0):
                 raise ValueError(f"{self.name}: {name} is {value}; an interval needs at least 2 prompts")
+
+        if self.max_tokens is not None and (isinstance(self.max_tokens, bool) or self.max_tokens < 1):
+            raise ValueError(f"{self.name}: max_tokens is {self.max_tokens}; an answer has at least 1 token")
 
     @abstractmethod
     def requests(self, heldout: Sequence[tuple[str, Prompt]], temperature: float, part: Part) -> list[BoardQuestion]:

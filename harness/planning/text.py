@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -10,7 +9,15 @@ from functools import cached_property
 from harness.components import algorithm_spec, base_policy, judge_spec, judge_specs
 from harness.config import Config
 from harness.matrix import CONTROL, Cell, response_controls, variants
-from harness.planning.boards import board_reading, checked_algorithm, checked_boards, question_parts, question_range
+from harness.planning.boards import (
+    answer_tokens,
+    board_reading,
+    checked_algorithm,
+    checked_boards,
+    question_parts,
+    question_range,
+)
+from harness.planning.effort import effort
 from harness.planning.inputs import accelerate_contents, check_stream, prompts_contents, prompts_source
 from harness.planning.records import CellPlan, Rated
 from harness.registry import load
@@ -80,20 +87,23 @@ class TextPlanner:
 
     @property
     def questions(self) -> list[Questions]:
-        """A look at the questions of each leaderboard that has them in the user's files."""
+        """A look at the questions of each leaderboard that has them in the user's files, or answers of a length of its
+        own.
+        """
         kinds = [(board, load("leaderboards", board.name)) for board in self.boards]
         return [
             Questions(
                 board=board,
                 policy=self.base,
                 prompts=self.prompts,
-                max_tokens=self.sampling.max_tokens,
+                max_tokens=answer_tokens(board, self.sampling.max_tokens),
+                fixed="max_tokens" in board.options,
                 temperature=self.sampling.temperature,
                 precision=self.precision,
                 title=f"{board.name}: questions",
             )
             for board, kind in kinds
-            if kind.paths and board.source is None and not kind.opens_checkpoint
+            if (kind.paths or "max_tokens" in board.options) and board.source is None and not kind.opens_checkpoint
         ]
 
     def cell(self, cell: Cell) -> CellPlan:
@@ -187,12 +197,13 @@ class TextPlanner:
         constant: Answer | None = None,
     ) -> Answer:
         first, last = question_range(board, part)
+        sampling = self.sampling if control == "longest" else _without_k(self.sampling)
         return Answer(
             board=board_reading(board, "requests"),
             policy=policy,
             reference=self.base,
             prompts=self.prompts,
-            sampling=self.sampling if control == "longest" else _without_k(self.sampling),
+            sampling=sampling.model_copy(update={"max_tokens": answer_tokens(board, sampling.max_tokens)}),
             draw=draw,
             part=part,
             first=first,
@@ -310,7 +321,7 @@ class _Stream(_Training):
     def stages(self, iteration: int, roles: Roles) -> list[Stage]:
         config, training = self.config, self.config.training
         check_stream(training, self.algorithm.name)
-        steps = training.steps_per_iteration or math.ceil(config.prompts_per_iteration / training.batch_size)
+        steps = effort(config, self.algorithm).steps
         stage = Stream(
             algorithm=self.spec,
             judge=self.judge,

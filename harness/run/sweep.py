@@ -26,7 +26,6 @@ from harness.run.local import LocalExecutor
 from harness.run.lock import locked
 from harness.run.progress import ProgressListener
 from harness.stage import Stage
-from harness.stages.prompts import Prompts
 from harness.store.artifacts import DamagedArtifact, Store
 from harness.tables.tables import trained_losses, write_tables
 
@@ -188,10 +187,10 @@ def _environments(plan: Plan, store: Store) -> list[dict[str, Any]]:
 
 
 def _prompt_facts(checks: list[Stage], store: Store) -> dict[str, Any]:
-    manifests = [store.manifest(stage) for stage in checks if isinstance(stage, Prompts)]
+    manifests = [store.manifest(stage) for stage in checks]
     return {
-        "prompts_sample": [m["first"] for m in manifests],
-        "warnings": [w for m in manifests for w in m["warnings"]],
+        "prompts_sample": [m["first"] for m in manifests if "first" in m],
+        "warnings": [w for m in manifests for w in m.get("warnings", [])],
     }
 
 

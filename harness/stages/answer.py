@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from harness.specs import Checkpoint, ComponentSpec
 from harness.stage import Facts, Stage, not_in_seed
 from harness.stages.context import Context
 from harness.stages.prompts import Prompts
-from harness.stages.questions import PARTS, board_requests
+from harness.stages.questions import PARTS, answer_rooms, board_requests, within_room
 from harness.stages.sample import SAMPLING_ADVICE
 from harness.stages.text_metrics import text_figures
 from judges.judge import Prompt, messages_of
@@ -47,7 +47,7 @@ class Answer(Stage):
     """
 
     kind = "answer"
-    version = 6
+    version = 7
     memory_advice = SAMPLING_ADVICE
 
     board: ComponentSpec
@@ -79,6 +79,18 @@ class Answer(Stage):
     def requests(self, context: Context, part: QuestionPart) -> list[BoardQuestion]:
         """What the board asks in a part."""
         return board_requests(context, self.board, self.prompts, self.sampling.temperature, part)
+
+    def limits(self, context: Context, requests: Sequence[BoardQuestion]) -> dict[str, int]:
+        """Question id -> tokens of its answer: `sampling.max_tokens`, or what the policy's context leaves for it.
+
+        The context of a policy behind an endpoint is not known.
+        """
+        rooms: dict[str, int] = {}
+        if not self.policy.endpoint:
+            policy = self._opened(context)
+            rooms = answer_rooms(requests, lambda prompt: len(policy.encode(prompt)), policy.context_length)
+        most = self.sampling.max_tokens
+        return {request.id: within_room(most, rooms.get(request.id, most)) for request in requests}
 
     def _opened(self, context: Context) -> Any:
         return context.policy(self.policy, str(self.precision))
@@ -120,26 +132,27 @@ class Answer(Stage):
         prompts: Sequence[Prompt],
         k: int,
         temperature: float,
+        limit: int,
     ) -> list[tuple[list[int], list[Response]]]:
         """k answers to each prompt and the prompt's tokens, of which there are none behind an endpoint.
 
         Args:
             ids: of the questions, by which the answers are drawn.
+            limit: tokens of an answer.
         """
         seeds = response_seeds(self.seed, ids)
         if endpoint := self.policy.endpoint:
             from trainers.engines.engine import Decoding
             from trainers.engines.openai import sample_texts
 
-            limit, top_p = self.sampling.max_tokens, self.sampling.top_p
-            decoding = Decoding(max_tokens=limit, temperature=temperature, top_p=top_p)
+            decoding = Decoding(max_tokens=limit, temperature=temperature, top_p=self.sampling.top_p)
             conversations = [messages_of(prompt) for prompt in prompts]
             with users_input():
                 texts = sample_texts(endpoint, conversations, k, decoding, seeds, context.unfinished, context.report)
             return [([], responses) for responses in texts]
         policy = self._opened(context)
         encoded = [policy.encode(prompt) for prompt in prompts]
-        sampling = _at_temperature(self.sampling, temperature)
+        sampling = _at_temperature(self.sampling, temperature).model_copy(update={"max_tokens": limit})
         return list(zip(encoded, policy.sample(encoded, k, sampling, seeds), strict=True))
 
 
@@ -156,20 +169,20 @@ def _by_policy(stage: Answer, context: Context, requests: Sequence[BoardQuestion
     by_id = {request.id: request for request in requests}
     texts = dict[str, list[str]]()
     answered: dict[str, tuple[BoardQuestion, list[int], list[Response]]] = {}
-    alike = sorted(requests, key=_together)
-    for (_, temperature, k), group in groupby(alike, key=_together):
+    limits = stage.limits(context, requests)
+
+    def together(request: BoardQuestion) -> tuple[int, float, int, int]:
+        """What requests have in common that are answered in one batch; turns in order."""
+        return request.turn, request.temperature, request.answers, limits[request.id]
+
+    for (_, temperature, k, limit), group in groupby(sorted(requests, key=together), key=together):
         batch = list(group)
         prompts = [r.prompt if r.follows is None else conversation(r, by_id, texts) for r in batch]
-        drawn = stage.draw_answers(context, [r.id for r in batch], prompts, k, temperature)
+        drawn = stage.draw_answers(context, [r.id for r in batch], prompts, k, temperature, limit)
         for request, (tokens, responses) in zip(batch, drawn, strict=True):
             answered[request.id] = (request, tokens, responses)
             texts[request.id] = [r.text for r in responses]
     return [answered[request.id] for request in requests]
-
-
-def _together(request: BoardQuestion) -> tuple[int, float, int]:
-    """What requests have in common that are answered in one batch; turns in order."""
-    return request.turn, request.temperature, request.answers
 
 
 def _constant(stage: Answer, context: Context, requests: Sequence[BoardQuestion]) -> Answered:
@@ -189,12 +202,9 @@ def _constant(stage: Answer, context: Context, requests: Sequence[BoardQuestion]
 def _longest(stage: Answer, context: Context, requests: Sequence[BoardQuestion]) -> Answered:
     """The longest of k answers of the untrained policy, in characters."""
     sampling = stage.sampling
-    ids, prompts = [r.id for r in requests], [r.prompt for r in requests]
-    drawn = stage.draw_answers(context, ids, prompts, sampling.k, sampling.temperature)
-    return [
-        (request, tokens, [max(responses, key=lambda r: len(r.text))])
-        for request, (tokens, responses) in zip(requests, drawn, strict=True)
-    ]
+    several = [replace(request, temperature=sampling.temperature, answers=sampling.k) for request in requests]
+    answered = _by_policy(stage, context, several)
+    return [(request, tokens, [max(drawn, key=lambda r: len(r.text))]) for request, tokens, drawn in answered]
 
 
 CONTROLS = {None: _by_policy, "constant": _constant, "longest": _longest}

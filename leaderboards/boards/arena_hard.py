@@ -98,6 +98,7 @@ class ArenaHard(TextLeaderboard):
     baseline_model: str | Mapping[str, str] | None = None
 
     name = "arena-hard"
+    default_max_tokens = 4096  # config/gen_answer_config.yaml of arena-hard-auto
     paths = ("data",)
     pairwise = True
     baseline = "board"

@@ -89,6 +89,7 @@ class MTBench(TextLeaderboard):
     data: str | Path | None = None
 
     name = "mt-bench"
+    default_max_tokens = 1024  # --max-new-token of FastChat's gen_model_answer.py
     paths = ("data",)
     pairwise = False
     baseline = "board"

@@ -19,6 +19,7 @@ from trainers.algorithm import Algorithm, Phase, Player
 from trainers.engines.randomness import response_seeds
 from trainers.errors import TrainingError
 from trainers.fitting.fit import Report
+from trainers.fitting.movement import Watch
 from trainers.fitting.optimise import Optimiser, StepMetrics
 from trainers.fitting.pairs import Pairs, score
 from trainers.options import Sampling, Training
@@ -32,13 +33,16 @@ Turn = tuple[int, int]
 
 @dataclass(frozen=True)
 class StreamResult:
-    """Metrics of each step, counts, and the optimiser's state to resume from."""
+    """Metrics of each step, counts, the optimiser's state to resume from, and how far the policy moved on the first
+    step's pairs (`trainers.fitting.movement`).
+    """
 
     dynamics: list[StepMetrics]
     samples: int
     failed: int
     truncated: int
     state: dict[str, Tensor]
+    movement: StepMetrics
 
 
 def stream(
@@ -81,16 +85,15 @@ def stream(
     collector = PairCollector({**frozen, "policy": policy}, compare, algorithm, sampling, label, seed)
     order = _passes(len(prompts), steps * training.batch_size, seed, done * training.batch_size)
     dynamics: list[StepMetrics] = []
-    truncated = 0
+    truncated, size = 0, training.micro_batch_size or training.batch_size
+    watch: Watch | None = None
     for step in range(steps):
         rows = order[step * training.batch_size : (step + 1) * training.batch_size]
         for number, phase in enumerate(algorithm.phases):
-            collected = collector.pairs((done + step, number), phase, rows, [prompts[i] for i in rows])
-            pairs, cut = collected.truncated(training.max_length)
-            scores = {
-                name: score(frozen[name], pairs, training.micro_batch_size or training.batch_size)
-                for name in phase.frozen
-            }
+            drawn = collector.pairs((done + step, number), phase, rows, [prompts[i] for i in rows])
+            pairs, cut = drawn.truncated(training.max_length)
+            scores = {name: score(frozen[name], pairs, size) for name in phase.frozen}
+            watch = watch or Watch.at(policy, pairs, size)
             learner, with_optimiser = policy, optimiser
             if phase.writes != "policy":  # a look-ahead: a step of a copy, which later phases may play against
                 learner = policy.copy()
@@ -101,7 +104,8 @@ def stream(
         dynamics.append(figures | collector.response_figures)
         if report is not None:
             report(step + 1, steps)
-    return StreamResult(dynamics, collector.samples, collector.failed, truncated, optimiser.state())
+    moved = watch.figures(policy, algorithm) if watch else {}
+    return StreamResult(dynamics, collector.samples, collector.failed, truncated, optimiser.state(), moved)
 
 
 @dataclass
