@@ -182,7 +182,11 @@ def test_a_wrong_override_is_named_as_such(sweep: Callable[..., Ended], setting:
 
 @pytest.mark.parametrize(
     ("trainer", "found", "part"),
-    [("dpo", None, "not installed: pip install"), ("ipo-md", "vllm", "ipo-md samples from a mixture")],
+    [
+        ("dpo", None, "not installed: pip install"),
+        ("ipo-md", "vllm", "ipo-md samples from a mixture"),
+        ("nash-md", "vllm", "nash-md samples from a mixture"),
+    ],
 )
 def test_an_engine_that_cannot_do_the_work_is_refused_before_anything_starts(
     sweep: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, trainer: str, found: str | None, part: str

@@ -13,6 +13,7 @@ import pandas as pd
 
 from harness.matrix import CONTROL
 from harness.planning.comparisons import planned_comparisons
+from harness.planning.own_options import own_pairs
 from harness.planning.plan import Plan
 from harness.planning.records import CellPlan, Rated
 from harness.registry import load
@@ -234,7 +235,7 @@ def trained_losses(plan: Plan) -> dict[str, Any]:
             "conventions": {
                 "schedule": algorithm.schedule.value,
                 "player": algorithm.player.value,
-                "pairing": dataclasses.asdict(plan.config.pairs.over(algorithm.pairing)),
+                "pairing": dataclasses.asdict(own_pairs(plan.config, cell.cell.trainer).over(algorithm.pairing)),
                 "options": dataclasses.asdict(algorithm),
                 "log_probs": f"{getattr(algorithm, 'log_prob', 'sum')} over the response's tokens",
             },
