@@ -19,9 +19,8 @@ from harness.stages.evaluating import _by_policy, answer
 from leaderboards_published import write
 from rich.console import Console
 
-from harness import stages
 from harness.config import load_config
-from harness.planning.plan import CellPlan, Plan, in_order, make_plan
+from harness.planning.plan import CellPlan, Plan, make_plan
 from harness.run.sweep import Outcome, run_sweep
 from harness.stage import Stage
 from harness.stages import ModelCache, evaluating
@@ -325,31 +324,3 @@ def test_turns_are_asked_in_order_and_in_batches_of_one_temperature_and_answers_
 
 
 # --- thinking ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("strip", [True, False])
-def test_thinking_is_taken_out_before_grading_where_asked_and_that_is_recorded(
-    tmp_path: Path, tiny_chat_model: Path, monkeypatch: pytest.MonkeyPatch, strip: bool
-) -> None:
-    def thinks(context: stages.Context) -> stages.Facts:
-        facts = original(context)
-        frame = pd.read_parquet(context.out / "answers.parquet")
-        frame.assign(text="<think> red </think> a " + frame["text"]).to_parquet(context.out / "answers.parquet")
-        return facts
-
-    original = stages.FUNCTIONS["answer"]
-    monkeypatch.setitem(stages.FUNCTIONS, "answer", thinks)
-    (tmp_path / "panel.yaml").write_text(PANEL)
-    write_prompts(tmp_path / "prompts.jsonl", QUESTIONS)
-    boards = [{"name": "alpaca-eval", "data": str(write_sets(tmp_path)["alpaca-eval"]), "strip_thinking": strip}]
-    plan = make_plan(load_config(Workspace(tmp_path, tiny_chat_model).config(leaderboards=boards), []))
-    (control,) = (cell for cell in plan.cells if cell.cell.trainer.name == "sft")
-    (grade,) = control.grades
-    store = Store(tmp_path / "store")
-    for stage in in_order([grade.stage]):
-        stages.run_stage(stage, store, stages.ModelCache(), lambda done, total: None)
-    verdicts = pd.read_parquet(store.path(grade.stage) / "verdicts.parquet")
-    assert set(verdicts["stripped"]) == {strip}
-    assert set(verdicts["response"].str.contains("<think>")) == {not strip}
-    assert verdicts["response"].str.startswith("a" if strip else "<think>").all()
-    assert f'"strip_thinking":{str(strip).lower()}' in store.manifest(grade.stage)["identity"]["options"]["leaderboard"]
