@@ -90,7 +90,6 @@ def graded_item(
         baseline_response=baseline_response,
         category=category,
         turn=question.turn,
-        stripped=answer.stripped,
         extra=extra,
     )
 

@@ -16,7 +16,6 @@ from typing import ClassVar, Literal, TypeVar
 from judges.judge import Judge, Prompt, messages_of
 from judges.reading import shortened
 from leaderboards.records import OK, Answers, BoardAnswer, BoardQuestion, GradedItem, Metric, Score
-from leaderboards.thinking import strip_thinking
 
 Item = TypeVar("Item")
 
@@ -87,15 +86,11 @@ class TextLeaderboard(Leaderboard):
             curve; with 0 there is no curve.
         max_tokens: longest answer, tokens; None is the authors' own number on their questions, elsewhere the sweep's
             `sampling.max_tokens`. Where the policy's context holds less, the authors' number gives way.
-        strip_thinking: take thinking blocks (`leaderboards.thinking`) out of the policy's answers before grading.
     """
 
     limit: int | None = None
     curve_limit: int = 256
     max_tokens: int | None = None
-    strip_thinking: bool = False
-
-    grading_options: ClassVar[tuple[str, ...]] = ("strip_thinking",)
 
     default_max_tokens: ClassVar[int | None] = None
     """The authors' `max_tokens`, where the board has questions of theirs."""
@@ -164,8 +159,7 @@ class TextLeaderboard(Leaderboard):
         texts = answers.get(id)
         if not texts:
             return BoardAnswer("", status="no-answer")
-        text = strip_thinking(texts[0]) if self.strip_thinking else texts[0]
-        return BoardAnswer(text, text != texts[0])
+        return BoardAnswer(texts[0])
 
 
 class BoardError(ValueError):

@@ -24,11 +24,9 @@ from harness.planning.plan import Plan, make_plan
 from harness.planning.records import CellPlan
 from harness.run.sweep import Outcome, run_sweep
 from harness.specs import Checkpoint, ComponentSpec
-from harness.stage import Facts, in_order
 from harness.stages import answer
 from harness.stages.answer import Answer
 from harness.stages.context import Context, ModelCache
-from harness.stages.running import run_stage
 from harness.stages.text_metrics import text_figures
 from harness.store.artifacts import Store
 from judges import PanelJudge
@@ -341,32 +339,3 @@ def test_turns_are_asked_in_order_and_in_batches_of_one_temperature_and_answers_
 
 
 # --- thinking ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("strip", [True, False])
-def test_thinking_is_taken_out_before_grading_where_asked_and_that_is_recorded(
-    tmp_path: Path, tiny_chat_model: Path, monkeypatch: pytest.MonkeyPatch, strip: bool
-) -> None:
-    def thinks(stage: Answer, context: Context) -> Facts:
-        facts = original(stage, context)
-        frame = pd.read_parquet(context.out / "answers.parquet")
-        frame.assign(text="<think> red </think> a " + frame["text"]).to_parquet(context.out / "answers.parquet")
-        return facts
-
-    original = Answer.run
-    monkeypatch.setattr(Answer, "run", thinks)
-    (tmp_path / "panel.yaml").write_text(PANEL)
-    write_prompts(tmp_path / "prompts.jsonl", QUESTIONS)
-    boards = [{"name": "alpaca-eval", "data": str(write_sets(tmp_path)["alpaca-eval"]), "strip_thinking": strip}]
-    plan = make_plan(load_config(Workspace(tmp_path, tiny_chat_model).config(leaderboards=boards), []))
-    (control,) = (cell for cell in plan.cells if cell.cell.trainer.name == "sft")
-    (rated,) = control.rated
-    store = Store(tmp_path / "store")
-    for stage in in_order([rated.stage]):
-        run_stage(stage, store, ModelCache(), lambda done, total: None)
-    verdicts = pd.read_parquet(store.path(rated.verdicts["curve"]) / "verdicts.parquet")
-    assert set(verdicts["stripped"]) == {strip}
-    assert set(verdicts["response"].str.contains("<think>")) == {not strip}
-    assert verdicts["response"].str.startswith("a" if strip else "<think>").all()
-    identity = store.manifest(rated.verdicts["curve"])["identity"]
-    assert identity["options"]["board"]["is"]["options"]["strip_thinking"] is strip

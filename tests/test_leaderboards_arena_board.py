@@ -98,13 +98,12 @@ def test_one_failed_game_leaves_the_prompt_out(tmp_path):
 
 
 def test_missing_empty_and_hostile_answers(tmp_path):
-    board, judge = ArenaHard(data=arena(tmp_path, BEFORE), strip_thinking=True), Rule(lambda a, b: 0.5)
-    verdicts = graded(board, judge, ["", "  ", "<think>never ends", HOSTILE, "x</think>y", "z"])
+    board, judge = ArenaHard(data=arena(tmp_path, BEFORE)), Rule(lambda a, b: 0.5)
+    verdicts = graded(board, judge, ["", "  ", "\n", HOSTILE, "y", "z"])
     assert [v.status for v in verdicts] == ["ok"] * 6
     assert [(v.preference, v.extra["first_game"]) for v in verdicts] == [(0.0, "A>>B")] * 3 + [(0.5, "A=B")] * 3
     assert len(judge.asked) == 6
     assert [v.response for v in verdicts[3:]] == [HOSTILE, "y", "z"]
-    assert [v.stripped for v in verdicts] == [False, False, True, False, True, False]
     assert scored(board, verdicts)["win_rate", ""].value == pytest.approx(100 * 3 / (3 * 6 + 3 * 2))
     assert board.grade(all_questions(board, [], 1.0), {}, None, judge)[0].status == "no-answer"
 

@@ -34,7 +34,8 @@ Answered = list[tuple["BoardQuestion", list[int], list["Response"]]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Answer(Stage):
-    """`answers.parquet`: id of the request, number, text, tokens, and whether it ended by itself.
+    """`answers.parquet`: id of the request, number, text, tokens, whether it ended by itself and whether thinking was
+    taken out of the text.
 
     Attributes:
         reference: the untrained policy, under which the answers' likelihood is measured.
@@ -47,7 +48,7 @@ class Answer(Stage):
     """
 
     kind = "answer"
-    version = 7
+    version = 8
     memory_advice = SAMPLING_ADVICE
 
     board: ComponentSpec
@@ -68,11 +69,12 @@ class Answer(Stage):
 
         answered = CONTROLS[self.control](self, context, self.requests(context, self.part))
         rows = [
-            {"id": request.id, "number": number, "text": r.text, "tokens": r.tokens, "finished": r.finished}
+            {"id": request.id, "number": number, "text": r.text, "tokens": r.tokens}
+            | {"finished": r.finished, "stripped": r.stripped}
             for request, _, responses in answered
             for number, r in enumerate(responses)
         ]
-        columns = ["id", "number", "text", "tokens", "finished"]
+        columns = ["id", "number", "text", "tokens", "finished", "stripped"]
         pd.DataFrame(rows, columns=columns).to_parquet(context.out / "answers.parquet")
         return {"figures": self._figures(context, answered) if answered else {}}
 
@@ -149,7 +151,8 @@ class Answer(Stage):
             conversations = [messages_of(prompt) for prompt in prompts]
             with users_input():
                 texts = sample_texts(endpoint, conversations, k, decoding, seeds, context.unfinished, context.report)
-            return [([], responses) for responses in texts]
+            strip = self.sampling.strip_thinking
+            return [([], [r.without_thinking() if strip else r for r in responses]) for responses in texts]
         policy = self._opened(context)
         encoded = [policy.encode(prompt) for prompt in prompts]
         sampling = _at_temperature(self.sampling, temperature).model_copy(update={"max_tokens": limit})
@@ -221,13 +224,14 @@ def _first_response(folder: Path) -> Response | None:
     return None
 
 
-def read_finished(folder: Path) -> dict[str, bool]:
-    """Question id -> whether its first answer ended within its tokens."""
+def read_flags(folder: Path) -> dict[str, dict[str, bool]]:
+    """Question id -> whether its first answer ended within its tokens (`finished`), and whether it was `stripped`."""
     import pandas as pd
 
     frame = pd.read_parquet(folder / "answers.parquet")
     first = frame[frame["number"] == 0]
-    return {str(id): bool(finished) for id, finished in zip(first["id"], first["finished"], strict=True)}
+    flags = zip(first["id"], first["finished"], first["stripped"], strict=True)
+    return {str(id): {"finished": bool(finished), "stripped": bool(stripped)} for id, finished, stripped in flags}
 
 
 def read_answers(folder: Path) -> dict[str, list[str]]:

@@ -35,7 +35,7 @@ class Stream(Stage):
     """
 
     kind = "stream"
-    version = 7
+    version = 8
     memory_advice = f"{UPDATE_ADVICE}, set training.gradient_checkpointing: true, or {SAMPLING_ADVICE}"
 
     algorithm: ComponentSpec

@@ -62,7 +62,7 @@ class AlpacaEval(TextLeaderboard):
 
     name = "alpaca-eval"
     default_max_tokens = 2048  # the commonest of models run locally: 92 of 145 in models_configs/ of alpaca-eval 0.6.6
-    grading_options = ("strip_thinking", "orders")
+    grading_options = ("orders",)
     paths = ("data",)
     pairwise = True
     baseline = "board"

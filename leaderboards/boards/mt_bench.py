@@ -163,7 +163,6 @@ class MTBench(TextLeaderboard):
             baseline_response=references[-1] if references else "",
             category=official.category,
             turn=question.turn,
-            stripped=answer.stripped,
             extra={"question": official.id},
         )
 
