@@ -168,7 +168,21 @@ def plan(
 
 
 def _notes(planned: Plan) -> list[str]:
-    """What a user may not expect: a file of prompts from which a cell draws more than there are."""
+    """What a user may not expect: of prompts that a cell draws more than once, and of the leaderboards."""
+    return [*_drawn_again(planned), *_of_boards(planned)]
+
+
+def _of_boards(planned: Plan) -> list[str]:
+    """The leaderboards' own notes; those whose questions a stage has yet to make have none."""
+    from harness.registry import make
+
+    specs = [rated.stage.board for cell in planned.cells for rated in cell.rated if rated.stage.board.source is None]
+    boards = {spec.label: make("leaderboards", spec.name, spec.options) for spec in specs}
+    return [note for board in boards.values() for note in board.notes()]
+
+
+def _drawn_again(planned: Plan) -> list[str]:
+    """A note where a file of prompts has fewer than a cell draws."""
     from harness.prompts import read_prompts
     from harness.stages.sample import Sample
 

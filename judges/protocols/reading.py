@@ -102,8 +102,8 @@ def _copies(sources: Sequence[str], text: str, found: Sequence[Found]) -> set[Fo
 def _quoted(text: str, found: Sequence[Found], *, strict: bool) -> set[Found]:
     """The verdicts that stand in quotations.
 
-    Prompts show the verdict in quotation marks, so marks around the bare verdict, around a whole line, or around the end
-    of a reply with no other verdict are the judge's own, unless `strict`.
+    Prompts show the verdict in quotation marks, so marks around the bare verdict, around a whole line, or around the
+    end of a reply with no other verdict are the judge's own, unless `strict`.
     """
     own = set() if strict else {match.span(1) for match in QUOTED_LINE.finditer(text)}
     if not strict and len(found) == 1 and (ending := QUOTED_END.search(text)):
