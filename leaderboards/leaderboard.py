@@ -68,6 +68,10 @@ class Leaderboard(ABC):
     opens_checkpoint: ClassVar[bool] = False
     """Whether the board loads the policy itself (`evaluate`) in place of asking for answers."""
 
+    def notes(self) -> list[str]:
+        """What a user of these options may not expect of the scores, a sentence each; `nashbench plan` prints it."""
+        return []
+
     def check(self) -> None:  # noqa: B027
         """Checks that are too slow for `__post_init__`; called when a sweep is planned.
 

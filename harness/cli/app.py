@@ -184,8 +184,10 @@ def _effort(planned: Plan, cell: CellPlan) -> Effort | None:
 
 
 def _notes(planned: Plan) -> list[str]:
-    """What a user may not expect: answers of another length than in training, prompts that are drawn repeatedly."""
-    return [*_answer_lengths(planned), *_repeated_prompts(planned)]
+    """What a user may not expect: answers of another length than in training, prompts that are drawn repeatedly, and
+    what the leaderboards say of themselves.
+    """
+    return [*_answer_lengths(planned), *_repeated_prompts(planned), *_of_boards(planned)]
 
 
 def _answer_lengths(planned: Plan) -> list[str]:
@@ -198,6 +200,15 @@ def _answer_lengths(planned: Plan) -> list[str]:
         for board, most in tokens.items()
         if most != trained
     ]
+
+
+def _of_boards(planned: Plan) -> list[str]:
+    """The leaderboards' own notes; those whose questions a stage has yet to make have none."""
+    from harness.registry import make
+
+    specs = [rated.stage.board for cell in planned.cells for rated in cell.rated if rated.stage.board.source is None]
+    boards = {spec.label: make("leaderboards", spec.name, spec.options) for spec in specs}
+    return [note for board in boards.values() for note in board.notes()]
 
 
 def _repeated_prompts(planned: Plan) -> list[str]:
