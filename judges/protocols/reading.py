@@ -107,7 +107,7 @@ def _quoted(text: str, verdicts: Sequence[Found], *, strict: bool) -> set[Found]
     end of a reply with no other verdict are the judge's own, unless `strict`.
     """
     own = set() if strict else {match.span(1) for match in QUOTED_LINE.finditer(text)}
-    if not strict and len(found) == 1 and (ending := QUOTED_END.search(text)):
+    if not strict and len(verdicts) == 1 and (ending := QUOTED_END.search(text)):
         own.add(ending.span(1))
     spans = [match.span() for match in QUOTATION.finditer(text)]
     starts = [start for start, _ in spans]
