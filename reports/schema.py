@@ -38,7 +38,9 @@ METRIC = Column("metric", "text", "name of the metric, described in metrics.json
 CI_LOW = Column("ci_low", "number", "low end of the interval")
 CI_HIGH = Column("ci_high", "number", "high end of the interval")
 P_VALUE = Column("p_value", "number", 'two-sided, of "no difference"')
-P_ADJUSTED = Column("p_adjusted", "number", "the same, adjusted (Holm) over the comparisons of its kind")
+P_ADJUSTED = Column(
+    "p_adjusted", "number", "the same, adjusted (Holm) over its family: leaderboard, metric, grader and claim"
+)
 N = Column("n", "count", "prompts that the number rests on")
 
 TABLES: dict[str, tuple[Column, ...]] = {
@@ -78,6 +80,24 @@ TABLES: dict[str, tuple[Column, ...]] = {
         P_ADJUSTED,
         N,
         Column("claim", "text", "checkpoint: about these weights; algorithm: about training again"),
+        Column("alike_low", "number", "low end of the interval if all trainers vary alike; never to claim by"),
+        Column("alike_high", "number", "its high end"),
+        Column("detectable", "number", "smallest difference that would be separable (power .8), where this one is not"),
+        Column("prompts_needed", "number", "prompts that would settle this difference; inf: no number would"),
+        Column("seeds_needed", "number", "seeds that would settle it; inf: no number would"),
+    ),
+    "algorithms": (
+        LEADERBOARD,
+        METRIC,
+        GRADER,
+        Column("algorithm", "text", "a cell's id without its seed"),
+        Column("seeds", "text", "the seeds that the mean is over"),
+        Column("value", "number", "the mean over seeds and the prompts that all of them have, in the metric's unit"),
+        CI_LOW,
+        CI_HIGH,
+        Column("ci_level", "number", "level of the interval, in 0..1"),
+        N,
+        Column("collapsed", "text", "seeds far below the algorithm's other ones"),
     ),
     "dynamics": (
         SWEEP,

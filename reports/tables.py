@@ -36,6 +36,7 @@ class Sweep:
     dynamics: list[Row] = field(default_factory=list)
     samples: list[Row] = field(default_factory=list)
     judges: list[Row] = field(default_factory=list)
+    algorithms: list[Row] = field(default_factory=list)
     metrics: dict[str, Row] = field(default_factory=dict)
     cells: list[Row] = field(default_factory=list)
     config: str = ""
@@ -99,9 +100,29 @@ class Sweep:
 
     @cached_property
     def paired(self) -> dict[tuple[str, str, str, frozenset[str]], Row]:
-        """The checkpoint comparison of two cells by (leaderboard, metric, grader, {a, b})."""
-        rows = (row for row in self.comparisons if row["claim"] != "algorithm")
-        return {(r["leaderboard"], r["metric"], r["grader"], frozenset((r["a"], r["b"]))): r for r in rows}
+        """The comparison of two cells or algorithms by (leaderboard, metric, grader, {a, b})."""
+        return {(r["leaderboard"], r["metric"], r["grader"], frozenset((r["a"], r["b"]))): r for r in self.comparisons}
+
+    @cached_property
+    def means(self) -> dict[tuple[str, str, str, str], Row]:
+        """An algorithm's mean over seeds by (leaderboard, metric, grader, algorithm)."""
+        return {(r["leaderboard"], r["metric"], r["grader"], r["algorithm"]): r for r in self.algorithms}
+
+    @cached_property
+    def algorithm_of(self) -> dict[str, str]:
+        """Cell -> the id that all its seeds share, where cells.json has it."""
+        return {row["cell"]: row.get("algorithm", "") for row in self.cells}
+
+
+def seeds_of_most(seeds_by_arm: Iterable[Iterable[int]]) -> tuple[int, ...]:
+    """The seeds over which arms are compared: those that most arms have, an arm with more of them counting too.
+
+    That is the set of seeds that the greatest number of arms has; of several such the one that more arms have at least,
+    then the larger one.
+    """
+    arms = [frozenset(seeds) for seeds in seeds_by_arm]
+    key = {seeds: (arms.count(seeds), sum(seeds <= arm for arm in arms), len(seeds)) for seeds in arms if seeds}
+    return tuple(sorted(max(key, key=lambda seeds: (key[seeds], sorted(seeds)), default=())))
 
 
 def is_control(row: Row) -> bool:
@@ -176,6 +197,7 @@ def read_sweep(path: Path) -> Sweep:
         dynamics=_rows(_thinned(files.table("dynamics"))),
         samples=files.samples(),
         judges=_rows(files.table("judges", needed=False)),
+        algorithms=_rows(files.table("algorithms", needed=False)),
         metrics={name: meta for name, meta in files.document("metrics.json", {}).items() if isinstance(meta, dict)},
         cells=[_cell(row) for row in files.document("cells.json", []) if isinstance(row, dict)],
         config=files.text("config.yaml"),

@@ -1,11 +1,16 @@
 """Which policies are compared with which, and what is claimed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from harness.tables.comparisons import PolicyValues, aligned, compare_all
+from harness.config import Config, ConfigError
+from harness.matrix import expand
+from harness.planning.named_pairs import named_pairs
+from harness.tables.comparisons import PolicyValues, algorithm_rows, aligned, compare_all
 from leaderboards.statistics.corrections import holm
-from leaderboards.statistics.paired import compare_algorithms, compare_checkpoints
+from leaderboards.statistics.paired import compare_algorithms, compare_checkpoints, pooled_seed_variance
 
 PROMPTS = 60
 
@@ -74,5 +79,109 @@ def test_a_policy_whose_name_holds_the_sign_between_labels_is_not_compared_with_
 
     cells = [of(policy, *which) for policy in ("m~x", "m~y") for which in (("sft", None), ("dpo", 0), ("dpo", 1))]
     rows = compare_all(cells)
-    assert len(rows) == 6
-    assert all(row["a"][:3] == row["b"][:3] for row in rows)
+    across = [(row["a"], row["b"]) for row in rows if row["a"][:3] != row["b"][:3]]
+    assert across == [("m~x~sft~None", "m~y~sft~None")]
+    assert len(rows) == 7
+
+
+def rated(policy: str, trainer: str, mean: float, baseline: str = "") -> PolicyValues:
+    values = np.random.default_rng([ord(policy), *map(ord, trainer)]).normal(mean, 1, 200)
+    return PolicyValues(f"{policy}~{trainer}", f"{policy}~{trainer}", policy, trainer, "", None, values, baseline)
+
+
+def test_two_models_rated_as_they_are_are_compared():
+    (row,) = compare_all([rated("A", "sft", 0), rated("B", "sft", 5)])
+    assert (row["a"], row["b"], row["claim"]) == ("A~sft", "B~sft", "checkpoint")
+    assert row["difference"] == pytest.approx(-5, abs=0.4)
+    assert row["p_adjusted"] < 1e-50
+
+
+def test_values_against_different_baselines_are_never_compared_even_if_all_are_asked_for():
+    models = [rated("A", "sft", 0, "A"), rated("B", "sft", 5, "B")]
+    assert compare_all(models) == []
+    assert compare_all(models, named=None) == []
+
+
+def test_every_policy_is_compared_with_each_control_of_its_base_and_these_with_each_other():
+    cells = [graded("sft", None, 0.5), graded("dpo", 0, 0.6)]
+    longest = PolicyValues("world~longest", "world~longest", "world", "longest", "", None, cells[0].values + 0.1)
+    pairs = {(r["a"], r["b"]) for r in compare_all([*cells, longest])}
+    assert pairs == {
+        ("world~dpo~panel~s0", "world~sft"),
+        ("world~dpo~panel~s0", "world~longest"),
+        ("world~sft", "world~longest"),
+    }
+
+
+def test_a_named_pair_is_compared_besides_with_the_claim_over_its_seeds_and_all_compares_every_pair_of_a_seed():
+    cells = [graded("dpo", seed, 0.6, judge) for judge in ("panel", "llm") for seed in (0, 1)]
+    named = {frozenset((f"world~dpo~panel~s{seed}", f"world~dpo~llm~s{seed}")) for seed in (0, 1)}
+    rows = compare_all(cells, named=named)
+    assert [(r["a"], r["b"], r["claim"]) for r in rows] == [
+        ("world~dpo~panel~s0", "world~dpo~llm~s0", "checkpoint"),
+        ("world~dpo~panel~s1", "world~dpo~llm~s1", "checkpoint"),
+        ("world~dpo~panel", "world~dpo~llm", "algorithm"),
+    ]
+    assert len(compare_all(cells, named=None)) == 7  # six pairs of four cells, and the algorithms
+
+
+def test_an_algorithm_that_lacks_a_seed_of_the_others_is_in_no_claim_over_seeds():
+    cells = [graded(trainer, seed, 0.6) for trainer in ("dpo", "onpo", "inpo") for seed in (0, 1)][:-1]
+    assert {(r["a"], r["b"]) for r in compare_all(cells) if r["claim"] == "algorithm"} == {
+        ("world~dpo~panel", "world~onpo~panel")
+    }
+    assert [row["algorithm"] for row in algorithm_rows(cells, 1)] == ["world~dpo~panel", "world~onpo~panel"]
+
+
+def test_algorithms_have_their_mean_over_seeds_and_name_the_seed_that_collapsed():
+    cells = [graded(trainer, seed, 0.6) for trainer in ("dpo", "onpo") for seed in range(5)]
+    fallen = [replace(of, values=of.values - 1) if of.cell == "world~onpo~panel~s3" else of for of in cells]
+    first, second = algorithm_rows(fallen, 1)
+    assert (first["collapsed"], second["collapsed"], first["seeds"]) == ("", "3", "0, 1, 2, 3, 4")
+    assert first["value"] == pytest.approx(np.mean([of.values for of in cells[:5]]))
+    assert [row["collapsed"] for row in algorithm_rows([replace(of, values=-of.values) for of in fallen], -1)] == [
+        "",
+        "3",
+    ]
+
+
+def test_what_is_not_separable_says_what_would_settle_it_and_what_is_says_nothing():
+    cells = [graded("sft", None, 0.5), *(graded("dpo", seed, 0.501) for seed in (0, 1))]
+    for row in compare_all(cells):
+        assert row["p_adjusted"] >= 0.05
+        assert row["detectable"] > abs(row["difference"])
+        assert row["prompts_needed"] > PROMPTS
+        assert ("seeds_needed" in row) == (row["claim"] == "algorithm")
+    clear = compare_all([graded("sft", None, 0.5), graded("dpo", 0, 0.9)])
+    assert "detectable" not in clear[0]
+
+
+def test_the_second_interval_pools_all_trainers_of_the_base():
+    cells = [graded(trainer, seed, 0.6) for trainer in ("dpo", "onpo", "inpo") for seed in (0, 1)]
+    scores = np.stack([[of.values for of in cells[start : start + 2]] for start in (0, 2, 4)])
+    expected = compare_algorithms(scores[0], scores[1], alike=pooled_seed_variance(scores)).if_alike
+    row = next(r for r in compare_all(cells) if (r["a"], r["b"]) == ("world~dpo~panel", "world~onpo~panel"))
+    assert expected is not None
+    assert (row["alike_low"], row["alike_high"]) == (expected.ci_low, expected.ci_high)
+
+
+TWO = {
+    "name": "two",
+    "policy": ["stories260k", "smol"],
+    "matrix": {"trainer": ["dpo", "onpo"], "judge": ["panel", "llm"], "seed": [0, 1]},
+    "leaderboards": ["head-to-head"],
+}
+
+
+def test_names_in_compare_are_ids_or_labels_and_stand_for_all_seeds_without_one():
+    cells = expand(Config(**TWO))
+    pairs = named_pairs(cells, [("stories260k~dpo~panel", "stories260k · dpo · llm")])
+    assert pairs == [(f"stories260k~dpo~panel~s{seed}", f"stories260k~dpo~llm~s{seed}") for seed in (0, 1)]
+    assert named_pairs(cells, [("stories260k~dpo~panel~s0", "smol~dpo~llm~s1")]) == [
+        ("stories260k~dpo~panel~s0", "smol~dpo~llm~s1")
+    ]
+    assert named_pairs(cells, "all") is None
+    with pytest.raises(ConfigError, match="no cell is called 'stories260k~dpo~panl'; did you mean"):
+        named_pairs(cells, [("stories260k~dpo~panl", "smol~sft")])
+    with pytest.raises(ConfigError, match="no two different cells"):
+        named_pairs(cells, [("smol~sft", "smol~sft")])

@@ -144,6 +144,7 @@ class Config(Options):
     _path: str = PrivateAttr("")
     exclude: tuple[dict[str, Any], ...] = ()
     include: tuple[dict[str, Any], ...] = ()
+    compare: Literal["all"] | tuple[tuple[str, str], ...] = ()
 
     @property
     def path(self) -> str:

@@ -8,6 +8,7 @@ from functools import cached_property
 from harness.config import Config, Game, naming_the_file
 from harness.matrix import Cell, expand
 from harness.planning.game import GamePlanner
+from harness.planning.named_pairs import named_pairs
 from harness.planning.records import CellPlan
 from harness.planning.text import TextPlanner
 from harness.stage import Stage, in_order
@@ -45,6 +46,7 @@ def make_plan(config: Config) -> Plan:
     cells = expand(config)
     planners = {policy: _planner(config, policy, cells) for policy in dict.fromkeys(cell.policy for cell in cells)}
     controls = [cell for planner in planners.values() for cell in planner.controls]
+    named_pairs([*cells, *controls], config.compare)  # a wrong name is told before anything starts
     questions = [stage for planner in planners.values() for stage in planner.questions]
     return Plan(config, [planners[cell.policy].cell(cell) for cell in [*cells, *controls]], questions)
 

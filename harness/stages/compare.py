@@ -26,38 +26,45 @@ class ComparedCell:
     trainer: str
     judge: str
     seed: int | None = None
+    baseline: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Compare(Stage):
-    """`comparisons.json`: one row a comparison of one metric.
+    """`comparisons.json`: one row a comparison of one metric. `algorithms.json`: one a metric and algorithm over seeds.
 
     Attributes:
         board: as far as its values by prompt go.
         verdicts: by cell and part of the questions, the stages whose verdicts are compared.
+        named: pairs of cells that are compared besides those that always are; None compares all.
     """
 
     kind = "compare"
-    version = 3
+    version = 4
 
     board: ComponentSpec
     cells: tuple[ComparedCell, ...]
     verdicts: Mapping[str, Mapping[str, Stage]]
+    named: tuple[tuple[str, str], ...] | None = ()
 
     def run(self, context: Context) -> Facts:
-        from harness.tables.comparisons import PolicyValues, aligned, compare_all
+        from harness.tables.comparisons import PolicyValues, algorithm_rows, aligned, compare_all
 
         board = context.board(self.board)
         by_metric: dict[str, dict[str, dict[str, float | None]]] = {}
         for known in self.cells:
             for metric, values in board.by_prompt(read_all(context, self.verdicts[known.cell])).items():
                 by_metric.setdefault(metric, {})[known.cell] = values
-        rows = []
+        named = None if self.named is None else {frozenset(pair) for pair in self.named}
+        comparisons, algorithms = [], []
         for metric, cells in by_metric.items():
             values = aligned(cells)
             graded = [PolicyValues(**vars(known), values=values[known.cell]) for known in self.cells]
-            rows += [{"metric": metric, **row} for row in compare_all(graded, _bounds(board, metric))]
-        (context.out / "comparisons.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+            rows = compare_all(graded, _bounds(board, metric), named)
+            comparisons += [{"metric": metric, **row} for row in rows]
+            algorithms += [{"metric": metric, **row} for row in algorithm_rows(graded, _sign(board, metric))]
+        for name, rows in (("comparisons", comparisons), ("algorithms", algorithms)):
+            (context.out / f"{name}.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
         return {}
 
 
@@ -65,3 +72,9 @@ def _bounds(board: Any, metric: str) -> Bounds | None:
     """The least and the greatest value that a prompt can have, where the board says."""
     known = board.metrics.get(metric)
     return known and known.bounds
+
+
+def _sign(board: Any, metric: str) -> int:
+    """+1 where more is better, -1 where less is, 0 where neither or nobody says."""
+    known = board.metrics.get(metric)
+    return {"higher": 1, "lower": -1}.get(known.better, 0) if known else 0

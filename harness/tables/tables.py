@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -38,7 +38,8 @@ def write_tables(plan: Plan, store: Store, out: Path) -> dict[str, pd.DataFrame]
     results = list(_results(plan, store))
     tables = {
         "results": _frame("results", results),
-        "comparisons": _frame("comparisons", _comparisons(plan, store)),
+        "comparisons": _frame("comparisons", _compared(plan, store, "comparisons")),
+        "algorithms": _frame("algorithms", _compared(plan, store, "algorithms")),
         "dynamics": _frame("dynamics", [*_dynamics(plan, store), *_score_alarms(plan, results)]),
         "judges": _frame("judges", judge_rows(plan, store)),
     }
@@ -103,11 +104,11 @@ def _work(cell: CellPlan, store: Store, iteration: int) -> dict[str, int]:
     return total
 
 
-def _comparisons(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
+def _compared(plan: Plan, store: Store, table: Literal["comparisons", "algorithms"]) -> Iterator[dict[str, Any]]:
     for comparison in planned_comparisons(plan, store.has):
         stage, leaderboard, grader = comparison.stage, comparison.leaderboard, comparison.grader
         if store.has(stage):
-            for row in json.loads(store.open(stage, "comparisons.json").read_text(encoding="utf-8")):
+            for row in json.loads(store.open(stage, f"{table}.json").read_text(encoding="utf-8")):
                 yield {"leaderboard": leaderboard, "grader": grader, **row}
 
 
