@@ -15,10 +15,10 @@ import pytest
 from edited_code import copy_rooms, edit_function, redocument, run
 
 from harness.config import Config
+from harness.planning.comparisons import comparison_stages
 from harness.planning.plan import Plan, make_plan
 from harness.run.devices import machine
 from harness.stages.answer import Answer
-from harness.tables.comparisons import comparison_stages
 from trainers.algorithm import Schedule
 from trainers.algorithms.ipo_md import IPOMD
 
