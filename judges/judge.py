@@ -36,12 +36,18 @@ NO_REFERENCE = "no-reference"
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt and two responses as they are placed before the judge, and reference answers where there are some."""
+    """A prompt and two responses as they are placed before the judge.
+
+    Attributes:
+        references: reference answers, where there are some.
+        category: of the prompt in its board's set, for judges that ask about each kind in other words; "" for none.
+    """
 
     prompt: Prompt
     first: str
     second: str
     references: tuple[str, ...] = ()
+    category: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,10 +108,12 @@ class Judge(ABC):
         both_orders: bool = False,
         progress: Progress | None = None,
         references: Sequence[References] | None = None,
+        categories: Sequence[str] | None = None,
     ) -> Verdicts:
         """The full record of a comparison: n rows, or 2n with `both_orders` (all original ones, then all swapped).
 
-        `references` are correct answers, one a prompt, for judges whose protocol shows them; the others ignore them.
+        `references` are correct answers, one a prompt, for judges whose protocol shows them; `categories` are the
+        prompts' own, for those whose words depend on them. The others ignore them.
         Raises ValueError where the sequences differ in length or an answer is missing.
         """
         n = len(prompts)
@@ -114,7 +122,8 @@ class Judge(ABC):
                 f"one first and one second response a prompt: got {n} prompts, {len(first)} first, {len(second)} second"
             )
         given = reference_texts(references, n)
-        questions = [Question(*each) for each in zip(prompts, first, second, given, strict=True)]
+        kinds = [""] * n if categories is None else categories
+        questions = [Question(*each) for each in zip(prompts, first, second, given, kinds, strict=True)]
         order: list[Order] = ["original"] * n
         if both_orders:
             questions += [replace(each, first=each.second, second=each.first) for each in questions]

@@ -42,11 +42,21 @@ def play_games(
     answers: Sequence[BoardAnswer],
     baseline_responses: Sequence[str],
     answer_first: NDArray[Any],
+    categories: Sequence[str] | None = None,
 ) -> Games:
-    """Ask the judge about every answer that is one, in the orders of `answer_first`, bool [orders, n]."""
+    """Ask the judge about every answer that is one, in the orders of `answer_first`, bool [orders, n].
+
+    Args:
+        categories: of the prompts, [n], for judges that ask about each kind in other words.
+    """
     games = [(order, i) for order in range(len(answer_first)) for i, a in enumerate(answers) if a.status == OK]
     pairs = [(answers[i].text, baseline_responses[i])[:: 1 if answer_first[order, i] else -1] for order, i in games]
-    record = judge.verdicts([prompts[i] for _, i in games], [a for a, _ in pairs], [b for _, b in pairs])
+    record = judge.verdicts(
+        [prompts[i] for _, i in games],
+        [a for a, _ in pairs],
+        [b for _, b in pairs],
+        categories=None if categories is None else [categories[i] for _, i in games],
+    )
     preference = np.full(answer_first.shape, np.nan)
     statuses = [{answer.status} for answer in answers]
     for (order, i), p, status in zip(games, record.preference, record.status, strict=True):

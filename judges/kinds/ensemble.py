@@ -54,7 +54,8 @@ class EnsembleJudge(Judge):
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
         columns = [[getattr(each, name) for each in questions] for name in ("prompt", "first", "second")]
         references = [each.references for each in questions]
-        records = [judge.verdicts(*columns, references=references) for judge in self.judges]
+        categories = [each.category for each in questions]
+        records = [judge.verdicts(*columns, references=references, categories=categories) for judge in self.judges]
         advance(len(questions))
         return [self._mix(i, records) for i in range(len(questions))]
 
