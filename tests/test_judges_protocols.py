@@ -291,6 +291,21 @@ def test_arena_hard_files_of_every_version_ask_in_their_words(tmp_path: Path):
         assert (request.max_tokens, request.temperature, request.top_logprobs) == (tokens, 0, 0)
 
 
+def test_a_questions_own_category_chooses_arena_hards_system_prompt(tmp_path: Path):
+    prompt = tmp_path / "prompt.yaml"
+    prompt.write_text("prompt_template: '{QUESTION}{ANSWER_A}{ANSWER_B}'")
+    settings_file = tmp_path / "settings.json"
+    words = {"hard_prompt": "Be strict.", "creative_writing": "Mind the style."}
+    settings_file.write_text(json.dumps({name: {"system_prompt": text} for name, text in words.items()}))
+    given = {"base_url": "http://h/v1", "protocol": "arena-hard", "prompt_file": prompt, "settings_file": settings_file}
+    protocol = LLMJudge("m", **given)._protocol
+    for category, system in {**words, "": "Be strict."}.items():
+        request = protocol.request(Question("p", "a", "b", category=category))
+        assert request.messages[0]["content"] == system
+    with pytest.raises(ValueError, match=r"'math' of a question has no system_prompt .* hard_prompt, creative"):
+        protocol.request(Question("p", "a", "b", category="math"))
+
+
 def test_mt_bench_prompts_of_the_official_file_are_filled_as_fastchat_fills_them():
     path = shared("mt_bench", "judge_prompts.jsonl")
     official = {each["name"]: each for each in map(json.loads, path.read_text().splitlines())}

@@ -134,6 +134,32 @@ def test_the_baseline_is_named_where_there_are_several_one_for_all_or_one_a_cate
     assert [v.baseline_response for v in graded(each, Rule(by_worth), ["new 0"] * 6)] == ["old 0", "other 0"] * 3
 
 
+def test_a_rate_over_different_baselines_is_not_called_official_and_each_categorys_own_is(tmp_path):
+    arena(tmp_path, BEFORE)
+    arena(tmp_path, ["other 0"] * 6, model="other")
+    baselines = {"hard_prompt": "base", "creative_writing": "other"}
+    one, each = ArenaHard(data=tmp_path, baseline_model="other"), ArenaHard(data=tmp_path, baseline_model=baselines)
+    for board, pooled in ((one, "win_rate"), (each, "pooled_win_rate")):
+        scores = scored(board, graded(board, Rule(by_worth), ["new 0"] * 6))
+        kinds = {("win_rate", "hard_prompt"), ("win_rate", "creative_writing"), ("prompt_win_rate", "")}
+        assert set(scores) == {(pooled, ""), *kinds}
+        assert board.metrics[pooled].official == (board is one)
+    assert each.metrics["win_rate"].official
+
+
+def test_the_judge_is_told_the_category_of_every_question(tmp_path):
+    class Noting(Rule):
+        def answer(self, questions, advance):
+            told.extend((question.prompt, question.category) for question in questions)
+            return super().answer(questions, advance)
+
+    told = []
+    board = ArenaHard(data=arena(tmp_path, BEFORE))
+    graded(board, Noting(by_worth), ["new 0"] * 6)
+    assert set(told) == {(question.prompt, question.category) for question in board._questions}
+    assert {category for _, category in told} == {"hard_prompt", "creative_writing"}
+
+
 def test_bad_folders_are_one_clear_message(tmp_path):
     with pytest.raises(ValueError, match="arena-hard needs the option data"):
         ArenaHard()

@@ -135,6 +135,7 @@ def cleaned(question: Question, clean: Callable[[str], str]) -> Question:
         clean(question.first),
         clean(question.second),
         tuple(map(clean, question.references)),
+        question.category,
     )
 
 
