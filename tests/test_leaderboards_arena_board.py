@@ -12,7 +12,8 @@ from leaderboards_published import SHARED, needs_shared, write
 
 from judges import PanelJudge
 from leaderboards import ArenaHard
-from leaderboards.boards.arena_hard import verdict_label
+from leaderboards.boards.arena_hard import scores_of_games, verdict_label
+from leaderboards.statistics.intervals import mean_estimate
 
 BEFORE = ["old 0"] * 6
 
@@ -77,9 +78,17 @@ def test_scores_by_hand(tmp_path):
     assert scores["win_rate", "hard_prompt"].value == pytest.approx(100 * 7 / 8)
     assert scores["win_rate", "creative_writing"].value == pytest.approx(100 * 2 / 8)
     assert all((score.n, score.coverage) == (4, 4 / 6) for key, score in scores.items() if key[1] == "")
-    assert board.by_prompt(verdicts) == {
-        "prompt_win_rate": {"q0": 100, "q1": 100, "q2": 50, "q3": 0, "q4": None, "q5": None}
-    }
+    compared = board.by_prompt(verdicts)
+    assert compared["prompt_win_rate"] == {"q0": 100, "q1": 100, "q2": 50, "q3": 0, "q4": None, "q5": None}
+    influence = compared["win_rate"]
+    assert [influence[id] for id in ("q4", "q5")] == [None, None]
+    values = [value for value in influence.values() if value is not None]
+    assert np.mean(values) == pytest.approx(scores["win_rate", ""].value)
+    # Their mean has the interval of the ratio: its error is the linearised one.
+    games = [scores_of_games(v.extra["first_game"], v.extra["second_game"]) for v in verdicts]
+    means, weights = zip(*[(100 * np.mean(of), len(of)) for of in games if of], strict=True)
+    ratio, mean = mean_estimate(means, weights), mean_estimate(values)
+    assert (mean.ci_low, mean.ci_high) == pytest.approx((ratio.ci_low, ratio.ci_high))
     assert reread(verdicts, tmp_path) == verdicts
 
 

@@ -180,7 +180,7 @@ def _effort(planned: Plan, cell: CellPlan) -> Effort | None:
     from harness.planning.effort import effort
 
     trains = cell.algorithm is not None and isinstance(cell.cell.policy, str)
-    return effort(planned.config, cell.algorithm) if trains and cell.algorithm else None
+    return effort(planned.config, cell.cell.trainer, cell.algorithm) if trains and cell.algorithm else None
 
 
 def _notes(planned: Plan) -> list[str]:

@@ -326,7 +326,7 @@ class _Stream(_Training):
     def stages(self, iteration: int, roles: Roles) -> list[Stage]:
         config, training = self.config, self.training
         check_stream(training, self.algorithm.name)
-        steps = effort(config, self.algorithm).steps
+        steps = effort(config, self.cell.trainer, self.algorithm).steps
         stage = Stream(
             algorithm=self.spec,
             judge=self.judge,

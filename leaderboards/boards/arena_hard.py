@@ -109,6 +109,7 @@ class ArenaHard(TextLeaderboard):
         "win_rate": win_rate(
             "Bradley-Terry win rate against the baseline: the share of wins, decisive ones counting three",
             official=True,
+            bounds=None,  # policies are compared by influence values, which have none
         ),
         "pooled_win_rate": win_rate(
             "the same over categories that have different baselines, in place of it; the authors keep these categories "
@@ -116,8 +117,7 @@ class ArenaHard(TextLeaderboard):
             official=False,
         ),
         "prompt_win_rate": win_rate(
-            "the same share within each prompt, every prompt counting once; policies are compared by it, since a "
-            "pooled share has no value a prompt",
+            "the same share within each prompt, every prompt counting once",
             official=False,
         ),
     }
@@ -151,11 +151,7 @@ class ArenaHard(TextLeaderboard):
         return items
 
     def rate(self, items: Sequence[GradedItem], seed: int) -> list[Score]:
-        battles = [
-            Battle(item.id, item.category, scores_of_games(item.extra["first_game"], item.extra["second_game"]))
-            for item in items
-        ]
-        pooled = arena_hard_scores(battles)
+        pooled = arena_hard_scores(_battles(items))
         baselines = {item.extra.get("baseline", "") for item in items}
         scores = [
             Score.of("win_rate" if len(baselines) < 2 else "pooled_win_rate", pooled.pop("win_rate")),
@@ -169,7 +165,10 @@ class ArenaHard(TextLeaderboard):
 
     def by_prompt(self, items: Sequence[GradedItem]) -> dict[str, dict[str, float | None]]:
         shares = {item.id: item.preference for item in items}
-        return {"prompt_win_rate": {id: None if share is None else 100 * share for id, share in shares.items()}}
+        return {
+            "win_rate": _influence_values(_battles(items)),
+            "prompt_win_rate": {id: None if share is None else 100 * share for id, share in shares.items()},
+        }
 
     @cached_property
     def _questions(self) -> list[ArenaHardQuestion]:
@@ -245,6 +244,27 @@ def rate_arena_hard(judgments: Path) -> dict[str, dict[str, Any]]:
         | {"baseline": _one_or_all(sorted(baselines[model])), "official": len(baselines[model]) < 2}
         for model, battles in sorted(by_model.items())
     }
+
+
+def _battles(items: Sequence[GradedItem]) -> list[Battle]:
+    return [
+        Battle(item.id, item.category, scores_of_games(item.extra["first_game"], item.extra["second_game"]))
+        for item in items
+    ]
+
+
+def _influence_values(battles: Sequence[Battle]) -> dict[str, float | None]:
+    """Prompt -> the pooled win rate plus the prompt's influence on it, 0..100: they average to the win rate, and have
+    the spread of its linearised error. None where a game failed.
+    """
+    weights = {battle.prompt: len(battle.scores) for battle in battles if battle.scores}
+    means = {battle.prompt: 100 * sum(battle.scores) / len(battle.scores) for battle in battles if battle.scores}
+    total = sum(weights.values())
+    pooled = sum(weights[prompt] * mean for prompt, mean in means.items()) / total if total else 0.0
+    values = {
+        prompt: pooled + weights[prompt] * len(weights) / total * (mean - pooled) for prompt, mean in means.items()
+    }
+    return {battle.prompt: values.get(battle.prompt) for battle in battles}
 
 
 def arena_hard_scores(battles: Sequence[Battle]) -> dict[str, Estimate]:
