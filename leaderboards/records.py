@@ -143,6 +143,12 @@ class GradedItem:
         """Whether the policy said nothing: an outcome, not a missing verdict."""
         return self.status == OK and not self.response.strip()
 
+    @property
+    def judged(self) -> bool:
+        """Whether its number is a judge's or was to be one: what an empty text decides is nobody's."""
+        wins_unasked = self.preference is not None and not self.baseline_response.strip()
+        return self.status != OK or not (self.empty or wins_unasked)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:

@@ -187,7 +187,7 @@ def test_of_a_half_finished_cell_the_tables_have_what_is_there(store: Store, out
 
 def test_tables_of_an_empty_store_have_all_their_columns_and_no_row(store: Store, out: Path) -> None:
     tables = write_tables(planned(), store, out)
-    expected = {name: schema.names(name) for name in ("results", "dynamics", "comparisons", "judges")}
+    expected = {name: schema.names(name) for name in ("results", "dynamics", "comparisons", "algorithms", "judges")}
     assert set(tables) == set(expected)
     for name, columns in expected.items():
         assert tables[name].empty
@@ -304,9 +304,9 @@ def test_the_last_grades_of_all_cells_are_compared_board_by_board_and_grader_by_
     assert {name: source for name, source in by_llm.inputs.items() if name != "board.source"} == last
     assert {name.rpartition(".")[2] for name in last} == {"curve", "rest"}
     assert by_panel.cells == (
-        ComparedCell("pocket~sft", "pocket~sft", "pocket", "sft", "", None),
-        ComparedCell(cells[0].cell.id, "pocket~omd(eta=0.5)~panel", "pocket", "omd", "panel", 0),
-        ComparedCell(cells[1].cell.id, "pocket~omd(eta=0.5)~panel", "pocket", "omd", "panel", 1),
+        ComparedCell("pocket~sft", "pocket~sft", "pocket", "sft", "", None, "pocket"),
+        ComparedCell(cells[0].cell.id, "pocket~omd(eta=0.5)~panel", "pocket", "omd", "panel", 0, "pocket"),
+        ComparedCell(cells[1].cell.id, "pocket~omd(eta=0.5)~panel", "pocket", "omd", "panel", 1, "pocket"),
     )
 
 

@@ -132,7 +132,7 @@ def _movements(
     identity: Mapping[str, Any], iteration: int, fits: list[Fit | Stream], store: Store
 ) -> Iterator[dict[str, Any]]:
     """How far each fit or stream moved, and whether one stood still."""
-    moved = [store.manifest(stage)["movement"] for stage in fits]
+    moved = [figures for stage in fits if (figures := store.manifest(stage).get("movement"))]
     for phase, figures in enumerate(moved, 1):
         for metric, value in figures.items():
             yield {**identity, "iteration": iteration, "phase": phase, "step": 0, "metric": metric, "value": value}
