@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import Game
+from harness.identity import changed_options
 from harness.matrix import ONE_LIST, Variant
 from harness.pocket.judges import OPTIONS, PANEL
 from harness.registry import Kind, load, make
 from harness.specs import Checkpoint, ComponentSpec
-from harness.stage import changed_options
 from harness.stages.judge import TrainJudge
 from harness.stages.pocket import pocket_policy
 from harness.stages.sets import benchmark_sets

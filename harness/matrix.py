@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.config import Config, ConfigError, Entry, Game
+from harness.config import Config, ConfigError, Entry, Game, TrainerEntry
 from harness.registry import load, nearest
 from judges.reading import clipped, shortened
 from trainers.options import Endpoint
@@ -42,8 +42,9 @@ class Variant:
 
     `taken` names the options whose value is one of a list's. The label leaves out an option that names a file or folder
     like the variant itself (`panel: panel.yaml`), and of any other it has the file's name without folder and suffix.
-    `called` is the label the config gives; where a list makes several variants of one entry, their labels have the
-    list's option as well.
+    `own` are a trainer's own training options, in the groups `training`, `pairs` and `phases`; a label has them without
+    the group. `called` is the label the config gives; where a list makes several variants of one entry, their labels
+    have the list's option as well.
     """
 
     name: str
@@ -51,14 +52,22 @@ class Variant:
     place: str = field(default="", compare=False)
     taken: tuple[str, ...] = field(default=(), compare=False)
     called: str = ""
+    own: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
-        told = {k: v for k, v in self.options.items() if not self.called or k in self.taken}
+        given_all = {**self.options, **{self._short_key(path): value for path, value in _flat(self.own).items()}}
+        taken = {*self.taken, *(self._short_key(path) for path in self.taken)}
+        told = {k: v for k, v in given_all.items() if not self.called or k in taken}
         short = {k: _short(v) for k, v in told.items()}
         given = ",".join(f"{k}={v}" for k, v in short.items() if v != self.name)
         name = self.called or self.name
         return f"{name}({given})" if given else name
+
+    def _short_key(self, path: str) -> str:
+        """A dotted key of `own` without its group, where no option of the algorithm has that name."""
+        short = path.partition(".")[2]
+        return path if short in self.options else short
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,8 @@ def _id(labels: Sequence[str]) -> str:
 
 def variants(entry: Entry) -> list[Variant]:
     """An entry whose options hold lists, multiplied out; a list in a list is one value."""
-    lists = {k: v if isinstance(v, list) else [v] for k, v in entry.options.items()}
+    values = _values(entry)
+    lists = {k: v if isinstance(v, list) else [v] for k, v in values.items()}
     empty = [k for k, v in lists.items() if not v]
     if empty:
         raise ConfigError(f"{entry.place}: {clipped(entry.name, 60)}: the list of {shortened(empty[0])} is empty")
@@ -135,8 +145,43 @@ def variants(entry: Entry) -> list[Variant]:
             f"at most {MOST_STAGES:,} stages"
         )
     chosen = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
-    taken = tuple(k for k, v in entry.options.items() if isinstance(v, list) and not isinstance(v[0], list))
-    return [Variant(entry.name, options, entry.place, taken, entry.label or "") for options in chosen]
+    taken = tuple(k for k, v in values.items() if isinstance(v, list) and not isinstance(v[0], list))
+    return [
+        Variant(
+            entry.name,
+            {k: v for k, v in one.items() if k in entry.options},
+            entry.place,
+            taken,
+            entry.label or "",
+            _nested({k: v for k, v in one.items() if k in entry.own}),
+        )
+        for one in chosen
+    ]
+
+
+def _values(entry: Entry) -> dict[str, Any]:
+    """All that an entry gives, its own training options by dotted key; a list is several values."""
+    return {**entry.options, **entry.own}
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as groups within groups."""
+    tree: dict[str, Any] = {}
+    for path, value in flat.items():
+        *groups, name = path.split(".")
+        node = tree
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[name] = value
+    return tree
+
+
+def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Groups within groups as dotted keys."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{before}{name}.") if isinstance(value, Mapping) else {f"{before}{name}": value}
+    return flat
 
 
 def expand(config: Config) -> list[Cell]:
@@ -177,7 +222,11 @@ def _refuse_shared_labels(config: Config, trainers: Sequence[Variant], judges: S
         known: dict[str, Variant] = {}
         for variant in kind:
             first = known.setdefault(variant.label, variant)
-            if (variant.called or first.called) and (first.name, first.options) != (variant.name, variant.options):
+            if (variant.called or first.called) and (first.name, first.options, first.own) != (
+                variant.name,
+                variant.options,
+                variant.own,
+            ):
                 raise ConfigError(
                     f"{variant.place}: the label {shortened(variant.label)} is that of {shortened(first.name)} at "
                     f"{first.place} too, with other options; give one of the two another label"
@@ -203,7 +252,7 @@ def _refuse_size(config: Config) -> None:
 
 def _count(entries: Iterable[Entry]) -> int:
     """How many variants the entries are."""
-    return sum(math.prod(map(_length, entry.options.values())) for entry in entries)
+    return sum(math.prod(map(_length, _values(entry).values())) for entry in entries)
 
 
 def _has_curve(entry: Entry) -> bool:
@@ -290,7 +339,8 @@ def _included(config: Config, pattern: Mapping[str, Any]) -> Cell:
 
 def _one_variant(axis: str, value: Any) -> Variant:
     try:
-        entry = value if isinstance(value, Entry) else Entry.model_validate(value)
+        kind = TrainerEntry if axis == "trainer" else Entry
+        entry = value if isinstance(value, Entry) else kind.model_validate(value)
     except ValidationError as error:
         raise ConfigError(f"include: {axis}: {clipped(error.errors()[0]['msg'])} (it is {shortened(value)})") from error
     found = variants(entry)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from harness.identity import Identified, Part
 from harness.registry import Kind
-from harness.stage import Artifact, Part, Stage
 from trainers.options import Endpoint
 
 
@@ -21,14 +21,14 @@ class Checkpoint(Part):
         fingerprint: changes with the contents of what comes from outside.
     """
 
-    stage: Stage | Artifact | None = None
+    stage: Identified | None = None
     location: str | Mapping[str, Any] = ""
     fingerprint: str = ""
 
     def described(self, *, code: bool) -> str | None:
         return self.fingerprint or None
 
-    def sources(self) -> Mapping[str, Stage | Artifact]:
+    def sources(self) -> Mapping[str, Identified]:
         return {} if self.stage is None else {"": self.stage}
 
     def alone(self) -> Self:
@@ -58,13 +58,13 @@ class ComponentSpec(Part):
     label: str
     determines: Any
     code: str = ""
-    source: Stage | Artifact | None = None
+    source: Identified | None = None
 
     def described(self, *, code: bool) -> dict[str, Any]:
         described = {"name": self.name, "is": self.determines}
         return described | {"code": self.code} if code and self.code else described
 
-    def sources(self) -> Mapping[str, Stage | Artifact]:
+    def sources(self) -> Mapping[str, Identified]:
         return {} if self.source is None else {"source": self.source}
 
     def alone(self) -> Self:

@@ -13,15 +13,13 @@ of its own below `harness.stages`. The key and the seed are made from the fields
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel
+from harness.identity import Artifact, Identified, Part, described, digest, is_first_default
 
 if TYPE_CHECKING:
     from harness.stages.context import Context
@@ -53,35 +51,6 @@ class Resources:
     memory: int = 0
 
 
-@dataclass(frozen=True)
-class Artifact:
-    """A stage's result by name alone, as another process reads it."""
-
-    kind: str
-    key: str
-    seed_identity: str = ""
-
-    def alone(self) -> Artifact:
-        """Itself."""
-        return self
-
-
-class Part(ABC):
-    """A field's value that is more than plain data: it knows how it enters a key and which stages it rests on."""
-
-    @abstractmethod
-    def described(self, *, code: bool) -> Any:
-        """What determines the result, as JSON; without `code` what determines the draws. None leaves it out."""
-
-    @abstractmethod
-    def sources(self) -> Mapping[str, Stage | Artifact]:
-        """The stages whose artifacts it needs, by the end of the input's name ("" for the field's own name)."""
-
-    @abstractmethod
-    def alone(self) -> Self:
-        """The same with stages by name alone, to send to another process."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stage(ABC):
     """One computation of a sweep.
@@ -111,7 +80,7 @@ class Stage(ABC):
         """
 
     @cached_property
-    def inputs(self) -> Mapping[str, Stage | Artifact]:
+    def inputs(self) -> Mapping[str, Identified]:
         """The stages whose artifacts it reads, by name."""
         return {
             f"{name}.{end}" if end else name: source
@@ -161,52 +130,19 @@ class Stage(ABC):
                 yield f.name, getattr(self, f.name)
 
     def _options(self, *, code: bool) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        options: dict[str, Any] = {}
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             counts = f.metadata.get("in_key", True) and (code or f.metadata.get("in_seed", True))
-            if counts and not _is_first_default(f, value) and (described := _described(value, code=code)) is not None:
-                found[f.name] = described
-        return found
+            if counts and not is_first_default(f, value):
+                options[f.name] = described(_without_stages(value), code=code)
+        return {name: value for name, value in options.items() if value is not None}
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickled with its identities, and what it reads by name alone: chains of iterations are too deep to pickle."""
         named = {f.name: _alone(getattr(self, f.name)) for f in dataclasses.fields(self)}
         known = {"key": self.key, "seed_identity": self.seed_identity, "identity": self.identity}
         return named | known | {"inputs": {name: source.alone() for name, source in self.inputs.items()}}
-
-
-def changed_options(options: Any) -> dict[str, Any]:
-    """The fields of a group of options (pydantic's or a dataclass's) that differ from their first defaults, as JSON.
-
-    A field whose default changed in a later release keeps the first one as `first_default` in its metadata; one that
-    changes no law is marked with `in_key: False` there.
-    """
-    return {
-        name: _described(value, code=True)
-        for name, first_default, metadata in _option_fields(type(options))  # type: ignore[arg-type]
-        if metadata.get("in_key", True) and (value := getattr(options, name)) != first_default
-    }
-
-
-@cache
-def _option_fields(kind: Hashable) -> list[tuple[str, Any, Mapping[str, Any]]]:
-    """Name, first default and metadata of each field."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        known: Any = [(n, f.default, f.json_schema_extra or {}) for n, f in kind.model_fields.items()]
-    else:
-        known = [(f.name, f.default, f.metadata) for f in dataclasses.fields(kind) if f.init]  # type: ignore[arg-type]
-    return [(name, metadata.get("first_default", default), metadata) for name, default, metadata in known]
-
-
-def digest(value: Any) -> str:
-    """SHA-256 (hex) of a value's canonical JSON."""
-    return hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def canonical(value: Any) -> str:
-    """JSON with sorted keys: equal values, equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def in_order(stages: Iterable[Stage]) -> list[Stage]:
@@ -225,25 +161,16 @@ def in_order(stages: Iterable[Stage]) -> list[Stage]:
     return list(ordered.values())
 
 
-def _is_first_default(f: dataclasses.Field[Any], value: Any) -> bool:
-    return bool(f.default is not dataclasses.MISSING and value == f.metadata.get("first_default", f.default))
-
-
-def _described(value: Any, *, code: bool) -> Any:
-    if isinstance(value, Part):
-        return value.described(code=code)
+def _without_stages(value: Any) -> Any:
+    """A field's value without the stages in it, which are inputs; None where nothing is left."""
     if isinstance(value, Stage | Artifact):
         return None
-    if isinstance(value, BaseModel) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
-        return changed_options(value)
     if isinstance(value, Mapping):
-        return {str(k): d for k, v in value.items() if (d := _described(v, code=code)) is not None} or None
-    if isinstance(value, list | tuple):
-        return [_described(item, code=code) for item in value]
+        return {k: rest for k, item in value.items() if (rest := _without_stages(item)) is not None} or None
     return value
 
 
-def _sources(value: Any) -> Mapping[str, Stage | Artifact]:
+def _sources(value: Any) -> Mapping[str, Identified]:
     if isinstance(value, Stage | Artifact):
         return {"": value}
     if isinstance(value, Part):

@@ -37,12 +37,18 @@ NO_REFERENCE = "no-reference"
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt and two responses in the order the judge sees them, and reference answers where there are any."""
+    """A prompt and two responses as they are placed before the judge.
+
+    Attributes:
+        references: reference answers, where there are some.
+        category: of the prompt in its board's set, for judges that ask about each kind in other words; "" for none.
+    """
 
     prompt: Prompt
     first: str
     second: str
     references: tuple[str, ...] = ()
+    category: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,10 +109,12 @@ class Judge(ABC):
         both_orders: bool = False,
         progress: Progress | None = None,
         references: Sequence[References] | None = None,
+        categories: Sequence[str] | None = None,
     ) -> Verdicts:
         """The full record of a comparison: n rows, or 2n with `both_orders` (all original ones, then all swapped).
 
-        `references` are correct answers, one a prompt, for judges whose protocol shows them; the others ignore them.
+        `references` are correct answers, one a prompt, for judges whose protocol shows them; `categories` are the
+        prompts' own, for those whose words depend on them. The others ignore them.
         Raises ValueError where the sequences differ in length or an answer is missing.
         """
         n = len(prompts)
@@ -115,7 +123,8 @@ class Judge(ABC):
                 f"one first and one second response a prompt: got {n} prompts, {len(first)} first, {len(second)} second"
             )
         reference_turns = reference_texts(references, n)
-        questions = [Question(*row) for row in zip(prompts, first, second, reference_turns, strict=True)]
+        kinds = [""] * n if categories is None else categories
+        questions = [Question(*row) for row in zip(prompts, first, second, reference_turns, kinds, strict=True)]
         order: list[Order] = ["original"] * n
         if both_orders:
             questions += [replace(question, first=question.second, second=question.first) for question in questions]

@@ -45,16 +45,25 @@ def play_games(
     answers: Sequence[BoardAnswer],
     baseline_responses: Sequence[str],
     answer_first: NDArray[Any],
+    categories: Sequence[str] | None = None,
 ) -> Games:
     """Preferences about every answer that is one, in the orders of `answer_first`, bool [orders, n].
 
     Where a text is empty on either side `judges.verdicts.empty_outcome` is the preference, whoever the judge is.
+
+    Args:
+        categories: of the prompts, [n], for judges that ask about each kind in other words.
     """
     decided = [empty_outcome(a.text, b) for a, b in zip(answers, baseline_responses, strict=True)]
     asked = [i for i, a in enumerate(answers) if a.status == OK and decided[i] is None]
     games = [(order, i) for order in range(len(answer_first)) for i in asked]
     pairs = [(answers[i].text, baseline_responses[i])[:: 1 if answer_first[order, i] else -1] for order, i in games]
-    record = judge.verdicts([prompts[i] for _, i in games], [a for a, _ in pairs], [b for _, b in pairs])
+    record = judge.verdicts(
+        [prompts[i] for _, i in games],
+        [a for a, _ in pairs],
+        [b for _, b in pairs],
+        categories=None if categories is None else [categories[i] for _, i in games],
+    )
     preference = np.full(answer_first.shape, np.nan)
     for i, (answer, outcome) in enumerate(zip(answers, decided, strict=True)):
         if answer.status == OK and outcome is not None:
@@ -90,7 +99,6 @@ def graded_item(
         baseline_response=baseline_response,
         category=category,
         turn=question.turn,
-        stripped=answer.stripped,
         extra=extra,
     )
 

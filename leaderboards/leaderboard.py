@@ -16,7 +16,6 @@ from typing import ClassVar, Literal, TypeVar
 from judges.judge import Judge, Prompt, messages_of
 from judges.reading import shortened
 from leaderboards.records import OK, Answers, BoardAnswer, BoardQuestion, GradedItem, Metric, Score
-from leaderboards.thinking import strip_thinking
 
 Item = TypeVar("Item")
 
@@ -69,6 +68,10 @@ class Leaderboard(ABC):
     opens_checkpoint: ClassVar[bool] = False
     """Whether the board loads the policy itself (`evaluate`) in place of asking for answers."""
 
+    def notes(self) -> list[str]:
+        """What a user of these options may not expect of the scores, a sentence each; `nashbench plan` prints it."""
+        return []
+
     def check(self) -> None:  # noqa: B027
         """Checks that are too slow for `__post_init__`; called when a sweep is planned.
 
@@ -85,14 +88,16 @@ class TextLeaderboard(Leaderboard):
         limit: at most this many questions, the first ones; None takes all.
         curve_limit: at most this many, the first ones, before the final iteration, where a score is only a point on a
             curve; with 0 there is no curve.
-        strip_thinking: take thinking blocks (`leaderboards.thinking`) out of the policy's answers before grading.
+        max_tokens: longest answer, tokens; None is the authors' own number on their questions, elsewhere the sweep's
+            `sampling.max_tokens`. Where the policy's context holds less, the authors' number gives way.
     """
 
     limit: int | None = None
     curve_limit: int = 256
-    strip_thinking: bool = False
+    max_tokens: int | None = None
 
-    grading_options: ClassVar[tuple[str, ...]] = ("strip_thinking",)
+    default_max_tokens: ClassVar[int | None] = None
+    """The authors' `max_tokens`, where the board has questions of theirs."""
 
     pairwise: ClassVar[bool]
     """Whether an answer is compared with another one; controls are graded on such boards."""
@@ -107,6 +112,9 @@ class TextLeaderboard(Leaderboard):
             value = getattr(self, name)
             if value is not None and value < 2 and (name, value) != ("curve_limit", 0):
                 raise ValueError(f"{self.name}: {name} is {value}; an interval needs at least 2 prompts")
+
+        if self.max_tokens is not None and (isinstance(self.max_tokens, bool) or self.max_tokens < 1):
+            raise ValueError(f"{self.name}: max_tokens is {self.max_tokens}; an answer has at least 1 token")
 
     @abstractmethod
     def requests(self, heldout: Sequence[tuple[str, Prompt]], temperature: float, part: Part) -> list[BoardQuestion]:
@@ -155,8 +163,7 @@ class TextLeaderboard(Leaderboard):
         texts = answers.get(id)
         if not texts:
             return BoardAnswer("", status="no-answer")
-        text = strip_thinking(texts[0]) if self.strip_thinking else texts[0]
-        return BoardAnswer(text, text != texts[0])
+        return BoardAnswer(texts[0])
 
 
 class BoardError(ValueError):

@@ -77,13 +77,12 @@ Answers = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class BoardAnswer:
-    """An answer as it is graded: its text, whether thinking was taken out of it, and "ok" or why there is none.
+    """An answer as it is graded: its text, and "ok" or why there is none.
 
     A policy that says nothing has answered: the text is empty and the status "ok".
     """
 
     text: str
-    stripped: bool = False
     status: str = OK
 
 
@@ -103,7 +102,7 @@ class GradedItem:
         baseline_response: the answer or reference it was compared with; "" where there is none.
         category: "" where the board has none.
         turn: from 1.
-        stripped: whether thinking was taken out of the answer.
+        stripped: whether thinking was taken out of the answer (`sampling.strip_thinking`). The harness fills it in.
         finished: whether the policy ended the answer within its tokens; None where that is not known. The harness
             fills it in.
         extra: what else the board keeps, as JSON has it; `rate` and `by_prompt` get it back.
@@ -143,6 +142,12 @@ class GradedItem:
     def empty(self) -> bool:
         """Whether the policy said nothing: an outcome, not a missing verdict."""
         return self.status == OK and not self.response.strip()
+
+    @property
+    def judged(self) -> bool:
+        """Whether its number is a judge's or was to be one: what an empty text decides is nobody's."""
+        wins_unasked = self.preference is not None and not self.baseline_response.strip()
+        return self.status != OK or not (self.empty or wins_unasked)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,6 +81,7 @@ def _training(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     return {
         "dynamics": training.dynamics(sweeps),
         "always_zero": training.always_zero(sweeps),
+        "movements": training.movements(sweeps),
         "styles": training.styles(sweeps),
         "alarms": training.alarms(sweeps),
     }

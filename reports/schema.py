@@ -108,11 +108,11 @@ TABLES: dict[str, tuple[Column, ...]] = {
         SEED,
         ITERATION,
         Column("phase", "count", "of the iteration, from 1; 0 for figures of a whole iteration"),
-        Column("step", "count", "optimiser step of the phase, from 1; 0 for figures of a whole iteration"),
+        Column("step", "count", "optimiser step of the phase, from 1; 0 for figures of a whole phase or iteration"),
         Column(
             "metric",
             "text",
-            "loss, margin, ...; STAGE/COUNT, answers/FIGURE, style:NAME, alarm:NAME (0 or 1)",
+            "loss, margin, ...; movement, target_slope; STAGE/COUNT, answers/FIGURE, style:NAME, alarm:NAME (0 or 1)",
         ),
         Column("value", "number", "the figure"),
     ),

@@ -140,6 +140,8 @@ def test_references_are_part_of_a_question_they_reach_the_judge_and_tell_its_ver
     plain, told, other = (Question("p", "a", "b", references) for references in ((), ("c",), ("d",)))
     assert len({verdict_key("judge", question) for question in (plain, told, other)}) == 3
     assert verdict_key("judge", told) == verdict_key("judge", Question("p", "a", "b", ("c",)))
+    kinds = {verdict_key("judge", Question("p", "a", "b", category=kind)) for kind in ("", "math", "writing")}
+    assert len(kinds) == 3
     inner, table = Flaky(), Store(tmp_path).verdicts
     for references in (None, [["c"]], [["d"]], [["c"]], [None]):
         CachedJudge(inner, table).verdicts(["p"], ["a"], ["b"], references=references)

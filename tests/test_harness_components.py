@@ -10,9 +10,9 @@ import pytest
 from boards_world import alpaca, arena, lm_eval, mt_bench
 
 from harness.components import board_spec, judge_spec
+from harness.identity import canonical
 from harness.matrix import Variant
 from harness.pocket.judges import OPTIONS
-from harness.stage import canonical
 
 PLACE = "sweep.yaml:3: matrix.judge.0"
 BOARDS = ("alpaca-eval", "arena-hard", "mt-bench", "lm-eval")

@@ -18,6 +18,7 @@ from harness.planning.plan import make_plan
 from harness.store.artifacts import Store
 
 Command = Callable[..., Ended]
+PANEL_JUDGE = {"name": "panel", "panel": "panel.yaml"}
 LABELS = [{"id": str(i), "prompt": f"p {i}", "first": "a b", "second": "c", "label": "first"} for i in range(6)]
 
 
@@ -147,3 +148,49 @@ def test_a_plan_says_in_a_line_that_prompts_are_drawn_repeatedly(
     if times:
         assert f"{workspace.folder / 'prompts.jsonl'} has 12 for training" in said[0]
         assert times in said[0]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "changes", "trains"),
+    [
+        ("dpo", {}, (10, 3, 6)),
+        ("onpo", {}, (10, 3, 12)),
+        ("slic-hf", {"training": {"batch_size": 4, "epochs": 2}}, (20, 10, 20)),
+        ("ipo-md", {}, (12, 3, 6)),
+        ("ipo-md", {"training": {"batch_size": 4, "steps_per_iteration": 7}}, (28, 7, 14)),
+    ],
+)
+def test_a_plan_says_how_much_each_cell_trains(
+    workspace: Workspace, nashbench: Command, trainer: str, changes: dict[str, Any], trains: tuple[int, ...]
+) -> None:
+    """10 prompts an iteration, 2 iterations, 4 pairs a step; k = 4 makes 2 independent pairs a prompt."""
+    options = {"iterations": 2, "prompts_per_iteration": 10, "sampling": {"k": 4}, "training": {"batch_size": 4}}
+    config = workspace.config(matrix={"trainer": [trainer], "judge": [PANEL_JUDGE]}, **options | changes)
+    planned = ["plan", str(config), "--store", str(workspace.store)]
+    sft, cell = (each["training"] for each in json.loads(nashbench(*planned, "--json").out)["cells"][:2])
+    assert sft is None
+    assert (cell["pairs"], cell["steps"], cell["total"]) == trains
+    assert cell["at_most"] == (trainer != "ipo-md")
+    header, _, row = nashbench(*planned).out.splitlines()[:3]
+    assert header.split()[-7:] == ["pairs", "steps", "a", "fit", "steps", "in", "all"]
+    assert row.split()[-3:] == [f"≤{n}" if cell["at_most"] else str(n) for n in trains]
+
+
+def test_a_plan_says_where_answers_have_another_length_than_in_training(
+    workspace: Workspace, nashbench: Command
+) -> None:
+    (workspace.folder / "outputs").mkdir()
+    rows = [{"instruction": t, "output": "a", "generator": "b", "dataset": "d"} for t in ("the cat", "a dog")]
+    workspace.write("outputs/model_outputs.json", json.dumps(rows))
+
+    def notes(**options: Any) -> list[str]:
+        boards = ["head-to-head", {"name": "alpaca-eval", "data": "outputs", **options}]
+        config = workspace.config(leaderboards=boards)
+        planned = nashbench("plan", str(config), "--store", str(workspace.store), "--json")
+        return [note for note in json.loads(planned.out)["notes"] if "max_tokens" in note]
+
+    assert notes() == [
+        "alpaca-eval: answers have up to 2048 tokens, responses in training 6 (sampling.max_tokens); the board's "
+        "option max_tokens sets another number"
+    ]
+    assert notes(max_tokens=6) == []

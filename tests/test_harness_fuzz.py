@@ -215,7 +215,7 @@ def board(name: str, folder: str) -> Callable[[Path], Any]:
         root = path.parent if path.parent.name == folder else path.parent.parent
         made = make("leaderboards", name, {"data": str(root)})
         made.check()
-        made.requests([], 0.0, last=True)
+        made.requests([], 0.0, "rest")
 
     return check
 

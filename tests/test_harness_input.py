@@ -182,7 +182,11 @@ def test_a_wrong_override_is_named_as_such(sweep: Callable[..., Ended], setting:
 
 @pytest.mark.parametrize(
     ("trainer", "found", "part"),
-    [("dpo", None, "not installed: pip install"), ("ipo-md", "vllm", "ipo-md samples from a mixture")],
+    [
+        ("dpo", None, "not installed: pip install"),
+        ("ipo-md", "vllm", "ipo-md samples from a mixture"),
+        ("nash-md", "vllm", "nash-md samples from a mixture"),
+    ],
 )
 def test_an_engine_that_cannot_do_the_work_is_refused_before_anything_starts(
     sweep: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, trainer: str, found: str | None, part: str
@@ -324,11 +328,11 @@ def test_a_boards_question_longer_than_the_context_is_refused_before_training_wi
     boards = ["head-to-head", {"name": "mt-bench", "data": "bench"}]
     config = workspace.config(policy=str(tiny_chat_model), leaderboards=boards)
     ended = nashbench(*workspace.arguments(config))
-    # Of the second turn: <s> user, 20 words, assistant; an answer not known yet; user, 24 words, assistant.
+    # Of the second turn: <s> user, 20 words, assistant; an answer not known yet; user, 24 words, assistant: 49 tokens.
     error = ended.err.splitlines()[-1]
     assert ended.code == 2
-    assert "mt-bench: questions: question '82/2' has 49 tokens and sampling.max_tokens is 6" in error
-    assert "context holds 48. Take the question out" in error
+    assert "mt-bench: questions: the policy's context of 48 tokens leaves 0 for the answer to question '82/2'" in error
+    assert "the board's max_tokens is 1024. Take the question out" in error
     assert {p.name for p in workspace.store.iterdir() if p.is_dir()} == {"tmp", "prompts"}
 
 
@@ -340,7 +344,11 @@ def test_a_look_at_the_questions_counts_them_and_is_made_once_a_board(workspace:
     config = workspace.config(leaderboards=boards)
     assert [stage.kind for stage in make_plan(load_config(config)).checks] == ["prompts", "questions"]
     manifest = look_at_prompts(config, workspace.store)
-    assert (manifest["questions"], manifest["longest"]) == (2, 4)  # with <s>
+    assert manifest["questions"] == 2
+    # 48 tokens less <s> and three words leave 44; less than a step of lengths is left as it is.
+    assert manifest["warnings"] == [
+        "alpaca-eval: max_tokens is 2048, and the policy's context leaves 2 of 2 answers less, 44 the least"
+    ]
 
 
 # --- a model's folder --------------------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def test_failed_questions_are_exit_1_null_and_counted(folder: Path, nashbench: C
         (["panel", "--option", "panel"], ["--option 'panel' is not K=V"]),
         (["panel", "--option", "panel=["], ["the value is not YAML"]),
         (["panel", "--option", "panel=a", "--option", "panel=b"], ["--option panel is given twice"]),
-        (["panel", "--option", "panel=nowhere.yaml"], ["panel file not found: 'nowhere.yaml'"]),
+        (["panel", "--option", "panel=nowhere.yaml"], ["panel file not found: nowhere.yaml"]),
         (["ensemble", "--option", "judges=panel"], ["judges must be a list of judges", "got 'panel'"]),
         (["ensemble", "--option", "judges=[{panel: x}]"], ["judges must be a list of judges", "got {'panel': 'x'}"]),
         (

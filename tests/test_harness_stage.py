@@ -15,8 +15,9 @@ from fake_stages import FakeStage, fake
 from pydantic import BaseModel, Field
 
 import harness.stages
+from harness.identity import Artifact, canonical, changed_options
 from harness.specs import Checkpoint, ComponentSpec
-from harness.stage import Artifact, Facts, Stage, canonical, changed_options, fact, in_order, not_in_seed
+from harness.stage import Facts, Stage, fact, in_order, not_in_seed
 from harness.stages.context import Context
 from trainers.options import Sampling, Training
 

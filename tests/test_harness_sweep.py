@@ -253,7 +253,8 @@ def check_folder(out: Path) -> None:
     assert {c["state"] for c in cells} == {"done"}
     assert {stage["state"] for c in cells for stage in c["stages"]} == {"done"}
     metrics = json.loads((out / "metrics.json").read_text())
-    assert set(metrics) == {"head-to-head/win_rate", "head-to-head/average_length"}
+    outcomes = {"empty_share", "unfinished_share", "missing_share", "win_rate_worst"}
+    assert set(metrics) == {f"head-to-head/{name}" for name in {"win_rate", "average_length", *outcomes}}
     assert sorted(p.stem for p in (out / "samples").iterdir()) == sorted(c["cell"] for c in cells)
     assert (out / "report" / "index.html").is_file()
     assert "no chat template" in (out / "provenance.json").read_text()
@@ -307,7 +308,7 @@ def test_prompts_that_come_twice_in_an_iteration_stay_two_tournaments(workspace:
 def test_failed_verdicts_lower_the_coverage_and_are_counted_and_never_become_a_tie(
     workspace: Workspace, nashbench: Command
 ) -> None:
-    fails = {"name": "counting", "fails": "blue"}
+    fails = {"name": "counting", "fails": "green"}
     config = workspace.config(
         matrix={"trainer": ["dpo"], "judge": [fails]}, prompts_per_iteration=12, sampling={"k": 2, "max_tokens": 6}
     )
@@ -319,7 +320,7 @@ def test_failed_verdicts_lower_the_coverage_and_are_counted_and_never_become_a_t
     for row in rates.itertuples():
         samples = pd.read_parquet(workspace.out / "samples" / f"{row.cell}.parquet")
         empty = (samples["response"].str.strip() == "") | (samples["baseline_response"].str.strip() == "")
-        failed = ~empty & samples["prompt"].str.contains("blue")
+        failed = ~empty & samples["prompt"].str.contains("green")
         assert samples["preference"].isna().tolist() == failed.tolist()
         assert samples.loc[empty, "preference"].isin([0.0, 0.5, 1.0]).all()
         assert set(samples.loc[failed, "status"]) <= {"not-a-number"}

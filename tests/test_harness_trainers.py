@@ -12,8 +12,10 @@ from harness.registry import load, names
 
 Command = Callable[..., Ended]
 TEXT = [name for name in names("trainers") if load("trainers", name).needs != "game"]
-SAMPLES = {"ipo-md": 8, "dpo(regime=online)": 8, "self-play": 16, "nash-md": 16, "rl": 16, "egpo": 32}
-"""Responses of one step over four prompts: two of the player, and two of the opponent in each phase that has one."""
+SAMPLES = {"ipo-md": 8, "dpo(regime=online)": 8, "self-play": 16, "nash-md": 16, "rl": 16, "egpo": 24}
+"""Responses of one step over four prompts: two of the player, and two of the opponent (in egpo one) in each phase that
+has one.
+"""
 CONTROLS = ("sft", "constant", "longest")
 REFIT = 16  # four responses to each of four prompts
 

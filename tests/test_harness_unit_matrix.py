@@ -15,13 +15,13 @@ import pytest
 from harness.cli.listing import describe
 from harness.components import base_policy, built, judge_spec
 from harness.config import Config, ConfigError, Entry, Game
+from harness.identity import canonical
 from harness.matrix import Cell, Variant, expand, variants
 from harness.planning.inputs import prompts_contents, prompts_source
 from harness.planning.plan import make_plan
 from harness.prompts import iteration_rows, read_prompts
 from harness.registry import load, names
 from harness.specs import Checkpoint
-from harness.stage import canonical
 from harness.stages.play import Play
 from harness.stages.pocket import PocketPolicy
 

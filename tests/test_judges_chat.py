@@ -52,8 +52,9 @@ def test_generated_text_does_not_depend_on_the_batch_and_cut_or_too_long_ones_fa
     folder = save_chat_model(tmp_path / "model")
     options: dict[str, Any] = {"protocol": "custom", "template": "{{ first }} {{ second }}", "labels": ("A", "B")}
     texts = ["cat", "the cat sat on a mat", "an owl was wise and an owl was"]
-    from judges.protocols.protocol import ChatRequest, chat
+    from judges.protocols.protocol import chat
     from judges.transports.local_chat import LocalChat
+    from judges.transports.messages import ChatRequest
 
     requests = [ChatRequest(chat("", text), max_tokens=6) for text in texts]
     one = LocalChat(folder, None, 1, False).ask(requests, lambda n: None)

@@ -21,8 +21,9 @@ from chat_server import Act, ChatServer, completion
 
 from judges import EnsembleJudge, LLMJudge
 from judges.protocols import mt_bench
-from judges.protocols.protocol import ChatReply, ChatRequest, Reading
+from judges.protocols.protocol import Reading
 from judges.transports.cache import ReplyCache, reply_cache, request_key
+from judges.transports.messages import ChatReply, ChatRequest
 
 KEY = "sk-test-5f2c9d-not-for-anyone"
 ROOT = Path(__file__).parents[1]

@@ -94,21 +94,6 @@ def test_hostile_answers_stay_as_they_are_and_items_survive_the_disk(tmp_path):
     assert reread(verdicts, tmp_path) == verdicts
 
 
-def test_thinking_is_taken_out_where_asked_and_recorded(tmp_path):
-    data, texts = (
-        alpaca(tmp_path, BEFORE),
-        ["<think>1 + 1</think>new 0.9", "new 0.5", "<think> no end", "a </think> new 1"],
-    )
-    verdicts = graded(AlpacaEval(data=data, strip_thinking=True), Rule(by_worth), texts)
-    assert [(v.response, v.stripped, v.status) for v in verdicts] == [
-        ("new 0.9", True, "ok"),
-        ("new 0.5", False, "ok"),
-        ("", True, "ok"),
-        ("new 1", True, "ok"),
-    ]
-    assert not any(v.stripped for v in graded(AlpacaEval(data=data), Rule(lambda a, b: 0.5), texts))
-
-
 def test_the_length_controlled_rate_is_that_of_the_annotation_file_and_leads(tmp_path):
     generator = np.random.default_rng(5)
     length_files(tmp_path / "set" / "lc", 60)

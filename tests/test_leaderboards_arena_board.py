@@ -107,13 +107,12 @@ def test_one_failed_game_leaves_the_prompt_out(tmp_path):
 
 
 def test_missing_empty_and_hostile_answers(tmp_path):
-    board, judge = ArenaHard(data=arena(tmp_path, BEFORE), strip_thinking=True), Rule(lambda a, b: 0.5)
-    verdicts = graded(board, judge, ["", "  ", "<think>never ends", HOSTILE, "x</think>y", "z"])
+    board, judge = ArenaHard(data=arena(tmp_path, BEFORE)), Rule(lambda a, b: 0.5)
+    verdicts = graded(board, judge, ["", "  ", "\n", HOSTILE, "y", "z"])
     assert [v.status for v in verdicts] == ["ok"] * 6
     assert [(v.preference, v.extra["first_game"]) for v in verdicts] == [(0.0, "A>>B")] * 3 + [(0.5, "A=B")] * 3
     assert len(judge.asked) == 6
     assert [v.response for v in verdicts[3:]] == [HOSTILE, "y", "z"]
-    assert [v.stripped for v in verdicts] == [False, False, True, False, True, False]
     assert scored(board, verdicts)["win_rate", ""].value == pytest.approx(100 * 3 / (3 * 6 + 3 * 2))
     assert board.grade(all_questions(board, [], 1.0), {}, None, judge)[0].status == "no-answer"
 
@@ -142,6 +141,32 @@ def test_the_baseline_is_named_where_there_are_several_one_for_all_or_one_a_cate
     each = ArenaHard(data=tmp_path, baseline_model={"hard_prompt": "base", "creative_writing": "other"})
     assert [v.baseline_response for v in graded(one, Rule(by_worth), ["new 0"] * 6)] == ["other 0"] * 6
     assert [v.baseline_response for v in graded(each, Rule(by_worth), ["new 0"] * 6)] == ["old 0", "other 0"] * 3
+
+
+def test_a_rate_over_different_baselines_is_not_called_official_and_each_categorys_own_is(tmp_path):
+    arena(tmp_path, BEFORE)
+    arena(tmp_path, ["other 0"] * 6, model="other")
+    baselines = {"hard_prompt": "base", "creative_writing": "other"}
+    one, each = ArenaHard(data=tmp_path, baseline_model="other"), ArenaHard(data=tmp_path, baseline_model=baselines)
+    for board, pooled in ((one, "win_rate"), (each, "pooled_win_rate")):
+        scores = scored(board, graded(board, Rule(by_worth), ["new 0"] * 6))
+        kinds = {("win_rate", "hard_prompt"), ("win_rate", "creative_writing"), ("prompt_win_rate", "")}
+        assert set(scores) == {(pooled, ""), *kinds}
+        assert board.metrics[pooled].official == (board is one)
+    assert each.metrics["win_rate"].official
+
+
+def test_the_judge_is_told_the_category_of_every_question(tmp_path):
+    class Noting(Rule):
+        def answer(self, questions, advance):
+            told.extend((question.prompt, question.category) for question in questions)
+            return super().answer(questions, advance)
+
+    told = []
+    board = ArenaHard(data=arena(tmp_path, BEFORE))
+    graded(board, Noting(by_worth), ["new 0"] * 6)
+    assert set(told) == {(question.prompt, question.category) for question in board._questions}
+    assert {category for _, category in told} == {"hard_prompt", "creative_writing"}
 
 
 def test_bad_folders_are_one_clear_message(tmp_path):

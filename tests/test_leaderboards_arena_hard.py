@@ -44,6 +44,7 @@ def test_win_rate_by_hand(tmp_path):
     rated = rate_arena_hard(write(tmp_path / "j", rows, lines=True))["m"]
     assert rated["win_rate"] == pytest.approx(100 * 4.5 / 6)
     assert (rated["n"], rated["coverage"], rated["failed_games"], rated["baseline"]) == (2, 1.0, 0, None)
+    assert rated["official"] is True
 
 
 def test_exchanging_model_and_baseline_mirrors_the_win_rate(tmp_path):
@@ -84,6 +85,7 @@ def test_the_newer_format_has_categories_each_with_its_baseline(tmp_path):
     assert rated["categories"] == {"hard_prompt": 75.0, "creative_writing": 0.0}
     assert rated["win_rate"] == 50.0
     assert rated["baseline"] == ["gemini", "o3-mini"]
+    assert rated["official"] is False  # a figure over two baselines is nobody's; those of the categories are
 
 
 def test_a_folder_with_a_file_a_model_is_read_whole(tmp_path):

@@ -16,6 +16,7 @@ from conftest import WORDS
 from leaderboards_published import write
 
 from leaderboards import GradedItem, LMEval
+from leaderboards.boards.lm_eval import _items
 
 GENERATE = {
     "task": "tiny_generation",
@@ -167,13 +168,73 @@ def test_groups_and_tags_run_their_tasks(data, tmp_path, tiny_model):
     assert {r.category for r in grouped} == {"tiny_choice", "tiny_generation"}
 
 
-def test_a_metric_that_is_no_mean_over_documents_is_refused_with_its_name(tmp_path, tiny_model):
-    """lm-eval's f1 of a multiple choice is computed from all pairs of right and chosen answer."""
-    write_tasks(tmp_path, CHOICE | {"metric_list": [{"metric": "f1"}]})
+def test_a_metric_that_is_no_mean_over_documents_is_kept_as_a_figure_without_an_interval(tmp_path, tiny_model):
+    """lm-eval's f1 and mcc of a multiple choice are computed from all pairs of right and chosen answer."""
+    write_tasks(tmp_path, CHOICE | {"metric_list": [{"metric": name} for name in ("f1", "mcc", "acc")]})
     rows = [{"question": q, "choices": CHOICES[:2], "answer": i % 2} for i, q in enumerate(QUESTIONS)]
     write(tmp_path / "files" / "choice.jsonl", rows, lines=True)
-    with pytest.raises(ValueError, match=r"f1 of task tiny_choice .* no mean over documents"):
-        LMEval(data=tmp_path).evaluate(tiny_model)
+    board = LMEval(data=tmp_path)
+    items = board.evaluate(tiny_model)
+    right = {int(i.id.rpartition("/")[2]): i.value for i in items if i.metric == "acc"}
+    chosen = [i % 2 if right[i] else 1 - i % 2 for i in range(len(rows))]
+    hits, ours = sum(c and i % 2 for i, c in enumerate(chosen)), sum(chosen)
+    scores = {score.metric: score for score in board.rate(items, seed=0)}
+    assert scores["f1"].value == pytest.approx(2 * hits / (ours + len(rows) // 2))
+    for metric in ("f1", "mcc"):
+        assert (scores[metric].n, np.isnan(scores[metric].ci_low)) == (len(rows), True)
+    assert scores["acc"].ci_low < scores["acc"].ci_high
+    assert set(board.by_prompt(items)) == {"acc"}
+    assert reread(items, tmp_path) == items
+    (note,) = board.notes()
+    assert note.startswith("lm-eval: mcc is one number of all documents")
+
+
+def test_ifeval_has_its_instruction_figures_beside_shares_of_prompts():
+    followed = [[True, False], [True], [True, True, True]]
+    samples = [
+        {
+            "filter": "none",
+            "doc_id": i,
+            "arguments": [("say hi", {})],
+            "resps": [["hi"]],
+            "metrics": ["prompt_level_strict_acc", "inst_level_strict_acc"],
+            "prompt_level_strict_acc": all(each),
+            "inst_level_strict_acc": each,
+        }
+        for i, each in enumerate(followed)
+    ]
+    figures = {
+        "alias": "ifeval",
+        "prompt_level_strict_acc,none": 2 / 3,
+        "prompt_level_strict_acc_stderr,none": "N/A",
+        "inst_level_strict_acc,none": 5 / 6,
+        "inst_level_strict_acc_stderr,none": 0.1,
+    }
+    board, items = LMEval(tasks="ifeval"), list(_items("ifeval", samples, figures))
+    scores = {s.metric: (s.value, s.n) for s in board.rate(items, seed=0)}
+    assert scores == {"prompt_level_strict_acc": (2 / 3, 3), "inst_level_strict_acc": (5 / 6, 3)}
+    assert board.by_prompt(items) == {"prompt_level_strict_acc": {"ifeval/0": 0.0, "ifeval/1": 1.0, "ifeval/2": 1.0}}
+
+
+def test_a_task_leads_with_its_own_metric():
+    def compared(task):
+        rows = [GradedItem(id=f"{task}/0", category=task, metric=m, value=0.5) for m in ("acc_norm", "acc")]
+        return set(LMEval(tasks=task).by_prompt(rows))
+
+    leads = {task: compared(task) for task in ("hellaswag", "arc_challenge", "arc_easy", "mmlu_virology")}
+    assert leads == {
+        "hellaswag": {"acc_norm"},
+        "arc_challenge": {"acc_norm"},
+        "arc_easy": {"acc"},
+        "mmlu_virology": {"acc"},
+    }
+
+
+@pytest.mark.slow
+def test_a_plan_tells_which_figures_of_ifeval_have_no_interval():
+    (note,) = LMEval(tasks="ifeval, arc_easy").notes()
+    assert "inst_level_loose_acc, inst_level_strict_acc" in note
+    assert LMEval(tasks="arc_easy").notes() == []
 
 
 def test_what_is_wrong_with_the_files_is_told_before_anything_is_loaded(data, tmp_path):

@@ -94,8 +94,8 @@ def test_scores_by_hand(tmp_path):
 
 
 def test_the_judge_sees_the_conversation_and_the_references_up_to_the_turn(tmp_path):
-    board, judge = board_of(tmp_path, strip_thinking=True), Rater(by_worth)
-    answers = {"81/1": ["<think>hm</think>a 8"], "82/1": ["b 6"], "81/2": ["c 4"], "82/2": ["d 2"]}
+    board, judge = board_of(tmp_path), Rater(by_worth)
+    answers = {"81/1": ["a 8"], "82/1": ["b 6"], "81/2": ["c 4"], "82/2": ["d 2"]}
     verdicts = board.grade(all_questions(board, [], 0.7), answers, None, judge)
     prompt, answer, references = judge.seen[2]
     assert prompt == [
@@ -106,7 +106,6 @@ def test_the_judge_sees_the_conversation_and_the_references_up_to_the_turn(tmp_p
     assert (answer, references) == ("c 4", ("ref 0.2", "ref 0.4"))
     assert judge.seen[0] == ([{"role": "user", "content": "first 0"}], "a 8", ("ref 0.2",))
     assert judge.seen[1][2] is None
-    assert [v.stripped for v in verdicts] == [True, False, False, False]
     assert [v.baseline_response for v in verdicts] == ["ref 0.2", "", "ref 0.4", ""]
 
 

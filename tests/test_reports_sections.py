@@ -8,6 +8,7 @@ import reports_world as world
 from test_reports_boards import prose
 
 from harness.tables.alarms import ALARMS as RULES
+from harness.tables.alarms import SHARE_LIMITS
 from reports.charts import extent
 from reports.numbers import metric
 from reports.sections.caveats import caveats
@@ -149,7 +150,7 @@ def test_figures_that_are_zero_throughout_are_named_and_not_drawn(tmp_path: Path
 
 
 def test_an_alarm_says_what_rang_and_every_rule_has_its_words(tmp_path: Path) -> None:
-    assert set(ALARMS) == set(RULES)
+    assert set(ALARMS) == {*RULES, *SHARE_LIMITS, "missing", "standstill"}
     cell = world.cells(["dpo"], ["llm"], [0])[0]
     at = {"cell": cell["cell"], "trainer": "dpo", "judge": "llm", "iteration": 1, "step": 0, "value": 1.0}
     rows = [{**at, "metric": f"alarm:{name}"} for name in ("one-style", "of_a_plugin")]

@@ -101,7 +101,10 @@ def test_the_loss_of_egpo_and_omwu_fits_differences_of_win_rates() -> None:
     for opponent, gains in (("policy", (0.4, -0.2)), ("previous", (0.6, -0.4))):
         phase = replace(BATCH, rewards={opponent: BATCH.rewards[opponent]})
         expected = [(1.0 - gains[0] / 0.5) ** 2, (-1.5 - gains[1] / 0.5) ** 2]
-        assert EGPO(tau=0.5).loss(phase).tolist() == two(*expected)
+        assert EGPO(tau=0.5, log_prob="sum").loss(phase).tolist() == two(*expected)
+        means = replace(phase, lengths=PairValues(torch.tensor([2.0, 2.0]), torch.tensor([2.0, 2.0])))
+        halved = [(0.5 - gains[0] / 0.5) ** 2, (-0.75 - gains[1] / 0.5) ** 2]
+        assert EGPO(tau=0.5).loss(means).tolist() == two(*halved)  # the official code's convention
     optimistic = [(-1.5 - 2 * (2 * 0.6 - 0.3)) ** 2, (1.5 - 2 * (2 * -0.4 + 0.3)) ** 2]
     assert OMWU(eta=2.0).loss(BATCH).tolist() == two(*optimistic)
 
@@ -226,7 +229,10 @@ def test_means_divide_each_response_by_its_own_length() -> None:
         (lambda: DPO(beta=0), "dpo: beta is 0; it must be greater than 0"),
         (lambda: SLiC(beta=-2), "slic: beta is -2; it must be greater than 0"),
         (lambda: OMD(eta=None), "omd: eta is None; it must be a number"),
-        (lambda: DPO(regime="on-line"), "dpo: regime is 'on-line'; it must be one of iterative, offline, online"),
+        (
+            lambda: DPO(regime="on-line"),
+            "dpo: regime is 'on-line'; it must be one of iterative, offline, on-policy, online",
+        ),
         (lambda: IPO(log_prob="average"), "ipo: log_prob is 'average'; it must be one of sum, mean"),
         (lambda: ONPO(start="reference"), "onpo: start is 'reference'; it must be one of auxiliary, policy"),
         (lambda: SLiCHF(sft_weight=-1), "slic-hf: sft_weight is -1; it must be at least 0"),

@@ -1,5 +1,6 @@
 """`play`: its options, sampled play and what it refuses."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainers import DPO, INPO, IPOMD, OMD, OMWU, ONPO, SLiC
+from trainers import DPO, INPO, IPO, IPOMD, OMD, OMWU, ONPO, SPPO, SelfPlay, SLiC
 from trainers.algorithm import PairBatch
+from trainers.games import NAMED, duality_gap
 from trainers.policies.feedback import Exact
 from trainers.policies.minimise import ExpectedLoss, Newton
 from trainers.policies.tabular import play
@@ -61,6 +63,40 @@ def test_gradient_steps_need_a_size(algorithm: Any) -> None:
 def test_a_logistic_loss_on_a_certain_preference_says_that_it_has_no_minimiser() -> None:
     with pytest.raises(ValueError, match="dpo has no finite minimiser here"):
         play(DPO(), [[0.5, 1.0], [0.0, 0.5]], 1)
+
+
+def test_a_step_too_bold_for_double_precision_is_told_as_that_and_not_as_certain_preferences() -> None:
+    with pytest.raises(ValueError, match=r"sppo: the minimiser was not found .* nats apart.*eta is 1000") as refused:
+        play(SPPO(), NAMED["cyc3"], 5)
+    assert "entries 0 or 1" not in str(refused.value)
+    assert play(SPPO(eta=1.0), NAMED["cyc3"], 5).policies.shape == (6, 3)
+
+
+@pytest.mark.parametrize("step", [2, 5, 20])
+def test_gradient_steps_that_end_a_policy_far_from_its_fixed_point_are_refused(step: float) -> None:
+    """Its own fixed point is the control: at short steps the same game ends there, and nothing is refused."""
+    algorithm = IPOMD(tau=0.1, mixture=0.0)
+    with pytest.raises(ValueError, match=f"ipo-md: the gradient steps of {step:g} are too long .* Lower step_size"):
+        play(algorithm, NAMED["cyc3"], 600, step_size=step)
+    last = play(algorithm, NAMED["cyc3"], 600, step_size=0.2).policies[-1]
+    assert duality_gap(NAMED["cyc3"], last) == pytest.approx(0.053, abs=1e-3)
+
+
+def test_a_policy_that_rightly_leaves_an_action_is_not_taken_for_one_that_stands_still() -> None:
+    """The Nash policy of a Bradley-Terry game plays its best action alone; nothing raises the others again."""
+    scores = np.array([1.0, 0.0, -1.0])
+    preference = 1 / (1 + np.exp(scores[None, :] - scores[:, None]))
+    run = play(SelfPlay(tau=0.0), preference, 2000, step_size=50.0)
+    assert run.policies[-1, 0] > 0.999
+
+
+def test_own_pairs_refitted_against_the_fixed_reference() -> None:
+    """The exact refit is ref exp(P pi_t / tau), whatever the policy is: no regime refits from itself here."""
+    reference, start = np.array([0.2, 0.5, 0.3]), np.array([0.6, 0.3, 0.1])
+    run = play(IPO(regime="on-policy", tau=0.7), CYCLE, 4, reference=reference, init=start)
+    for before, after in itertools.pairwise(run.policies):
+        weights = reference * np.exp(CYCLE @ before / 0.7)
+        np.testing.assert_allclose(after, weights / weights.sum(), atol=1e-12)
 
 
 def test_policies_begin_with_the_start_and_are_distributions() -> None:

@@ -56,12 +56,15 @@ class Phase:
     Attributes:
         frozen: roles whose log-probabilities of both responses the loss is measured against.
         opponents: roles, or `mixture`, against whose fresh responses each response earns its reward.
+        shared: both responses of a pair meet one and the same response of an opponent, for losses of their rewards'
+            difference: what that response does to both then cancels. Otherwise each meets one of its own.
     """
 
     start: str
     frozen: tuple[str, ...]
     writes: str
     opponents: tuple[str, ...] = ()
+    shared: bool = False
 
 
 @dataclass(frozen=True)

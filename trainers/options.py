@@ -32,6 +32,8 @@ class Sampling(Options):
         temperature: applied to every model before a mixture is taken.
         top_p: nucleus kept; 1 keeps all.
         max_tokens: longest response, tokens.
+        strip_thinking: responses go without their thinking blocks (`trainers.thinking`) to whoever reads them: the
+            judge that trains, a later turn of a conversation, and every board. The tokens trained on keep them.
         engine: `transformers`, or `vllm` where it is installed (no mixtures).
         batch_size: sequences that are decoded at once; vLLM schedules its own.
     """
@@ -40,6 +42,7 @@ class Sampling(Options):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_tokens: Positive = 64
+    strip_thinking: bool = False
     engine: EngineName = "transformers"
     batch_size: Annotated[Positive, NO_RESULT] = 1024
 

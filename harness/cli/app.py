@@ -6,6 +6,7 @@ import json
 import shlex
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,9 @@ from harness.errors import is_about_a_place, os_error_message, printable
 from judges.reading import shortened
 
 if TYPE_CHECKING:
+    from harness.planning.effort import Effort
     from harness.planning.plan import Plan
+    from harness.planning.records import CellPlan
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -129,7 +132,9 @@ def plan(
         ),
     ] = None,
 ) -> None:
-    """Show the cells and stages of a sweep and what is there already; runs nothing.
+    """Show the cells and stages of a sweep, what each trains and what is there already; runs nothing.
+
+    Pairs are those of an iteration, steps the optimiser's; with ≤ the judge decides how many are left.
 
     [bold]Examples[/bold]
 
@@ -150,25 +155,64 @@ def plan(
         typer.echo(answer_why(stages, why, artifacts))
         return
     there = {stage.key: artifacts.has(stage) for stage in stages}
-    rows = [(c.cell.id, len(c.stages), sum(there[s.key] for s in c.stages)) for c in planned.cells]
+    rows = [(c.cell.id, len(c.stages), sum(there[s.key] for s in c.stages), _effort(planned, c)) for c in planned.cells]
     if json:
-        cells = [{"cell": id, "stages": total, "done": done} for id, total, done in rows]
+        cells = [
+            {"cell": id, "stages": total, "done": done, "training": None if trains is None else asdict(trains)}
+            for id, total, done, trains in rows
+        ]
         kinds = {kind: sum(s.kind == kind for s in stages) for kind in dict.fromkeys(s.kind for s in stages)}
         listed = [{"key": s.key, "kind": s.kind, "title": s.title, "done": there[s.key]} for s in stages]
         totals = {"stages": len(stages), "done": sum(there.values()), "missing": len(stages) - sum(there.values())}
         _print_json({"cells": cells, "totals": totals, "kinds": kinds, "stages": listed, "notes": _notes(planned)})
         return
-    table = Table("cell", "stages", "there", box=None)
-    for id, total, done in rows:
-        table.add_row(id, str(total), str(done))
+    table = Table("cell", "stages", "there", "pairs", "steps a fit", "steps in all", box=None)
+    for id, total, done, trains in rows:
+        table.add_row(id, str(total), str(done), *(("", "", "") if trains is None else trains.told()))
     Console().print(table)
     typer.echo(f"{len(rows)} cells, {len(stages)} distinct stages, {sum(there.values())} there already")
     for note in _notes(planned):
         typer.echo(note)
 
 
+def _effort(planned: Plan, cell: CellPlan) -> Effort | None:
+    """What the cell trains; None where it trains no language model."""
+    from harness.planning.effort import effort
+
+    trains = cell.algorithm is not None and isinstance(cell.cell.policy, str)
+    return effort(planned.config, cell.cell.trainer, cell.algorithm) if trains and cell.algorithm else None
+
+
 def _notes(planned: Plan) -> list[str]:
-    """What a user may not expect: a file of prompts from which a cell draws more than there are."""
+    """What a user may not expect: answers of another length than in training, prompts that are drawn repeatedly, and
+    what the leaderboards say of themselves.
+    """
+    return [*_answer_lengths(planned), *_repeated_prompts(planned), *_of_boards(planned)]
+
+
+def _answer_lengths(planned: Plan) -> list[str]:
+    """The boards whose answers may have another length than responses in training."""
+    trained = planned.config.sampling.max_tokens
+    tokens = {board: s.sampling.max_tokens for c in planned.cells for (board, _, _), s in c.answers.items()}
+    return [
+        f"{board}: answers have up to {most} tokens, responses in training {trained} (sampling.max_tokens); the "
+        f"board's option max_tokens sets another number"
+        for board, most in tokens.items()
+        if most != trained
+    ]
+
+
+def _of_boards(planned: Plan) -> list[str]:
+    """The leaderboards' own notes; those whose questions a stage has yet to make have none."""
+    from harness.registry import make
+
+    specs = [rated.stage.board for cell in planned.cells for rated in cell.rated if rated.stage.board.source is None]
+    boards = {spec.label: make("leaderboards", spec.name, spec.options) for spec in specs}
+    return [note for board in boards.values() for note in board.notes()]
+
+
+def _repeated_prompts(planned: Plan) -> list[str]:
+    """A file of prompts from which a cell draws more than there are."""
     from harness.prompts import read_prompts
     from harness.stages.sample import Sample
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
@@ -41,9 +42,41 @@ class Entry(Options):
         return dict(self.model_extra or {})
 
     @property
+    def own(self) -> dict[str, Any]:
+        """Training options of its own, which only trainers have."""
+        return {}
+
+    @property
     def place(self) -> str:
         """File and line, for messages."""
         return self._place
+
+
+class TrainerEntry(Entry):
+    """A trainer by name, with the algorithm's options and its own training options over the config's.
+
+    Attributes:
+        training, pairs: as the config's groups of these names; lists inside are several values.
+        phases: for each phase, by the slot that it writes, what of `training` it has of its own.
+    """
+
+    training: dict[str, Any] = Field(default_factory=dict)
+    pairs: dict[str, Any] = Field(default_factory=dict)
+    phases: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The training options by dotted key, such as `phases.auxiliary.epochs`; a list is several values."""
+        groups = {"training": self.training, "pairs": self.pairs, "phases": self.phases}
+        return {".".join(path): value for path, value in _leaves(groups)}
+
+
+def _leaves(group: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, value in group.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, (*path, str(name)))
+        else:
+            yield (*path, str(name)), value
 
 
 Entries = Annotated[tuple[Entry, ...], Field(min_length=1)]
@@ -89,7 +122,7 @@ Seed = Annotated[int, Field(ge=0, lt=LARGEST_INTEGER, strict=True)]
 class Matrix(Options):
     """What is multiplied: trainers (none where policies are evaluated as they are), judges, seeds."""
 
-    trainer: tuple[Entry, ...] = ()
+    trainer: tuple[TrainerEntry, ...] = ()
     judge: Entries
     seed: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
 

@@ -17,7 +17,7 @@ from trainers.algorithm import Algorithm
 from trainers.options import Endpoint
 
 BoardEntry = Literal["requests", "grade", "evaluate", "rate", "by_prompt"]
-LIMITS = ("limit", "curve_limit")
+LIMITS = ("limit", "curve_limit", "max_tokens")
 
 
 def checked_boards(config: Config, policy: str | Game | Endpoint) -> list[ComponentSpec]:
@@ -68,6 +68,15 @@ def question_range(board: ComponentSpec, part: QuestionPart) -> tuple[int, int |
     return (0, curve) if part == "curve" else (curve, limit)
 
 
+def answer_tokens(board: ComponentSpec, in_training: int) -> int:
+    """The longest answer to a board's questions, tokens: its option, else the authors' number for their own questions,
+    else what training samples. Questions that the pocket world brings are not the authors'.
+    """
+    given = board.options.get("max_tokens")
+    authors = None if board.source is not None else load("leaderboards", board.name).default_max_tokens
+    return int(given or authors or in_training)
+
+
 def _limits(board: ComponentSpec) -> tuple[int, int | None]:
     """How many questions the curve has, and how many there are at most."""
     kind = load("leaderboards", board.name)
@@ -78,7 +87,8 @@ def _limits(board: ComponentSpec) -> tuple[int, int | None]:
 
 def board_reading(board: ComponentSpec, entry: BoardEntry) -> ComponentSpec:
     """The board as one kind of stage reads it: with the code that a method reaches, and without options that it does
-    not read. The limits are left out everywhere: which questions there are is the answers' to say.
+    not read. The limits are left out everywhere: which questions there are, and how long an answer may be, is the
+    answers' to say.
     """
     kind = load("leaderboards", board.name)
     unread = LIMITS + (kind.grading_options if entry == "requests" else ())

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from harness.components import algorithm_spec
 from harness.config import Config, Game
-from harness.matrix import CONTROL, Cell
+from harness.matrix import CONTROL, Cell, Variant
 from harness.planning.boards import checked_algorithm, checked_boards
+from harness.planning.own_options import own_training, refuse_on_games
 from harness.planning.records import CellPlan, Rated
 from harness.stages.gap import Gap
 from harness.stages.play import Play
@@ -39,14 +40,14 @@ class GamePlanner:
         plan, game, iterations = CellPlan(cell, None), None, self.config.iterations
         if cell.trainer.name != CONTROL:
             plan.algorithm = checked_algorithm(cell, "game")
-            self._check_step(plan.algorithm)
+            lr = self._step(plan.algorithm, cell.trainer)
             if cell.judge is None or cell.judge.name != "game":
                 raise ValueError(f"a game judges itself: the judge of {cell.id!r} must be 'game'")
             game = Play(
                 algorithm=algorithm_spec(plan.algorithm, cell.trainer),
                 preference=self.preference,
                 iterations=iterations,
-                lr=self.config.training.lr,
+                lr=lr,
                 title=f"{cell.id}: play",
             )
             plan.training[iterations] = [game]
@@ -56,11 +57,21 @@ class GamePlanner:
             plan.rated.append(Rated(gap, {}, board.name, "", iterations))
         return plan
 
-    def _check_step(self, algorithm: Algorithm) -> None:
-        """A default made for language models would leave a game's logits where they are."""
-        streams = algorithm.schedule is Schedule.STREAM or not algorithm.unique_minimiser
-        if streams and "lr" not in self.config.training.model_fields_set:
+    def _step(self, algorithm: Algorithm, trainer: Variant) -> float:
+        """The gradient step; the default, which names no artifact anew, where the algorithm is solved exactly.
+
+        Raises:
+            ValueError: none is given (a default made for language models would leave a game's logits where they are),
+                or the trainer has options that a game does not read.
+        """
+        by_gradient = algorithm.schedule is Schedule.STREAM or not algorithm.unique_minimiser
+        refuse_on_games(trainer, by_gradient=by_gradient)
+        if not by_gradient:
+            return float(Training.model_fields["lr"].default)
+        training = own_training(self.config, trainer, algorithm)
+        if "lr" not in training.model_fields_set:
             raise ValueError(f"{algorithm.name} takes gradient steps on a game: give training.lr, for example 0.2")
+        return training.lr
 
 
 def _regularisation(algorithm: Algorithm | None) -> float:

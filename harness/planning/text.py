@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -10,9 +9,19 @@ from functools import cached_property
 from harness.components import algorithm_spec, base_policy, judge_spec, judge_specs
 from harness.config import Config
 from harness.matrix import CONTROL, Cell, response_controls, variants
-from harness.planning.boards import board_reading, checked_algorithm, checked_boards, question_parts, question_range
+from harness.planning.boards import (
+    answer_tokens,
+    board_reading,
+    checked_algorithm,
+    checked_boards,
+    question_parts,
+    question_range,
+)
+from harness.planning.effort import effort
 from harness.planning.inputs import accelerate_contents, check_stream, prompts_contents, prompts_source
+from harness.planning.own_options import own_pairs, own_training, phase_trainings
 from harness.planning.records import CellPlan, Rated
+from harness.planning.win_rates import check_win_rates
 from harness.registry import load
 from harness.specs import Checkpoint, ComponentSpec
 from harness.stage import Stage
@@ -33,7 +42,7 @@ from trainers.engines.selection import check_engine
 from trainers.options import Endpoint, Sampling, Training
 
 Roles = dict[str, Checkpoint]
-"""The policies of a cell by the name that phases give them: policy, auxiliary, reference, previous."""
+"""The policies of a cell by the name that phases give them: policy, auxiliary, reference, previous, earlier."""
 
 
 class TextPlanner:
@@ -80,20 +89,23 @@ class TextPlanner:
 
     @property
     def questions(self) -> list[Questions]:
-        """A look at the questions of each leaderboard that has them in the user's files."""
+        """A look at the questions of each leaderboard that has them in the user's files, or answers of a length of its
+        own.
+        """
         kinds = [(board, load("leaderboards", board.name)) for board in self.boards]
         return [
             Questions(
                 board=board,
                 policy=self.base,
                 prompts=self.prompts,
-                max_tokens=self.sampling.max_tokens,
+                max_tokens=answer_tokens(board, self.sampling.max_tokens),
+                fixed="max_tokens" in board.options,
                 temperature=self.sampling.temperature,
                 precision=self.precision,
                 title=f"{board.name}: questions",
             )
             for board, kind in kinds
-            if kind.paths and board.source is None and not kind.opens_checkpoint
+            if (kind.paths or "max_tokens" in board.options) and board.source is None and not kind.opens_checkpoint
         ]
 
     def cell(self, cell: Cell) -> CellPlan:
@@ -102,20 +114,20 @@ class TextPlanner:
         Raises:
             ValueError: a trainer that plays no language model, or what its sampling or pairing cannot do.
         """
-        adapter = self.config.training.lora is not None
         if cell.is_control:
             if not isinstance(self.policy, Endpoint):
-                check_engine(self.config.sampling.engine, adapter=adapter)
+                check_engine(self.config.sampling.engine, adapter=self.config.training.lora is not None)
             plan = CellPlan(cell, None)
             self._evaluate(plan, 0, self.base)
             return plan
         algorithm = checked_algorithm(cell, "text")
+        adapter = own_training(self.config, cell.trainer, algorithm).lora is not None
         check_engine(self.config.sampling.engine, cell.trainer.name if _mixes(algorithm) else None, adapter=adapter)
         plan = CellPlan(cell, algorithm)
         training = {Schedule.REFIT: _Refit, Schedule.STREAM: _Stream}[algorithm.schedule](self, cell, algorithm)
-        roles = dict.fromkeys(("policy", "auxiliary", "reference", "previous"), self.base)
+        roles = dict.fromkeys(("policy", "auxiliary", "reference", "previous", "earlier"), self.base)
         for iteration in range(1, self.config.iterations + 1):
-            roles["previous"] = roles["policy"]
+            roles["earlier"], roles["previous"] = roles["previous"], roles["policy"]
             plan.training[iteration] = training.stages(iteration, roles)
             self._evaluate(plan, iteration, roles["policy"])
         return plan
@@ -187,12 +199,13 @@ class TextPlanner:
         constant: Answer | None = None,
     ) -> Answer:
         first, last = question_range(board, part)
+        sampling = self.sampling if control == "longest" else _without_k(self.sampling)
         return Answer(
             board=board_reading(board, "requests"),
             policy=policy,
             reference=self.base,
             prompts=self.prompts,
-            sampling=self.sampling if control == "longest" else _without_k(self.sampling),
+            sampling=sampling.model_copy(update={"max_tokens": answer_tokens(board, sampling.max_tokens)}),
             draw=draw,
             part=part,
             first=first,
@@ -221,6 +234,8 @@ class _Training(ABC):
     def __init__(self, planner: TextPlanner, cell: Cell, algorithm: Algorithm) -> None:
         self.planner, self.cell, self.algorithm = planner, cell, algorithm
         self.config = planner.config
+        self.training = own_training(planner.config, cell.trainer, algorithm)
+        self.phase_training = phase_trainings(planner.config, cell.trainer, algorithm)
         self.judge = planner.judge(cell)
         self.spec = algorithm_spec(algorithm, cell.trainer)
 
@@ -236,7 +251,7 @@ class _Training(ABC):
     @cached_property
     def pairing(self) -> Pairing:
         """The algorithm's own way of pairing, with what the config overrides."""
-        return self.config.pairs.over(self.algorithm.pairing)
+        return own_pairs(self.config, self.cell.trainer).over(self.algorithm.pairing)
 
 
 class _Refit(_Training):
@@ -244,6 +259,7 @@ class _Refit(_Training):
 
     def stages(self, iteration: int, roles: Roles) -> list[Stage]:
         _check_pairing(self.config, self.algorithm, self.pairing)
+        check_win_rates(self.algorithm)
         assert self.cell.seed is not None
         title = f"{self.cell.id}: iteration {iteration}"
         sample = self._sample(iteration, roles, title)
@@ -264,8 +280,8 @@ class _Refit(_Training):
                 start=roles[phase.start],
                 pairs=pair,
                 frozen=scores,
-                training=_without(self.config.training, "steps_per_iteration"),
-                max_length=self.config.training.max_length,
+                training=_without(self.phase_training[phase.writes], "steps_per_iteration"),
+                max_length=self.training.max_length,
                 cell_seed=self.cell.seed,
                 opponents=phase.opponents,
                 **self.planner.accelerate,
@@ -285,7 +301,7 @@ class _Refit(_Training):
             policy=player,
             prompts=planner.prompts,
             chosen=self.chosen(iteration),
-            sampling=planner.sampling,
+            sampling=_at_temperature(planner.sampling, algorithm),
             precision=planner.precision,
             mixture=share,
             reference=roles["reference"] if share else None,
@@ -293,7 +309,7 @@ class _Refit(_Training):
         )
 
     def _score(self, frozen: Checkpoint, pair: Pair, title: str) -> Score:
-        training = self.config.training
+        training = self.training
         return Score(
             policy=frozen,
             pairs=pair,
@@ -308,9 +324,9 @@ class _Stream(_Training):
     """One stage that samples, compares and steps."""
 
     def stages(self, iteration: int, roles: Roles) -> list[Stage]:
-        config, training = self.config, self.config.training
+        config, training = self.config, self.training
         check_stream(training, self.algorithm.name)
-        steps = training.steps_per_iteration or math.ceil(config.prompts_per_iteration / training.batch_size)
+        steps = effort(config, self.cell.trainer, self.algorithm).steps
         stage = Stream(
             algorithm=self.spec,
             judge=self.judge,
@@ -352,6 +368,12 @@ def _looks_ahead(training: Training) -> bool:
     return training.schedule != "constant" or training.warmup > 0
 
 
+def _at_temperature(sampling: Sampling, algorithm: Algorithm) -> Sampling:
+    """The sampling of a refit's responses, at the algorithm's own temperature where it has one."""
+    own = algorithm.temperature
+    return sampling if own is None else sampling.model_copy(update={"temperature": own})
+
+
 def _is_pairwise(board: ComponentSpec) -> bool:
     return bool(getattr(load("leaderboards", board.name), "pairwise", False))
 
@@ -367,5 +389,6 @@ def _held(algorithm: Algorithm) -> list[str]:
 
 
 def _mixes(algorithm: Algorithm) -> bool:
-    """Whether it samples from a mixture of the policy and the reference."""
-    return algorithm.player is Player.MIXTURE and algorithm.mixture != 0  # type: ignore[attr-defined]
+    """Whether its player or an opponent is a mixture of the policy and the reference."""
+    sampled = {algorithm.player.value, *(name for phase in algorithm.phases for name in phase.opponents)}
+    return Player.MIXTURE in sampled and algorithm.mixture != 0  # type: ignore[attr-defined]

@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from harness.identity import Part
 from harness.specs import Checkpoint, ComponentSpec
-from harness.stage import Part, Stage
+from harness.stage import Stage
 from trainers.options import is_openai
 
 OPENAI = "https://api.openai.com/v1"

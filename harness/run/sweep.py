@@ -14,6 +14,7 @@ from rich.console import Console
 
 from harness.config import Config
 from harness.errors import is_about_a_place, os_error_message
+from harness.identity import digest
 from harness.planning.comparisons import comparison_stages
 from harness.planning.plan import Plan, make_plan
 from harness.run.devices import machine
@@ -24,8 +25,7 @@ from harness.run.files import clear_parts, write_atomically
 from harness.run.local import LocalExecutor
 from harness.run.lock import locked
 from harness.run.progress import ProgressListener
-from harness.stage import Stage, digest
-from harness.stages.prompts import Prompts
+from harness.stage import Stage
 from harness.store.artifacts import DamagedArtifact, Store
 from harness.tables.tables import trained_losses, write_tables
 
@@ -187,10 +187,10 @@ def _environments(plan: Plan, store: Store) -> list[dict[str, Any]]:
 
 
 def _prompt_facts(checks: list[Stage], store: Store) -> dict[str, Any]:
-    manifests = [store.manifest(stage) for stage in checks if isinstance(stage, Prompts)]
+    manifests = [store.manifest(stage) for stage in checks]
     return {
-        "prompts_sample": [m["first"] for m in manifests],
-        "warnings": [w for m in manifests for w in m["warnings"]],
+        "prompts_sample": [m["first"] for m in manifests if "first" in m],
+        "warnings": [w for m in manifests for w in m.get("warnings", [])],
     }
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import users_input
+from harness.identity import Artifact
 from harness.specs import Checkpoint, ComponentSpec
-from harness.stage import Artifact, Facts, Stage, not_in_seed
+from harness.stage import Facts, Stage, not_in_seed
 from harness.stages.context import Context
 from harness.stages.prompts import Prompts
-from harness.stages.questions import PARTS, board_requests
+from harness.stages.questions import PARTS, answer_rooms, board_requests, within_room
 from harness.stages.sample import SAMPLING_ADVICE
 from harness.stages.text_metrics import text_figures
 from judges.judge import Prompt, messages_of
@@ -33,7 +34,8 @@ Answered = list[tuple["BoardQuestion", list[int], list["Response"]]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Answer(Stage):
-    """`answers.parquet`: id of the request, number, text, tokens, and whether it ended by itself.
+    """`answers.parquet`: id of the request, number, text, tokens, whether it ended by itself and whether thinking was
+    taken out of the text.
 
     Attributes:
         reference: the untrained policy, under which the answers' likelihood is measured.
@@ -46,7 +48,7 @@ class Answer(Stage):
     """
 
     kind = "answer"
-    version = 6
+    version = 8
     memory_advice = SAMPLING_ADVICE
 
     board: ComponentSpec
@@ -67,17 +69,30 @@ class Answer(Stage):
 
         answered = CONTROLS[self.control](self, context, self.requests(context, self.part))
         rows = [
-            {"id": request.id, "number": number, "text": r.text, "tokens": r.tokens, "finished": r.finished}
+            {"id": request.id, "number": number, "text": r.text, "tokens": r.tokens}
+            | {"finished": r.finished, "stripped": r.stripped}
             for request, _, responses in answered
             for number, r in enumerate(responses)
         ]
-        columns = ["id", "number", "text", "tokens", "finished"]
+        columns = ["id", "number", "text", "tokens", "finished", "stripped"]
         pd.DataFrame(rows, columns=columns).to_parquet(context.out / "answers.parquet")
         return {"figures": self._figures(context, answered) if answered else {}}
 
     def requests(self, context: Context, part: QuestionPart) -> list[BoardQuestion]:
         """What the board asks in a part."""
         return board_requests(context, self.board, self.prompts, self.sampling.temperature, part)
+
+    def limits(self, context: Context, requests: Sequence[BoardQuestion]) -> dict[str, int]:
+        """Question id -> tokens of its answer: `sampling.max_tokens`, or what the policy's context leaves for it.
+
+        The context of a policy behind an endpoint is not known.
+        """
+        rooms: dict[str, int] = {}
+        if not self.policy.endpoint:
+            policy = self._opened(context)
+            rooms = answer_rooms(requests, lambda prompt: len(policy.encode(prompt)), policy.context_length)
+        most = self.sampling.max_tokens
+        return {request.id: within_room(most, rooms.get(request.id, most)) for request in requests}
 
     def _opened(self, context: Context) -> Any:
         return context.policy(self.policy, str(self.precision))
@@ -119,26 +134,28 @@ class Answer(Stage):
         prompts: Sequence[Prompt],
         k: int,
         temperature: float,
+        limit: int,
     ) -> list[tuple[list[int], list[Response]]]:
         """k answers to each prompt and the prompt's tokens, of which there are none behind an endpoint.
 
         Args:
             ids: of the questions, by which the answers are drawn.
+            limit: tokens of an answer.
         """
         seeds = response_seeds(self.seed, ids)
         if endpoint := self.policy.endpoint:
             from trainers.engines.engine import Decoding
             from trainers.engines.openai import sample_texts
 
-            limit, top_p = self.sampling.max_tokens, self.sampling.top_p
-            decoding = Decoding(max_tokens=limit, temperature=temperature, top_p=top_p)
+            decoding = Decoding(max_tokens=limit, temperature=temperature, top_p=self.sampling.top_p)
             conversations = [messages_of(prompt) for prompt in prompts]
             with users_input():
                 texts = sample_texts(endpoint, conversations, k, decoding, seeds, context.unfinished, context.report)
-            return [([], responses) for responses in texts]
+            strip = self.sampling.strip_thinking
+            return [([], [r.without_thinking() if strip else r for r in responses]) for responses in texts]
         policy = self._opened(context)
         encoded = [policy.encode(prompt) for prompt in prompts]
-        sampling = _at_temperature(self.sampling, temperature)
+        sampling = _at_temperature(self.sampling, temperature).model_copy(update={"max_tokens": limit})
         return list(zip(encoded, policy.sample(encoded, k, sampling, seeds), strict=True))
 
 
@@ -155,20 +172,20 @@ def _by_policy(stage: Answer, context: Context, requests: Sequence[BoardQuestion
     by_id = {request.id: request for request in requests}
     texts = dict[str, list[str]]()
     answered: dict[str, tuple[BoardQuestion, list[int], list[Response]]] = {}
-    alike = sorted(requests, key=_together)
-    for (_, temperature, k), group in groupby(alike, key=_together):
+    limits = stage.limits(context, requests)
+
+    def together(request: BoardQuestion) -> tuple[int, float, int, int]:
+        """What requests have in common that are answered in one batch; turns in order."""
+        return request.turn, request.temperature, request.answers, limits[request.id]
+
+    for (_, temperature, k, limit), group in groupby(sorted(requests, key=together), key=together):
         batch = list(group)
         prompts = [r.prompt if r.follows is None else conversation(r, by_id, texts) for r in batch]
-        drawn = stage.draw_answers(context, [r.id for r in batch], prompts, k, temperature)
+        drawn = stage.draw_answers(context, [r.id for r in batch], prompts, k, temperature, limit)
         for request, (tokens, responses) in zip(batch, drawn, strict=True):
             answered[request.id] = (request, tokens, responses)
             texts[request.id] = [r.text for r in responses]
     return [answered[request.id] for request in requests]
-
-
-def _together(request: BoardQuestion) -> tuple[int, float, int]:
-    """What requests have in common that are answered in one batch; turns in order."""
-    return request.turn, request.temperature, request.answers
 
 
 def _constant(stage: Answer, context: Context, requests: Sequence[BoardQuestion]) -> Answered:
@@ -188,12 +205,9 @@ def _constant(stage: Answer, context: Context, requests: Sequence[BoardQuestion]
 def _longest(stage: Answer, context: Context, requests: Sequence[BoardQuestion]) -> Answered:
     """The longest of k answers of the untrained policy, in characters."""
     sampling = stage.sampling
-    ids, prompts = [r.id for r in requests], [r.prompt for r in requests]
-    drawn = stage.draw_answers(context, ids, prompts, sampling.k, sampling.temperature)
-    return [
-        (request, tokens, [max(responses, key=lambda r: len(r.text))])
-        for request, (tokens, responses) in zip(requests, drawn, strict=True)
-    ]
+    several = [replace(request, temperature=sampling.temperature, answers=sampling.k) for request in requests]
+    answered = _by_policy(stage, context, several)
+    return [(request, tokens, [max(drawn, key=lambda r: len(r.text))]) for request, tokens, drawn in answered]
 
 
 CONTROLS = {None: _by_policy, "constant": _constant, "longest": _longest}
@@ -210,13 +224,14 @@ def _first_response(folder: Path) -> Response | None:
     return None
 
 
-def read_finished(folder: Path) -> dict[str, bool]:
-    """Question id -> whether its first answer ended within its tokens."""
+def read_flags(folder: Path) -> dict[str, dict[str, bool]]:
+    """Question id -> whether its first answer ended within its tokens (`finished`), and whether it was `stripped`."""
     import pandas as pd
 
     frame = pd.read_parquet(folder / "answers.parquet")
     first = frame[frame["number"] == 0]
-    return {str(id): bool(finished) for id, finished in zip(first["id"], first["finished"], strict=True)}
+    flags = zip(first["id"], first["finished"], first["stripped"], strict=True)
+    return {str(id): {"finished": bool(finished), "stripped": bool(stripped)} for id, finished, stripped in flags}
 
 
 def read_answers(folder: Path) -> dict[str, list[str]]:

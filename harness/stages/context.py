@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError, users_input
+from harness.identity import Identified
 from harness.registry import make
 from harness.specs import Checkpoint, ComponentSpec
-from harness.stage import Artifact, Stage
 from harness.store.artifacts import Store
 from harness.store.cached_judge import CachedJudge
 from judges.reading import clipped
@@ -64,7 +64,7 @@ class Context:
         report: called with (done, in all) while it goes on.
     """
 
-    stage: Stage
+    stage: Identified
     store: Store
     out: Path
     report: Report
@@ -75,7 +75,7 @@ class Context:
         """A folder for what a later run of the stage goes on from; it goes once the artifact is in the store."""
         return self.store.unfinished(self.stage)
 
-    def read(self, source: Stage | Artifact) -> Path:
+    def read(self, source: Identified) -> Path:
         """The folder of an input's artifact, checked to be as it was written."""
         return self.store.open(source)
 

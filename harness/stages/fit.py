@@ -29,7 +29,7 @@ class Fit(Stage):
     """
 
     kind = "fit"
-    version = 4
+    version = 5
     memory_advice = f"{UPDATE_ADVICE}, or set training.gradient_checkpointing: true"
 
     algorithm: ComponentSpec
@@ -55,6 +55,6 @@ class Fit(Stage):
         algorithm, start = context.algorithm(self.algorithm), context.policy_path(self.start)
         job = Job(pairs, frozen, algorithm, self.training, self.seed, start, context.out / "model", context.unfinished)
         file = self.accelerate_file
-        steps = job.run(context.report) if file is None else launch(job, Path(file), context.report)
-        pd.DataFrame(steps).to_parquet(context.out / "dynamics.parquet")
-        return {"work": {"steps": len(steps)}, "truncated": truncated}
+        fitted = job.run(context.report) if file is None else launch(job, Path(file), context.report)
+        pd.DataFrame(fitted.dynamics).to_parquet(context.out / "dynamics.parquet")
+        return {"work": {"steps": len(fitted.dynamics)}, "truncated": truncated, "movement": fitted.movement}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.specs import ComponentSpec
 from harness.stage import Facts, Stage, not_in_seed
-from harness.stages.answer import Answer, read_answers, read_finished
+from harness.stages.answer import Answer, read_answers, read_flags
 from harness.stages.context import Context
 from harness.stages.prompts import Prompts
 from harness.stages.questions import board_requests
@@ -27,7 +27,7 @@ class Grade(Stage):
     """
 
     kind = "grade"
-    version = 7
+    version = 8
 
     board: ComponentSpec
     judge: ComponentSpec
@@ -46,7 +46,7 @@ class Grade(Stage):
         questions = board_requests(context, self.board, self.prompts, self.temperature, self.part)
         items = check_items(board.name, board.grade(questions, answers, baseline, judge)) if questions else []
         judge.check_losses()
-        finished = read_finished(context.read(self.answers))
-        items = [replace(item, finished=finished.get(item.id)) for item in items]
+        flags = read_flags(context.read(self.answers))
+        items = [replace(item, **flags.get(item.id, {})) for item in items]  # type: ignore[arg-type]
         write_items(items, context.out / "verdicts.parquet")
         return {"figures": style_figures(judge.inner, items) if items else {}, "failures": dict(judge.failures)}

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.errors import UserError
+from harness.identity import Artifact
 from harness.specs import ComponentSpec
-from harness.stage import Artifact, Facts, Stage
+from harness.stage import Facts, Stage
 from harness.stages.context import Context
 from harness.stages.prompts import Prompts
 from harness.stages.sample import Sample

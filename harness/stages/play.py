@@ -21,7 +21,7 @@ class Play(Stage):
     """
 
     kind = "play"
-    version = 2
+    version = 3
 
     algorithm: ComponentSpec
     preference: tuple[tuple[float, ...], ...]

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import UserError, users_input
+from harness.identity import Artifact
 from harness.prompts import PromptRecord, iteration_rows, read_prompts
 from harness.specs import Checkpoint
-from harness.stage import Artifact, Facts, Stage, fact
+from harness.stage import Facts, Stage, fact
 from harness.stages.context import Context
 from judges.judge import Prompt
 

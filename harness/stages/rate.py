@@ -36,9 +36,10 @@ class Rate(Stage):
         from leaderboards.outcomes import outcome_scores
 
         items = read_all(context, self.verdicts)
-        if items and all(item.status != "ok" for item in items):
-            kinds = ", ".join(sorted({item.status for item in items}))
-            raise UserError(f"the grader failed on all {len(items)} answers ({kinds}); no score can be given")
+        judged = [item for item in items if item.judged]
+        if judged and all(item.status != "ok" for item in judged):
+            kinds = ", ".join(sorted({item.status for item in judged}))
+            raise UserError(f"the grader failed on all {len(judged)} answers ({kinds}); no score can be given")
         board = context.board(self.board)
         scores = list(board.rate(items, self.seed))
         if isinstance(board, TextLeaderboard):

@@ -26,7 +26,7 @@ class Sample(Stage):
     """
 
     kind = "sample"
-    version = 4
+    version = 5
     memory_advice = SAMPLING_ADVICE
 
     policy: Checkpoint

@@ -35,7 +35,7 @@ class Stream(Stage):
     """
 
     kind = "stream"
-    version = 6
+    version = 8
     memory_advice = f"{UPDATE_ADVICE}, set training.gradient_checkpointing: true, or {SAMPLING_ADVICE}"
 
     algorithm: ComponentSpec
@@ -81,7 +81,7 @@ class Stream(Stage):
         save_file(result.state, context.out / "state.safetensors")
         work = {"samples": result.samples, "steps": self.steps, "queries": compare.queries}
         lost = {"failed": result.failed, "failures": dict(compare.judge.failures)}
-        return {"work": work, **lost, "truncated": result.truncated}
+        return {"work": work, **lost, "truncated": result.truncated, "movement": result.movement}
 
     def _state(self, context: Context) -> dict[str, Tensor] | None:
         """The optimiser's state as the iteration before left it; None for the first."""

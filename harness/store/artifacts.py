@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.stage import Artifact, Stage
+from harness.identity import Computed, Identified
 from harness.store.integrity import (
     MANIFEST,
     Difference,
@@ -105,7 +105,7 @@ class Store:
         changed = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
         return bool(published) and changed <= max(*published, time.time() - IDLE)
 
-    def unfinished(self, stage: Stage) -> Path:
+    def unfinished(self, stage: Identified) -> Path:
         """A folder for what a later run of the stage goes on from; it goes once the artifact is in the store."""
         return self.root / UNFINISHED / stage.key
 
@@ -114,11 +114,11 @@ class Store:
         """Where artifacts are written that are not whole yet."""
         return self.root / "tmp"
 
-    def path(self, stage: Stage | Artifact) -> Path:
+    def path(self, stage: Identified) -> Path:
         """Where the stage's artifact is or will be."""
         return self.root / stage.kind / stage.key[:2] / stage.key
 
-    def has(self, stage: Stage) -> bool:
+    def has(self, stage: Identified) -> bool:
         """Whether the artifact was put there whole; whether it still is, `open` and `manifest` see."""
         # Asked hundreds of thousands of times in a sweep: a Path would take ten times as long.
         try:
@@ -126,7 +126,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return False
 
-    def open(self, stage: Stage | Artifact, part: str = "") -> Path:
+    def open(self, stage: Identified, part: str = "") -> Path:
         """The artifact's folder, or the part of it that is named, once it is known to be as it was written.
 
         The size of every file is checked, and the content of what is in the part: once in a process, that of files
@@ -141,7 +141,7 @@ class Store:
             self._verifier.check(folder, part)
         return folder / part
 
-    def manifest(self, stage: Stage) -> Manifest:
+    def manifest(self, stage: Identified) -> Manifest:
         """What is known of an artifact: stage, seconds, work done, files' sizes and hashes.
 
         Raises:
@@ -153,7 +153,7 @@ class Store:
             return read_manifest(folder)
 
     @contextmanager
-    def _moving_damage_away(self, stage: Stage | Artifact) -> Iterator[Path]:
+    def _moving_damage_away(self, stage: Identified) -> Iterator[Path]:
         folder = self.path(stage)
         before = _inode(folder)
         try:
@@ -192,7 +192,7 @@ class Store:
         return sorted(path for path in self.root.glob("*/??/*") if KEY.fullmatch(path.name))
 
     @contextmanager
-    def writing(self, stage: Stage) -> Iterator[tuple[Path, dict[str, Any]]]:
+    def writing(self, stage: Computed) -> Iterator[tuple[Path, dict[str, Any]]]:
         """A folder to fill and a dict of facts for the manifest; it becomes the artifact when the block ends well.
 
         The manifest is written last and the folder appears by rename. Where another process was quicker its artifact
@@ -215,7 +215,7 @@ class Store:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _publish(self, stage: Stage, folder: Path, facts: Mapping[str, Any]) -> None:
+    def _publish(self, stage: Computed, folder: Path, facts: Mapping[str, Any]) -> None:
         files = describe_files(folder)
         manifest = {
             "kind": stage.kind,

@@ -96,7 +96,9 @@ class CachedJudge(Judge):
     def _compare(self, questions: Sequence[Question], advance: Advance) -> list[Answer]:
         columns = [[getattr(question, name) for question in questions] for name in ("prompt", "first", "second")]
         references = [question.references for question in questions]
-        return self.inner.verdicts(*columns, progress=_Deltas(advance), references=references).answers()
+        categories = [question.category for question in questions]
+        progress = _Deltas(advance)
+        return self.inner.verdicts(*columns, progress=progress, references=references, categories=categories).answers()
 
     def _rate(self, questions: Sequence[Question], advance: Advance) -> list[Answer]:
         references = [question.references or None for question in questions]

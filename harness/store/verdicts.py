@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.stage import canonical
+from harness.identity import canonical
 from judges.judge import Question
 from judges.record_log import Record, RecordLog
 from judges.verdicts import Answer, is_transient
@@ -56,8 +56,9 @@ def verdict_store(folder: Path) -> VerdictStore:
 
 
 def verdict_key(judge: str, question: Question) -> str:
-    """The key of one verdict: the judge's fingerprint and the question as placed, with its references."""
-    return _sha256([judge, question.prompt, question.first, question.second, question.references])
+    """The key of one verdict: the judge's fingerprint and the question as placed, with its references and category."""
+    category = [question.category] if question.category else []
+    return _sha256([judge, question.prompt, question.first, question.second, question.references, *category])
 
 
 def rating_key(judge: str, question: Question) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from harness.matrix import CONTROL
 from harness.planning.comparisons import planned_comparisons
+from harness.planning.own_options import own_pairs
 from harness.planning.plan import Plan
 from harness.planning.records import CellPlan, Rated
 from harness.registry import load
@@ -22,7 +23,7 @@ from harness.stages.judge import TrainJudge
 from harness.stages.play import Play
 from harness.stages.stream import Stream
 from harness.store.artifacts import Store
-from harness.tables.alarms import alarms, score_alarms
+from harness.tables.alarms import STANDSTILL, alarms, score_alarms
 from harness.tables.judge_agreement import METRICS, judge_rows
 from leaderboards.leaderboard import Leaderboard, TextLeaderboard
 from leaderboards.outcomes import outcome_metrics
@@ -122,8 +123,23 @@ def _dynamics(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
                     for metric, value in figures.items():
                         at = {"iteration": iteration, "phase": phase, "step": step}
                         yield identity | at | {"metric": metric, "value": value}
+            yield from _movements(identity, iteration, fits, store)
             yield from _counts(identity, iteration, stages, store)
         yield from _figures(plan, cell, store)
+
+
+def _movements(
+    identity: Mapping[str, Any], iteration: int, fits: list[Fit | Stream], store: Store
+) -> Iterator[dict[str, Any]]:
+    """How far each fit or stream moved, and whether one stood still."""
+    moved = [figures for stage in fits if (figures := store.manifest(stage).get("movement"))]
+    for phase, figures in enumerate(moved, 1):
+        for metric, value in figures.items():
+            yield {**identity, "iteration": iteration, "phase": phase, "step": 0, "metric": metric, "value": value}
+    if moved:
+        stood = float(any(figures["movement"] < STANDSTILL for figures in moved))
+        at = {"iteration": iteration, "phase": 0, "step": 0}
+        yield {**identity, **at, "metric": "alarm:standstill", "value": stood}
 
 
 def _score_alarms(plan: Plan, results: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -220,7 +236,7 @@ def trained_losses(plan: Plan) -> dict[str, Any]:
             "conventions": {
                 "schedule": algorithm.schedule.value,
                 "player": algorithm.player.value,
-                "pairing": dataclasses.asdict(plan.config.pairs.over(algorithm.pairing)),
+                "pairing": dataclasses.asdict(own_pairs(plan.config, cell.cell.trainer).over(algorithm.pairing)),
                 "options": dataclasses.asdict(algorithm),
                 "log_probs": f"{getattr(algorithm, 'log_prob', 'sum')} over the response's tokens",
             },

@@ -52,9 +52,10 @@ class EnsembleJudge(Judge):
         return min(judge.chunk_size for judge in self.judges)
 
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Answer]:
-        columns = [[getattr(question, name) for question in questions] for name in ("prompt", "first", "second")]
-        references = [question.references for question in questions]
-        records = [judge.verdicts(*columns, references=references) for judge in self.judges]
+        columns = [[getattr(each, name) for each in questions] for name in ("prompt", "first", "second")]
+        references = [each.references for each in questions]
+        categories = [each.category for each in questions]
+        records = [judge.verdicts(*columns, references=references, categories=categories) for judge in self.judges]
         advance(len(questions))
         return [self._mix(i, records) for i in range(len(questions))]
 

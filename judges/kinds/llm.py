@@ -22,8 +22,9 @@ from judges.protocols.alpaca_eval import AlpacaEvalProtocol
 from judges.protocols.arena_hard import ArenaHardProtocol
 from judges.protocols.custom import TEMPLATE, CustomProtocol, cleaned, compile_template
 from judges.protocols.mt_bench import MTBenchProtocol
-from judges.protocols.protocol import NO_VERDICT, ChatReply, ChatRequest, Protocol, Reading
+from judges.protocols.protocol import NO_VERDICT, Protocol, Reading
 from judges.transports.local_chat import LocalChat
+from judges.transports.messages import ChatReply, ChatRequest
 from judges.verdicts import OK, Answer
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ class LLMJudge(Judge):
             log-probabilities.
         prompt_file: the official prompts of `arena-hard` (a config of arena-hard-auto, YAML) or `mt-bench`
             (judge_prompts.jsonl). Without it the prompt is our own, with the same verdicts, and not official.
-        settings_file, category: of `arena-hard`: JSON of JUDGE_SETTINGS and the category whose system prompt is used,
-            for a prompt_file that has none.
+        settings_file, category: of `arena-hard`: JSON of JUDGE_SETTINGS, for a prompt_file without a system prompt, and
+            the category whose system prompt is used for questions that have none of their own.
         max_tokens, temperature: of a reply; by default the protocol's own.
         repeat: which repetition of the same questions this is; another number asks a cached endpoint again.
         cache: folder that keeps an endpoint's replies; what is in it is not paid for again. A sweep keeps them in its

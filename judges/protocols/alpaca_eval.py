@@ -12,7 +12,8 @@ import yaml
 
 from judges.judge import Question, prompt_text
 from judges.protocols.custom import LabelProtocol
-from judges.protocols.protocol import ChatRequest, Message, fill
+from judges.protocols.protocol import fill
+from judges.transports.messages import ChatRequest, Message
 
 EVALUATOR = "weighted_alpaca_eval_gpt4_turbo"
 TURN = re.compile(r"<\|im_start\|>([^\n]*)\n(.*?)<\|im_end\|>", re.DOTALL)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from judges.errors import JudgeError
 from judges.judge import Question, prompt_text
-from judges.protocols.protocol import NO_VERDICT, ChatReply, ChatRequest, Protocol, Reading, chat, fill
+from judges.protocols.protocol import NO_VERDICT, Protocol, Reading, chat, fill
 from judges.protocols.reading import find, one_verdict, strip_thinking, without_text
 from judges.reading import clipped, parse_json, parse_yaml, read_text
+from judges.transports.messages import ChatReply, ChatRequest
 
 SYSTEM = """\
 You compare the answers of two assistants, A and B, to one request. Check both for mistakes, then weigh how well each \
@@ -48,11 +50,13 @@ class ArenaHardProtocol(Protocol):
     Follows lmarena/arena-hard-auto, `gen_judgment.py`: the first of `patterns` that matches decides; a reply without a
     verdict is answered once ("number_of_judgment_attempts: 2" of its v0.1) and both replies are read together. As in
     v0.1, two verdicts that differ are a failure; v2.0 takes the last one, which would let a quoted verdict count. The
-    words of the second request are our own. Without a file prompt and system text are ours too: **not the official
-    prompt**, only its contract.
+    words of the second request are our own. A question's own category chooses the system prompt, as upstream's
+    JUDGE_SETTINGS have one for each (creative writing differs). Without a file prompt and system text are ours too:
+    **not the official prompt**, only its contract.
     """
 
     system: str = SYSTEM
+    by_category: Mapping[str, str] = field(default_factory=dict)
     template: str = USER
     patterns: tuple[re.Pattern[str], ...] = tuple(map(re.compile, PATTERNS))
     attempts: int = 2
@@ -67,7 +71,7 @@ class ArenaHardProtocol(Protocol):
             prompt_file: YAML with `prompt_template`, `regex_patterns` or `regex_pattern`, `temperature`, `max_tokens`,
                 and, before v2.0, `system_prompt`.
             settings_file: JSON of upstream's JUDGE_SETTINGS, {category: {"system_prompt"}}, where the YAML has none.
-            category: of settings_file.
+            category: of settings_file, for questions that have none of their own.
 
         Raises:
             ValueError: a file that is missing, is not in this form, or leaves a response out.
@@ -79,6 +83,7 @@ class ArenaHardProtocol(Protocol):
             raise ValueError(f"{prompt_file} has no prompt_template with {{ANSWER_A}} and {{ANSWER_B}}")
         return cls(
             system=_system(config, prompt_file, settings_file, category),
+            by_category={} if settings_file is None else _systems(settings_file),
             template=template,
             patterns=_patterns(config, prompt_file),
             attempts=int(config.get("number_of_judgment_attempts", 2)),
@@ -87,10 +92,18 @@ class ArenaHardProtocol(Protocol):
         )
 
     def request(self, question: Question) -> ChatRequest:
-        prompt = prompt_text(question.prompt)
-        values = {"QUESTION": prompt, "question_1": prompt}
+        asked = prompt_text(question.prompt)
+        system = self.system
+        if self.by_category and question.category:
+            if question.category not in self.by_category:
+                raise JudgeError(
+                    f"the category {question.category!r} of a question has no system_prompt in settings_file; there is "
+                    f"{', '.join(self.by_category)}"
+                )
+            system = self.by_category[question.category]
+        values = {"QUESTION": asked, "question_1": asked}
         values |= dict.fromkeys(SIDES[0], question.first) | dict.fromkeys(SIDES[1], question.second)
-        return ChatRequest(chat(self.system, fill(self.template, values)), self.max_tokens, self.temperature)
+        return ChatRequest(chat(system, fill(self.template, values)), self.max_tokens, self.temperature)
 
     def again(self, request: ChatRequest, reply: ChatReply) -> ChatRequest | None:
         if self.attempts < 2:
@@ -132,6 +145,16 @@ def _system(config: dict[str, Any], prompt_file: Path, settings_file: Path | Non
         raise JudgeError(
             f"{settings_file} has no system_prompt for category {category!r}; it has {', '.join(map(str, settings))}"
         ) from None
+
+
+def _systems(settings_file: Path) -> dict[str, str]:
+    """The system prompt of each category that has one."""
+    settings = _mapping(settings_file, parse_json)
+    return {
+        str(category): str(values["system_prompt"])
+        for category, values in settings.items()
+        if isinstance(values, dict) and "system_prompt" in values
+    }
 
 
 def _patterns(config: dict[str, Any], prompt_file: Path) -> tuple[re.Pattern[str], ...]:

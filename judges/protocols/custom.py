@@ -11,8 +11,9 @@ from typing import Any
 
 from judges.judge import Question, prompt_text
 from judges.kinds.checkpoint import defused, encode_chat
-from judges.protocols.protocol import ChatReply, ChatRequest, Protocol, Reading
+from judges.protocols.protocol import Protocol, Reading
 from judges.protocols.reading import REFUSAL, strip_thinking
+from judges.transports.messages import ChatReply, ChatRequest
 from judges.verdicts import OK
 
 TEMPLATE = """\
@@ -134,6 +135,7 @@ def cleaned(question: Question, clean: Callable[[str], str]) -> Question:
         clean(question.first),
         clean(question.second),
         tuple(map(clean, question.references)),
+        question.category,
     )
 
 

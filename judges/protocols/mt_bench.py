@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from judges.judge import Question, messages_of
-from judges.protocols.protocol import ChatReply, ChatRequest, Protocol, Reading, chat, fill
+from judges.protocols.protocol import Protocol, Reading, chat, fill
 from judges.protocols.reading import Found, find, one_verdict, strip_thinking, without_text
 from judges.reading import clipped, parse_json, read_text
+from judges.transports.messages import ChatReply, ChatRequest
 
 Prompts = Mapping[str, tuple[str, str]]
 Reader = Callable[[str, Question], Reading]

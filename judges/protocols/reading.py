@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from judges.judge import Question, prompt_text
-from judges.protocols.protocol import NO_VERDICT, ChatReply
+from judges.protocols.protocol import NO_VERDICT
+from judges.transports.messages import ChatReply
 
 OPENING = re.compile(r"\s*<think(?:ing)?>", re.IGNORECASE)
 CLOSING = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
@@ -21,6 +22,7 @@ REFUSAL = re.compile(
 # A fenced block, a line that quotes, a text in quotation marks. The last two end with their line.
 QUOTATION = re.compile(r'```.*?(?:```|\Z)|^[ \t]*>[^\n]*|"[^"\n]*"|“[^”\n]*”', re.DOTALL | re.MULTILINE)
 QUOTED_LINE = re.compile(r'^[ \t*]*("[^"\n]*"|“[^”\n]*”)[ \t*.]*$', re.MULTILINE)
+QUOTED_END = re.compile(r'("[^"\n]*"|“[^”\n]*”)[\s*.]*\Z')
 UPPER = str.maketrans(string.ascii_lowercase, string.ascii_uppercase)
 CONTEXT = 16  # characters before a verdict that make it a copy of a response's words
 
@@ -101,10 +103,12 @@ def _copies(sources: Sequence[str], text: str, verdicts: Sequence[Found]) -> set
 def _quoted(text: str, verdicts: Sequence[Found], *, strict: bool) -> set[Found]:
     """The verdicts inside quotations.
 
-    Prompts show the verdict in quotation marks, so marks around the bare verdict, or around a whole line, are the
-    judge's own, unless `strict`.
+    Prompts show the verdict in quotation marks, so marks around the bare verdict, around a whole line, or around the
+    end of a reply with no other verdict are the judge's own, unless `strict`.
     """
     own = set() if strict else {match.span(1) for match in QUOTED_LINE.finditer(text)}
+    if not strict and len(verdicts) == 1 and (ending := QUOTED_END.search(text)):
+        own.add(ending.span(1))
     spans = [match.span() for match in QUOTATION.finditer(text)]
     starts = [start for start, _ in spans]
     quoted = set()

@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 
 from judges.errors import JudgeError
-from judges.protocols.protocol import ChatReply, ChatRequest
 from judges.record_log import Record, RecordLog
+from judges.transports.messages import ChatReply, ChatRequest
 
 
 class ReplyCache:

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import openai
 
 from judges.errors import JudgeError
-from judges.protocols.protocol import ChatReply, ChatRequest
 from judges.transports.cache import ReplyCache, request_key
 from judges.transports.limits import Bucket, Budget, backoff
+from judges.transports.messages import ChatReply, ChatRequest
 from judges.transports.prices import Price
 from judges.verdicts import OK
 

@@ -23,7 +23,7 @@ from judges.kinds.checkpoint import (
     read_config,
 )
 from judges.protocols.custom import encode_messages
-from judges.protocols.protocol import ChatReply, ChatRequest
+from judges.transports.messages import ChatReply, ChatRequest
 
 KIND = "ForCausalLM"
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from judges.errors import JudgeError
 from judges.kinds.checkpoint import defused
-from judges.protocols.protocol import ChatReply, ChatRequest
+from judges.transports.messages import ChatReply, ChatRequest
 
 
 class VllmChat:

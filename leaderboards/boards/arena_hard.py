@@ -70,12 +70,13 @@ class Battle:
 
 @dataclass(frozen=True)
 class ArenaHardQuestion:
-    """A question of the set, and the baseline's answer to it."""
+    """A question of the set, and the answer of a baseline (a name, "" for the only one there) to it."""
 
     id: str
     prompt: str
     category: str
     answer: str
+    baseline: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,9 @@ class ArenaHard(TextLeaderboard):
     """Arena-Hard: each answer plays the baseline's twice, places swapped; five verdicts, decisive ones count three.
 
     A verdict is what the judge's P(A beats B) is nearest to: decisive (1 or 0), slight (3/4, 1/4) or a tie (1/2). Where
-    either game fails the prompt is left out. Answers are asked for at temperature 0, as upstream's configs do.
+    either game fails the prompt is left out. The judge is told each question's category, since upstream asks about
+    creative writing in other words. A win rate over categories with different baselines is `pooled_win_rate`, no
+    official figure; each category's own is. Answers are asked for at temperature 0, as upstream's configs do.
 
     Args:
         data: a folder with `question.jsonl` (v0.1: question_id, category, turns; v2.0: uid, category, prompt) and
@@ -98,6 +101,7 @@ class ArenaHard(TextLeaderboard):
     baseline_model: str | Mapping[str, str] | None = None
 
     name = "arena-hard"
+    default_max_tokens = 4096  # config/gen_answer_config.yaml of arena-hard-auto
     paths = ("data",)
     pairwise = True
     baseline = "board"
@@ -106,6 +110,11 @@ class ArenaHard(TextLeaderboard):
             "Bradley-Terry win rate against the baseline: the share of wins, decisive ones counting three",
             official=True,
             bounds=None,  # policies are compared by influence values, which have none
+        ),
+        "pooled_win_rate": win_rate(
+            "the same over categories that have different baselines, in place of it; the authors keep these categories "
+            "apart",
+            official=False,
         ),
         "prompt_win_rate": win_rate(
             "the same share within each prompt, every prompt counting once",
@@ -127,7 +136,8 @@ class ArenaHard(TextLeaderboard):
         by_id = {question.id: question for question in self._questions}
         official, ours = [by_id[q.id] for q in questions], [self.answer_to(q.id, answers) for q in questions]
         theirs = [question.answer for question in official]
-        games = play_games(judge, [q.prompt for q in questions], ours, theirs, both_orders(len(questions)))
+        categories = [question.category for question in official]
+        games = play_games(judge, [q.prompt for q in questions], ours, theirs, both_orders(len(questions)), categories)
         # A is the baseline's answer in the first game and the policy's in the second.
         labels = zip(map(verdict_label, 1 - games.preference[0]), map(verdict_label, games.preference[1]), strict=True)
         items = []
@@ -136,14 +146,15 @@ class ArenaHard(TextLeaderboard):
         ):
             scores = scores_of_games(one, two)
             share = sum(scores) / len(scores) if scores else np.nan
-            labelled = {"first_game": one, "second_game": two}
+            labelled = {"first_game": one, "second_game": two, "baseline": entry.baseline}
             items.append(graded_item(question, answer, entry.answer, share, status, entry.category, **labelled))
         return items
 
     def rate(self, items: Sequence[GradedItem], seed: int) -> list[Score]:
         pooled = arena_hard_scores(_battles(items))
+        baselines = {item.extra.get("baseline", "") for item in items}
         scores = [
-            Score.of("win_rate", pooled.pop("win_rate")),
+            Score.of("win_rate" if len(baselines) < 2 else "pooled_win_rate", pooled.pop("win_rate")),
             Score.of("prompt_win_rate", mean_estimate(100 * preferences(items), bounds=PERCENT)),
         ]
         of_categories = [Score.of("win_rate", estimate, category) for category, estimate in pooled.items()]
@@ -179,7 +190,7 @@ class ArenaHard(TextLeaderboard):
                 raise ValueError(
                     f"{path}: the baseline {clipped(model, 60) or 'there'} has no answer to question {shortened(id)}"
                 )
-            questions.append(ArenaHardQuestion(id, _prompt(record, path), category, answers[model][id]))
+            questions.append(ArenaHardQuestion(id, _prompt(record, path), category, answers[model][id], model))
         return questions
 
     def _baseline_of(self, category: str) -> str:
@@ -206,7 +217,8 @@ def rate_arena_hard(judgments: Path) -> dict[str, dict[str, Any]]:
 
     Returns:
         For each model `win_rate` (0..100; the baseline is at 50) with `ci` [low, high], `categories` (name -> win
-        rate, each against its own baseline), `n` (prompts rated), `coverage` (share of the prompts judged anywhere in
+        rate, each against its own baseline), `official` (whether `win_rate` is against one baseline, as the authors'
+        figures are), `n` (prompts rated), `coverage` (share of the prompts judged anywhere in
         the files that are rated), `failed_games`, `intervals` of the categories, `ci_level`, `baseline` (None where
         the file does not say; a list where categories differ). A figure without any verdict is None.
 
@@ -228,7 +240,8 @@ def rate_arena_hard(judgments: Path) -> dict[str, dict[str, Any]]:
         by_model[model].append(battle)
         baselines[model] |= {baseline} - {""}
     return {
-        model: _figures(battles, len(prompts)) | {"baseline": _one_or_all(sorted(baselines[model]))}
+        model: _figures(battles, len(prompts))
+        | {"baseline": _one_or_all(sorted(baselines[model])), "official": len(baselines[model]) < 2}
         for model, battles in sorted(by_model.items())
     }
 
@@ -248,8 +261,9 @@ def _influence_values(battles: Sequence[Battle]) -> dict[str, float | None]:
     means = {battle.prompt: 100 * sum(battle.scores) / len(battle.scores) for battle in battles if battle.scores}
     total = sum(weights.values())
     pooled = sum(weights[prompt] * mean for prompt, mean in means.items()) / total if total else 0.0
-    share = {prompt: weight * len(weights) / total for prompt, weight in weights.items()}
-    values = {prompt: pooled + share[prompt] * (mean - pooled) for prompt, mean in means.items()}
+    values = {
+        prompt: pooled + weights[prompt] * len(weights) / total * (mean - pooled) for prompt, mean in means.items()
+    }
     return {battle.prompt: values.get(battle.prompt) for battle in battles}
 
 

@@ -16,7 +16,7 @@ from leaderboards.statistics.intervals import mean_estimate
 class HeadToHead(TextLeaderboard):
     """Win rate against the untrained policy's answers, each pair judged in both orders; the interval is over prompts.
 
-    Args: those of every text leaderboard; thinking is taken out of the untrained policy's answers too.
+    Args: those of every text leaderboard.
     """
 
     name = "head-to-head"

@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import math
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,16 +49,37 @@ SHARE = (0.0, 1.0)
 NO_PROVENANCE: dict[str, Any] = {"add_env_info": lambda results: None, "get_git_commit_hash": lambda: ""}
 """In place of lm-eval's own record of the environment: it takes a second of `pip` and `git`; the harness has one."""
 
-NO_MEAN = "so it is no mean over documents and has no interval here; leave the metric out"
+FIGURES = {
+    "inst_level_strict_acc": "share of all documents' instructions that are followed",
+    "inst_level_loose_acc": "the same, formatting aside",
+    "mcc": "Matthews' correlation of chosen and right answers",
+    "bleu": "BLEU of generated and right answers over all documents",
+    "chrf": "chrF of generated and right answers over all documents",
+    "word_perplexity": "perplexity a word of all documents",
+    "byte_perplexity": "perplexity a byte of all documents",
+    "bits_per_byte": "bits a byte of all documents",
+    "perplexity": "perplexity of the right continuations",
+}
+"""lm-eval's metrics that are one number of all documents: kept as it gives them, without an interval. Any other metric
+whose figure turns out to be no mean over documents is kept so too."""
 
-LEADING = ("acc", "exact_match")  # by which policies are compared, where a task has it; else its first metric
+UNITS = {"mcc": "correlation", "bleu": "BLEU", "chrf": "chrF", "bits_per_byte": "bits"}
+LOWER = ("word_perplexity", "byte_perplexity", "bits_per_byte", "perplexity")
+
+LEADING = (
+    (r"arc_challenge|hellaswag|leaderboard_(bbh|gpqa|musr).*|openbookqa|piqa", ("acc_norm",)),
+    (r".*", ("acc", "exact_match", "prompt_level_strict_acc")),
+)
+"""By which metric a task's policies are compared, where it has it: pattern of the task's name -> metrics, as the Open
+LLM Leaderboards (versions 1 and 2) lead; else by its first one that is a mean over documents."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LMEval(Leaderboard):
     """Tasks of lm-eval. It opens the checkpoint itself, and no judge grades.
 
-    Thinking is not taken out of answers. Only metrics that are means over documents are known.
+    Thinking is not taken out of answers. A metric that is a mean over documents has an interval and a value a document;
+    of any other (`inst_level_strict_acc`, `mcc`, perplexities) lm-eval's figure is kept as it is.
 
     Args:
         data: a folder of task files (*.yaml, at any depth). Files that a task names by a relative path are relative to
@@ -85,9 +107,17 @@ class LMEval(Leaderboard):
     paths = ("data",)
     package = "lm_eval"
     opens_checkpoint = True
-    metrics = {  # noqa: RUF012
+    metrics = {
         name: Metric(unit="share", better="higher", estimates=estimates, official=True, bounds=SHARE)
         for name, estimates in MEANS.items()
+    } | {
+        name: Metric(
+            unit=UNITS.get(name, "perplexity" if "perplexity" in name else "share"),
+            better="lower" if name in LOWER else "higher",
+            estimates=estimates,
+            official=True,
+        )
+        for name, estimates in FIGURES.items()
     }
 
     def __post_init__(self) -> None:
@@ -99,6 +129,17 @@ class LMEval(Leaderboard):
             raise ValueError(f"{self.name}: tasks is {self.tasks!r}; name at least one, such as arc_easy")
         if self.data is not None or self.tasks is None:
             self._check_tasks()
+
+    def notes(self) -> list[str]:
+        """One note of the metrics that have no interval, by the tasks' own lists of metrics."""
+        configs = self._configs if self.data is not None else _configs_of(self._named)
+        figures = sorted({name for config in configs for name in _metric_names(config) if name in FIGURES})
+        if not figures:
+            return []
+        return [
+            f"lm-eval: {', '.join(figures)} is one number of all documents: it is shown without an interval, and "
+            "policies are not compared by it"
+        ]
 
     def check(self) -> None:
         """Refuse names that are none of lm-eval's own tasks, where these are asked for; downloads nothing.
@@ -117,10 +158,12 @@ class LMEval(Leaderboard):
         Returns:
             One item a task, filter, document and metric: `id` ("task/document"), `prompt` (the text before the
             answer), `response` (the likeliest choice, or what was generated), `metric`, `value` (None where it is no
-            number), `status`, `category` (the task; "task,filter" where it has several filters).
+            number), `status`, `category` (the task; "task,filter" where it has several filters). Of a metric that is no
+            mean over documents one item alone, with the id "task", lm-eval's figure as `value`, and `documents` in
+            `extra`. Metrics that are not known are left out.
 
         Raises:
-            ValueError: for a metric that is unknown or no mean over documents, or a task that lm-eval cannot find.
+            ValueError: for a task that lm-eval cannot find, or one without any metric that is known.
         """
         import lm_eval
         import torch
@@ -153,19 +196,30 @@ class LMEval(Leaderboard):
     def rate(self, items: Sequence[GradedItem], seed: int) -> list[Score]:
         """A score for every task, filter and metric; the category is that of the items."""
         values: dict[tuple[str, str], list[float]] = defaultdict(list)
-        for item in items:
+        for item in _of_documents(items):
             values[item.category, item.metric].append(math.nan if item.value is None else item.value)
-        return [
+        scores = [
             Score.of(metric, mean_estimate(of_documents, bounds=SHARE), category)
             for (category, metric), of_documents in values.items()
         ]
+        return scores + [
+            Score(
+                metric=item.metric,
+                value=math.nan if item.value is None else item.value,
+                n=item.extra["documents"],
+                category=item.category,
+            )
+            for item in items
+            if "documents" in item.extra
+        ]
 
     def by_prompt(self, items: Sequence[GradedItem]) -> dict[str, dict[str, float | None]]:
-        """Metric -> item id -> value, of one metric (and its first filter) a task: acc, exact_match or the first."""
+        """Metric -> item id -> value, of one metric (and its first filter) a task: the one that it leads with."""
         kinds_by_task: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        items = _of_documents(items)
         for item in items:
             kinds_by_task[item.id.rpartition("/")[0]].append((item.metric, item.category))
-        chosen = {task: min(kinds, key=lambda kind: _rank(kind[0])) for task, kinds in kinds_by_task.items()}
+        chosen = {task: _leading(task, kinds) for task, kinds in kinds_by_task.items()}
         values: dict[str, dict[str, float | None]] = defaultdict(dict)
         for item in items:
             if (item.metric, item.category) == chosen[item.id.rpartition("/")[0]]:
@@ -203,8 +257,12 @@ class LMEval(Leaderboard):
         if unknown:
             raise ValueError(f"{self.data} has no task {unknown[0]!r}; there is {', '.join(sorted(tags | set(named)))}")
         for config in self._configs:
-            for metric in config.get("metric_list") or ():
-                _check_metric(str(metric["metric"] if isinstance(metric, dict) else metric), str(config["task"]))
+            for metric in _metric_names(config):
+                if metric not in self.metrics:
+                    raise BoardError(
+                        f"lm-eval: metric {metric!r} of task {config['task']} is not known; there is "
+                        f"{', '.join(sorted(self.metrics))}"
+                    )
 
 
 @cache
@@ -216,6 +274,15 @@ def _own_tasks() -> tuple[str, ...]:
         return tuple(TaskManager().all_tasks)
 
 
+def _configs_of(names: Sequence[str]) -> list[Mapping[str, Any]]:
+    """What lm-eval's own files say of these tasks; groups and tags are left out."""
+    from lm_eval.tasks import TaskManager
+
+    with _quiet():
+        index = TaskManager().task_index
+    return [index[name].cfg or {} for name in names if name in index]
+
+
 def _refuse_unknown(names: Sequence[str], available: Sequence[str]) -> None:
     unknown = sorted(set(names) - set(available))
     if unknown:
@@ -225,21 +292,27 @@ def _refuse_unknown(names: Sequence[str], available: Sequence[str]) -> None:
 
 
 def _items(task: str, samples: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> Iterator[GradedItem]:
-    """The items of a task, checked: known metrics that are means over documents."""
+    """The items of a task: one a document of metrics that are means over these, one alone of other known metrics.
+
+    Raises:
+        BoardError: no metric of the task is known.
+    """
     filters = dict.fromkeys(sample["filter"] for sample in samples)
-    kinds = dict.fromkeys((name, sample["filter"]) for sample in samples for name in sample["metrics"])
-    for metric, filter in kinds:
-        _check_metric(metric, task)
-        of = [sample for sample in samples if sample["filter"] == filter and metric in sample]
-        if any(isinstance(sample[metric], tuple | list | str) for sample in of):
-            raise BoardError(f"lm-eval: {metric} of task {task} has no number a document, {NO_MEAN}")
-        values = [float(sample[metric]) if math.isfinite(sample[metric]) else None for sample in of]
-        finite = [value for value in values if value is not None]
+    kinds = [(name, filter) for filter in filters for name in _figures_of(results, filter)]
+    known = [(name, filter) for name, filter in kinds if name in LMEval.metrics]
+    if not known:
+        names = ", ".join(dict.fromkeys(name for name, _ in kinds)) or "none"
+        raise BoardError(f"lm-eval: no metric of task {task} is known ({names}); there is {', '.join(LMEval.metrics)}")
+    for metric, filter in known:
+        category = f"{task},{filter}" if len(filters) > 1 else task
         official = results[f"{metric},{filter}"]
-        if len(finite) == len(of) and not math.isclose(
-            sum(finite) / len(finite), official, rel_tol=1e-9, abs_tol=1e-12
-        ):
-            raise BoardError(f"lm-eval: {metric} of task {task} is {official}, {NO_MEAN}")
+        of = [sample for sample in samples if sample["filter"] == filter]
+        values = _document_values(metric, of, official)
+        if values is None:
+            extra = {"documents": len(of)}
+            value = float(official) if math.isfinite(official) else None
+            yield GradedItem(id=task, metric=metric, value=value, status="not-a-number", category=category, extra=extra)
+            continue
         for sample, value in zip(of, values, strict=True):
             yield GradedItem(
                 id=f"{task}/{sample['doc_id']}",
@@ -248,8 +321,30 @@ def _items(task: str, samples: Sequence[Mapping[str, Any]], results: Mapping[str
                 metric=metric,
                 value=value,
                 status="not-a-number",
-                category=f"{task},{filter}" if len(filters) > 1 else task,
+                category=category,
             )
+
+
+def _figures_of(results: Mapping[str, Any], filter: str) -> list[str]:
+    """The metrics that lm-eval has a figure of under a filter, standard errors aside."""
+    parts = (key.rpartition(",") for key, value in results.items() if isinstance(value, int | float))
+    return [name for name, _, of in parts if of == filter and name and not name.endswith("_stderr")]
+
+
+def _document_values(metric: str, samples: Sequence[Mapping[str, Any]], official: float) -> list[float | None] | None:
+    """The metric of each document, None where it is no number; None alone where lm-eval's figure is not their mean."""
+    of = [sample.get(metric) for sample in samples]
+    if metric in FIGURES or not all(isinstance(value, int | float) for value in of):
+        return None
+    values = [float(value) if math.isfinite(value) else None for value in of]  # type: ignore[arg-type]
+    finite = [value for value in values if value is not None]
+    if len(finite) < len(of):
+        return values
+    return values if math.isclose(sum(finite) / len(finite), official, rel_tol=1e-9, abs_tol=1e-12) else None
+
+
+def _of_documents(items: Sequence[GradedItem]) -> list[GradedItem]:
+    return [item for item in items if "documents" not in item.extra]
 
 
 def _response(sample: Mapping[str, Any]) -> str:
@@ -261,13 +356,15 @@ def _response(sample: Mapping[str, Any]) -> str:
     return str(sample["arguments"][best][1])
 
 
-def _rank(metric: str) -> int:
-    return LEADING.index(metric) if metric in LEADING else len(LEADING)
+def _leading(task: str, kinds: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """Of a task's (metric, category) the one that it leads with."""
+    order = [metric for pattern, metrics in LEADING if re.fullmatch(pattern, task) for metric in metrics]
+    return min(kinds, key=lambda kind: order.index(kind[0]) if kind[0] in order else len(order))
 
 
-def _check_metric(metric: str, task: str) -> None:
-    if metric not in MEANS:
-        raise BoardError(f"lm-eval: metric {metric!r} of task {task} is not known; there is {', '.join(sorted(MEANS))}")
+def _metric_names(config: Mapping[str, Any]) -> list[str]:
+    """The metrics that a task's file lists; none where it leaves them to lm-eval."""
+    return [str(m["metric"] if isinstance(m, dict) else m) for m in config.get("metric_list") or ()]
 
 
 def _is_name(config: Mapping[str, Any], kind: str) -> bool:

@@ -89,6 +89,7 @@ class MTBench(TextLeaderboard):
     data: str | Path | None = None
 
     name = "mt-bench"
+    default_max_tokens = 1024  # --max-new-token of FastChat's gen_model_answer.py
     paths = ("data",)
     pairwise = False
     baseline = "board"
@@ -162,7 +163,6 @@ class MTBench(TextLeaderboard):
             baseline_response=references[-1] if references else "",
             category=official.category,
             turn=question.turn,
-            stripped=answer.stripped,
             extra={"question": official.id},
         )
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from reports.charts import Line, Point, extent, finite, panel
-from reports.sections.common import cell_lines, figure, seeds_of, tags
+from reports.sections.common import cell_lines, figure, seeds_of, spread, tags
 from reports.tables import Row, Sweep, grouped, is_control
 
 STYLE, ALARM = "style:", "alarm:"
@@ -18,6 +18,8 @@ CALLED = {
     "answers/repeated": "answers given before, share",
     "answers/words": "length of the answers, words",
     "answers/empty": "answers without a word, share",
+    "movement": "movement: root mean square log-ratio of the responses to where the iteration started, nats",
+    "target_slope": "slope of the log-ratio to the start on (2p − 1) times the target: 1 reaches it",
     "response_length": "length of the responses, tokens",
     "pair/pairs": "pairs trained on",
     "pair/ties": "pairs without a winner",
@@ -50,6 +52,7 @@ ALARMS = {
     "missing": "more verdicts are missing than another policy’s, so that figures are over different prompts",
     "standstill": "training moved no response by .01 nats",
 }
+MOVED = ("movement", "target_slope")
 OWN_SCALES = 8  # panels of a row share their scale unless one reaches this many times as high as another
 
 
@@ -177,6 +180,21 @@ def _small(sweep: Sweep, arm: str, rows: Sequence[Row], y: Any, null: float | No
     """An arm's panel, a line a judge; the names stand in a legend of all panels."""
     lines = [replace(line, label="") for line in cell_lines(sweep, rows, "judge", _point)]
     return {"tags": {"trainer": rows[0]["trainer"]}, **panel(lines, title=arm, size=(186, 128), y=y, null=null)}
+
+
+def movements(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
+    """A row a trained cell: its steps, and the least and the most that its fits moved and came towards their target."""
+    rows = []
+    for sweep in sweeps:
+        steps = {row["cell"]: row["steps"] for row in sweep.final}
+        watched = (r for r in sweep.dynamics if r["metric"] in MOVED and r["value"] is not None)
+        for cell, members in grouped(watched, lambda row: row["cell"]).items():
+            of = {name: [row["value"] for row in members if row["metric"] == name] for name in MOVED}
+            about = {"row": members[0], "tags": tags(sweep, members[0]), "steps": figure(steps.get(cell))}
+            arm = sweep.info[cell]["label"] if cell in sweep.info else cell
+            ends = {name: spread(values) if values else [figure(None)] for name, values in of.items()}
+            rows.append({**about, "arm": arm, **ends})
+    return rows
 
 
 def alarms(sweeps: Sequence[Sweep]) -> dict[str, Any]:

@@ -18,11 +18,12 @@ class Contrastive(Algorithm):
     Args:
         regime: `offline`: pairs of a fixed law (the reference's responses, or a data set), refitted against the
             reference; `iterative`: the policy's own pairs, refitted against the policy at the iteration's start;
-            `online`: a gradient step for every fresh batch of the policy's own pairs, against the reference.
+            `on-policy`: the same pairs, refitted against the fixed reference; `online`: a gradient step for every fresh
+            batch of the policy's own pairs, against the reference.
         log_prob: a response's log-probability is the `sum` over its tokens, or their `mean`.
     """
 
-    regime: str = choice("iterative", "offline", "online")
+    regime: str = choice("iterative", "offline", "on-policy", "online")
     log_prob: str = choice("sum", "mean")
 
     @property

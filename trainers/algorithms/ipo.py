@@ -24,7 +24,7 @@ class IPO(Contrastive):
         log_prob: `sum` is the papers'; with `mean`, which TRL uses, tau means a strength smaller by about the length.
     """
 
-    regime: str = choice("offline", "iterative", "online")
+    regime: str = choice("offline", "iterative", "on-policy", "online")
     tau: Scalar = number(1.0, above=0)
 
     name = "ipo"

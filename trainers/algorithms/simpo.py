@@ -23,7 +23,7 @@ class SimPO(Contrastive):
         gamma: margin of the logit.
     """
 
-    regime: str = choice("offline", "iterative", "online")
+    regime: str = choice("offline", "iterative", "on-policy", "online")
     log_prob: str = choice("mean", "sum")
     beta: Scalar = number(2.0, above=0)
     gamma: Scalar = number(1.0, at_least=0)

@@ -27,8 +27,7 @@ from trainers.cores import cores
 
 if TYPE_CHECKING:
     from trainers.fitting.fit import Report
-    from trainers.fitting.job import Job
-    from trainers.fitting.optimise import StepMetrics
+    from trainers.fitting.job import Fitted, Job
     from trainers.options import Training
 
 STEP = "nashbench step"
@@ -79,8 +78,8 @@ def check_accelerate(path: Path, training: Training) -> dict[str, Any]:
     return config
 
 
-def launch(job: Job, path: Path, report: Report) -> list[StepMetrics]:
-    """Run a job in the processes that an accelerate config file asks for; figures as of `Job.run`.
+def launch(job: Job, path: Path, report: Report) -> Fitted:
+    """Run a job in the processes that an accelerate config file asks for; the outcome as of `Job.run`.
 
     Raises:
         ValueError, FloatingPointError, MemoryError: as the job.
@@ -88,6 +87,8 @@ def launch(job: Job, path: Path, report: Report) -> list[StepMetrics]:
         RuntimeError: another error of a rank.
     """
     import torch
+
+    from trainers.fitting.job import Fitted
 
     config = check_accelerate(path, job.training)
     with tempfile.TemporaryDirectory() as name:
@@ -103,7 +104,7 @@ def launch(job: Job, path: Path, report: Report) -> list[StepMetrics]:
             code = launcher.wait()
         if code:
             raise _failure(folder, code, config["num_processes"])
-        return json.loads((folder / "dynamics.json").read_text())
+        return Fitted(**json.loads((folder / "fitted.json").read_text()))
 
 
 @contextmanager
@@ -200,9 +201,9 @@ def _rank(folder: Path) -> None:
     job, settings = pickle.loads((folder / "job").read_bytes())
     torch.set_num_threads(settings["threads"])
     ranks = AccelerateRanks(settings["cpu"])
-    dynamics = job.run(_print_progress if ranks.index == 0 else None, ranks)
+    fitted = job.run(_print_progress if ranks.index == 0 else None, ranks)
     if ranks.index == 0:
-        (folder / "dynamics.json").write_text(json.dumps(dynamics))
+        (folder / "fitted.json").write_text(json.dumps(vars(fitted)))
 
 
 def _print_progress(done: int, total: int) -> None:

@@ -8,12 +8,21 @@ from pathlib import Path
 import trainers.fitting.fit
 from trainers.algorithm import Algorithm
 from trainers.fitting.fit import Report
+from trainers.fitting.movement import Watch
 from trainers.fitting.optimise import StepMetrics
 from trainers.fitting.pairs import FrozenLogProbs, Pairs
 from trainers.fitting.ranks import Ranks
 from trainers.fitting.resume import FitCheckpointer, newest_checkpoint
 from trainers.options import Training
 from trainers.policies.causal_lm import CausalLM
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The figures of every step (`trainers.fitting.fit.fit`), and of the whole fit (`trainers.fitting.movement`)."""
+
+    dynamics: list[StepMetrics]
+    movement: StepMetrics
 
 
 @dataclass(frozen=True)
@@ -37,8 +46,8 @@ class Job:
     checkpoints: Path
     every: float = 60.0
 
-    def run(self, report: Report | None = None, ranks: Ranks | None = None) -> list[StepMetrics]:
-        """Fit and write the checkpoint; metrics as of `trainers.fitting.fit.fit`.
+    def run(self, report: Report | None = None, ranks: Ranks | None = None) -> Fitted:
+        """Fit and write the checkpoint.
 
         Raises:
             ValueError: there are no pairs.
@@ -47,6 +56,7 @@ class Job:
         ranks, checkpoint = ranks or Ranks(), newest_checkpoint(self.checkpoints)
         start = self.start if checkpoint is None else str(checkpoint / "model")
         policy = CausalLM.to_train(start, self.training, self.seed)
+        watch = self._watch(policy if checkpoint is None else CausalLM.to_train(self.start, self.training, self.seed))
         dynamics = trainers.fitting.fit.fit(
             policy,
             self.pairs,
@@ -61,4 +71,7 @@ class Job:
         weights = ranks.weights(policy)
         if ranks.index == 0:
             policy.save(self.out, weights)
-        return dynamics
+        return Fitted(dynamics, watch.figures(policy, self.algorithm))
+
+    def _watch(self, start: CausalLM) -> Watch:
+        return Watch.at(start, self.pairs, self.training.micro_batch_size or self.training.batch_size)

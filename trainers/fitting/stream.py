@@ -19,6 +19,7 @@ from trainers.algorithm import Algorithm, Phase, Player
 from trainers.engines.randomness import response_seeds
 from trainers.errors import TrainingError
 from trainers.fitting.fit import Report
+from trainers.fitting.movement import Watch
 from trainers.fitting.optimise import Optimiser, StepMetrics
 from trainers.fitting.pairs import Pairs, score
 from trainers.options import Sampling, Training
@@ -32,13 +33,16 @@ Turn = tuple[int, int]
 
 @dataclass(frozen=True)
 class StreamResult:
-    """Metrics of each step, counts, and the optimiser's state to resume from."""
+    """Metrics of each step, counts, the optimiser's state to resume from, and how far the policy moved on the first
+    step's pairs (`trainers.fitting.movement`).
+    """
 
     dynamics: list[StepMetrics]
     samples: int
     failed: int
     truncated: int
     state: dict[str, Tensor]
+    movement: StepMetrics
 
 
 def stream(
@@ -61,8 +65,8 @@ def stream(
 
     A step draws `training.batch_size` prompts (passes over all of them, shuffled) and goes through the algorithm's
     phases: two responses each from the player, one preference a pair, fresh responses of the opponents where rewards
-    are earned against some, the frozen policies' scores, one optimiser step. A failed comparison drops its pair from
-    the step and is counted.
+    are earned against some (one a response, or one a pair where the phase says `shared`), the frozen policies' scores,
+    one optimiser step. A failed comparison drops its pair from the step and is counted.
 
     Args:
         frozen: the policies the loss is measured against, `reference` among them where the player is a mixture.
@@ -81,16 +85,15 @@ def stream(
     collector = PairCollector({**frozen, "policy": policy}, compare, algorithm, sampling, label, seed)
     order = _passes(len(prompts), steps * training.batch_size, seed, done * training.batch_size)
     dynamics: list[StepMetrics] = []
-    truncated = 0
+    truncated, size = 0, training.micro_batch_size or training.batch_size
+    watch: Watch | None = None
     for step in range(steps):
         rows = order[step * training.batch_size : (step + 1) * training.batch_size]
         for number, phase in enumerate(algorithm.phases):
-            collected = collector.pairs((done + step, number), phase, rows, [prompts[i] for i in rows])
-            pairs, cut = collected.truncated(training.max_length)
-            scores = {
-                name: score(frozen[name], pairs, training.micro_batch_size or training.batch_size)
-                for name in phase.frozen
-            }
+            drawn = collector.pairs((done + step, number), phase, rows, [prompts[i] for i in rows])
+            pairs, cut = drawn.truncated(training.max_length)
+            scores = {name: score(frozen[name], pairs, size) for name in phase.frozen}
+            watch = watch or Watch.at(policy, pairs, size)
             learner, with_optimiser = policy, optimiser
             if phase.writes != "policy":  # a look-ahead: a step of a copy, which later phases may play against
                 learner = policy.copy()
@@ -101,7 +104,8 @@ def stream(
         dynamics.append(figures | collector.response_figures)
         if report is not None:
             report(step + 1, steps)
-    return StreamResult(dynamics, collector.samples, collector.failed, truncated, optimiser.state())
+    moved = watch.figures(policy, algorithm) if watch else {}
+    return StreamResult(dynamics, collector.samples, collector.failed, truncated, optimiser.state(), moved)
 
 
 @dataclass
@@ -136,7 +140,7 @@ class PairCollector:
         if self.label != "none":
             labeller = np.random.default_rng([self.seed, 1, *turn])
             preference = _label(self.compare(rows, _texts(first), _texts(second)), self.label, labeller)
-        rewards = {name: self._rewards(turn, name, rows, prompts, first, second) for name in phase.opponents}
+        rewards = {name: self._rewards(turn, phase, name, rows, prompts, first, second) for name in phase.opponents}
         pairs = Pairs(list(prompts), [r.tokens for r in first], [r.tokens for r in second], preference, rewards)
         answered = np.logical_and.reduce([~np.isnan(preference), *(~np.isnan(r).any(1) for r in rewards.values())])
         if not answered.any():
@@ -147,6 +151,7 @@ class PairCollector:
     def _rewards(
         self,
         turn: Turn,
+        phase: Phase,
         opponent: str,
         rows: Sequence[int],
         prompts: Sequence[Tokens],
@@ -155,9 +160,10 @@ class PairCollector:
     ) -> NDArray[np.float64]:
         """What each response of a pair earns against a fresh response of the opponent, [pairs, 2]."""
         seeds = self._seeds(turn, f"opponent {opponent}", rows)
-        theirs = self._sample(opponent, prompts, self.sampling.temperature, seeds)
+        theirs = self._sample(opponent, prompts, self.sampling.temperature, seeds, 1 if phase.shared else 2)
+        # One response a prompt where the pair shares it, else the first response meets the first and so on.
         wins = [
-            self.compare(rows, _texts(own), _texts([r[side] for r in theirs]))
+            self.compare(rows, _texts(own), _texts([r[side % len(r)] for r in theirs]))
             for side, own in enumerate((first, second))
         ]
         rewards = self.algorithm.reward(torch.from_numpy(np.stack(wins, -1))).numpy()
@@ -173,15 +179,15 @@ class PairCollector:
         return response_seeds(self.seed, [f"step {step}, phase {phase}, {use}, prompt {row}" for row in rows])
 
     def _sample(
-        self, name: str, prompts: Sequence[Tokens], temperature: float, seeds: Sequence[int]
+        self, name: str, prompts: Sequence[Tokens], temperature: float, seeds: Sequence[int], count: int = 2
     ) -> list[list[Response]]:
-        """Two responses a prompt from the policy of this name, or from the mixture of policy and reference."""
+        """`count` responses a prompt from the policy of this name, or from the mixture of policy and reference."""
         options = self.sampling.model_copy(update={"temperature": temperature})
-        self.samples += 2 * len(prompts)
+        self.samples += count * len(prompts)
         if name != Player.MIXTURE:
-            return self.policies[name].sample(prompts, 2, options, seeds)
+            return self.policies[name].sample(prompts, count, options, seeds)
         mix = (self.policies["reference"], self.algorithm.mixture)  # type: ignore[attr-defined]
-        return self.policies["policy"].sample(prompts, 2, options, seeds, mix=mix)
+        return self.policies["policy"].sample(prompts, count, options, seeds, mix=mix)
 
 
 def _label(preference: NDArray[np.float64], label: str, generator: np.random.Generator) -> NDArray[np.float64]:

@@ -152,7 +152,8 @@ class CausalLM:
         with self._autocast():
             draw, decoding = sampler(options.engine), self._decoding(options)
             samples = draw([m for m in models if m[1] > 0], prompts, k, decoding, seeds)
-        return [[self._response(tokens) for tokens in row] for row in samples]
+        rows = [[self._response(tokens) for tokens in row] for row in samples]
+        return [[r.without_thinking() for r in row] for row in rows] if options.strip_thinking else rows
 
     def log_probs(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
         """As `Policy.log_probs`; only the responses' positions reach the head."""

@@ -6,6 +6,7 @@ accurate where probabilities underflow.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -152,7 +153,8 @@ class Newton:
         terms. Where sampled pairs leave several solutions, the one nearest to `start`.
 
         Raises:
-            TrainingError: there is no finite minimiser (a logistic loss on a game with entries 0 or 1).
+            TrainingError: there is no finite minimiser (a logistic loss on a game with entries 0 or 1), or the step is
+                too bold for double precision to find it.
         """
         if loss.algorithm != self.algorithm:
             self.algorithm, self.constant = loss.algorithm, _constant_curvature(loss, start)
@@ -165,11 +167,31 @@ class Newton:
             point = _damped(loss, point, _solve(matrix, -point.residual, loss.pairs.complete), scale)
             if (point.size <= TOLERANCE * scale).all():
                 return point.log_policy
-        raise TrainingError(
-            f"{loss.algorithm.name} has no finite minimiser here: after {MAX_STEPS} Newton steps the policy still "
-            "moves. A preference matrix with entries 0 or 1, or few sampled pairs, do this to a logistic loss; move "
-            "the entries inside (0, 1) or draw more pairs"
+        raise TrainingError(_why_unsolved(loss, start, point))
+
+
+def _why_unsolved(loss: ExpectedLoss, start: Tensor, point: Point) -> str:
+    name, pairs = loss.algorithm.name, loss.pairs
+    of_margins = loss.at(start).pull is None
+    if of_margins and (not pairs.complete or ((pairs.won == 0) != (pairs.lost == 0)).any()):
+        return (
+            f"{name} has no finite minimiser here: after {MAX_STEPS} Newton steps the policy still moves. A preference "
+            "matrix with entries 0 or 1, or few sampled pairs, do this to a logistic loss; move the entries inside "
+            "(0, 1) or draw more pairs"
         )
+    spans = [float((policy.amax(-1) - policy.amin(-1)).max()) for policy in (start, point.log_policy)]
+    span = max(filter(math.isfinite, spans))
+    return (
+        f"{name}: the minimiser was not found in {MAX_STEPS} Newton steps: actions' log-probabilities lie {span:.0f} "
+        "nats apart, and double precision cannot weigh such actions against one another. The step is too bold for an "
+        f"exact game; make it shorter ({_step_options(loss.algorithm)}) or play fewer iterations"
+    )
+
+
+def _step_options(algorithm: Algorithm) -> str:
+    """The algorithm's hyperparameters that set the length of its step, with their values."""
+    steps = {name: getattr(algorithm, name, None) for name in ("eta", "tau", "beta")}
+    return ", ".join(f"{name} is {value:g}" for name, value in steps.items() if isinstance(value, int | float))
 
 
 def _constant_curvature(loss: ExpectedLoss, start: Tensor) -> Curvature | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, Self
+
+from trainers.thinking import strip_thinking
 
 if TYPE_CHECKING:
     import torch
@@ -19,11 +21,20 @@ Tokens = list[int]
 
 @dataclass(frozen=True)
 class Response:
-    """One sampled response: its tokens (with the end token where it has one) and its text."""
+    """One sampled response: its tokens (with the end-of-sequence token where it ended by itself) and its text.
+
+    `stripped` where thinking was taken out of the text.
+    """
 
     tokens: Tokens
     text: str
     finished: bool
+    stripped: bool = False
+
+    def without_thinking(self) -> Response:
+        """The same with its thinking taken out of the text."""
+        text = strip_thinking(self.text)
+        return replace(self, text=text, stripped=text != self.text)
 
 
 class Policy(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import count, islice
 
 import numpy as np
@@ -12,9 +13,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from trainers.algorithm import Algorithm, Player, Schedule
+from trainers.algorithm import Algorithm, Phase, Player, Schedule
+from trainers.errors import TrainingError
 from trainers.games import check_preference, duality_gap
-from trainers.policies.feedback import Exact, Feedback, Sampled
+from trainers.policies.feedback import Exact, Feedback, PairLaw, Sampled
 from trainers.policies.minimise import ExpectedLoss, Newton
 
 Array = NDArray[np.float64]
@@ -80,7 +82,8 @@ def play(
 
     Raises:
         ValueError: the matrix is not a preference, a start or `data` is not a positive distribution, `iterations` < 1,
-            the algorithm needs text, options that do not go together, a loss without finite minimiser.
+            the algorithm needs text, options that do not go together, a loss without finite minimiser, or gradient
+            steps so long that the policy stands still far from its fixed point (see `_refuse_standstill`).
     """
     matrix = check_preference(preference)
     _check_options(algorithm, iterations, data, exact, pairs_per_iteration)
@@ -97,9 +100,13 @@ def play(
         feedback = Sampled(batched, pairs_per_iteration, torch.Generator().manual_seed(seed))
     policies = torch.empty((iterations + 1, *log_policies["policy"].shape), dtype=torch.float64)
     policies[0] = log_policies["policy"]
+    if callable(step_size):
+        step_size = cache(step_size)  # it may count its calls: one for each iteration
     with _one_thread():
         for t, policy in enumerate(islice(_iterate(algorithm, feedback, log_policies, step_size), iterations), 1):
             policies[t] = policy
+        if _by_gradient(algorithm):
+            _refuse_standstill(algorithm.at(iterations), Exact(batched), log_policies, policies, step_size)
     return Run(matrix, policies.exp().numpy().reshape(iterations + 1, *shape))
 
 
@@ -117,8 +124,8 @@ def _one_thread() -> Iterator[None]:
 def _iterate(
     algorithm: Algorithm, feedback: Feedback, log_policies: dict[str, Tensor], step_size: StepSize | None
 ) -> Iterator[Tensor]:
-    """Plays without end; yields the log-policy [games, n] after each iteration."""
-    refits = algorithm.schedule is Schedule.REFIT and algorithm.unique_minimiser
+    """Plays on and on; yields the log-policy [games, n] after each iteration."""
+    refits = not _by_gradient(algorithm)
     move = _refit() if refits else _gradient_step(algorithm, step_size)
     for t in count(1):
         now = algorithm.at(t)
@@ -127,12 +134,64 @@ def _iterate(
         law = sampling_law(now, log_policies)
         pairs = feedback.pairs(law)
         for phase in now.phases:
-            rewards = {
-                name: feedback.rewards(law, law_of(name, now, log_policies), now.reward) for name in phase.opponents
-            }
-            loss = ExpectedLoss(now, pairs, {name: log_policies[name] for name in phase.frozen}, rewards)
+            loss = _expected_loss(now, phase, feedback, law, pairs, log_policies)
             log_policies[phase.writes] = move(loss, log_policies[phase.start], t)
         yield log_policies["policy"]
+
+
+def _expected_loss(
+    algorithm: Algorithm,
+    phase: Phase,
+    feedback: Feedback,
+    law: Tensor,
+    pairs: PairLaw,
+    log_policies: Mapping[str, Tensor],
+) -> ExpectedLoss:
+    """A phase's loss of pairs drawn from the law, against the frozen policies and opponents as they are now."""
+    rewards = {
+        name: feedback.rewards(law, law_of(name, algorithm, log_policies), algorithm.reward) for name in phase.opponents
+    }
+    return ExpectedLoss(algorithm, pairs, {name: log_policies[name] for name in phase.frozen}, rewards)
+
+
+def _by_gradient(algorithm: Algorithm) -> bool:
+    """Whether it plays games by gradient steps: a stream, or a loss without a single minimiser to refit to."""
+    return algorithm.schedule is Schedule.STREAM or not algorithm.unique_minimiser
+
+
+def _refuse_standstill(
+    algorithm: Algorithm,
+    feedback: Exact,
+    log_policies: Mapping[str, Tensor],
+    policies: Tensor,
+    step_size: StepSize | None,
+) -> None:
+    """Raise TrainingError where gradient steps drove an action's probability so low that it is never played again.
+
+    A step that is too long overshoots until the player's law is all but a single action. No gradient is left there, so
+    the policies read as converged, although the loss would raise the actions that are gone. That is so where the last
+    change, made as often again as there were iterations, moves no probability by a tenth; an action is pushed up by
+    more than a hundredth of the terms that its gradient is made of; and as many iterations again would not carry it
+    there, since it is played less than once in the steps' sum, while at the start it was played more.
+    """
+    assert step_size is not None
+    iterations, law = len(policies) - 1, sampling_law(algorithm, log_policies)
+    reach = iterations * (step_size(iterations) if callable(step_size) else step_size)
+    start = sampling_law(algorithm, {**log_policies, "policy": policies[0]}).exp()
+    phase = algorithm.phases[-1]
+    loss = _expected_loss(algorithm, phase, feedback, law, feedback.pairs(law), log_policies)
+    point = loss.at(log_policies[phase.start])
+    still = (iterations * (policies[-1].exp() - policies[-2].exp())).abs().amax(-1, keepdim=True) < 0.1
+    pushed_up = -point.residual > 0.01 * point.terms.unsqueeze(-1)
+    frozen = still & pushed_up & (reach * law.exp() < 1) & (reach * start > 1)
+    if frozen.any():
+        game, action = frozen.nonzero()[0].tolist()
+        raise TrainingError(
+            f"{algorithm.name}: the gradient steps of {reach / iterations:g} are too long for this game: they drove "
+            f"action {action} from probability {start[game, action]:.2g} to {law[game, action].exp():.2g}, where it is "
+            "never played again although the loss would raise it, so the policy stands still far from its fixed point. "
+            "Lower step_size (training.lr of a sweep)"
+        )
 
 
 def _refit() -> Move:
