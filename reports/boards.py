@@ -228,6 +228,8 @@ def alpha(rows: Sequence[Row]) -> float:
 
 def significant(comparison: Row, level: float) -> bool:
     """Whether a comparison is separable from zero: by its adjusted p-value, else its p-value, else its interval."""
+    if comparison.get("difference") == 0:
+        return False  # it has no side
     for key in ("p_adjusted", "p_value"):
         if comparison[key] is not None:
             return bool(comparison[key] < level)
