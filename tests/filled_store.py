@@ -70,7 +70,8 @@ def _heldout(folder: Path, value: float) -> None:
 
 
 def _comparisons(folder: Path, value: float) -> None:
-    (folder / "comparisons.json").write_text("[]")
+    for name in ("comparisons", "algorithms"):
+        (folder / f"{name}.json").write_text("[]")
 
 
 WRITERS: dict[type[Stage] | tuple[type[Stage], ...], Callable[[Path, float], None]] = {
