@@ -65,6 +65,9 @@ class Leaderboard(ABC):
     again.
     """
 
+    is_of_tasks: ClassVar[bool] = False
+    """Whether scores are of single tasks (an item's category) without an overall one: policies are compared by task."""
+
     opens_checkpoint: ClassVar[bool] = False
     """Whether the board loads the policy itself (`evaluate`) in place of asking for answers."""
 

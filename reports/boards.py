@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from reports.numbers import MetricDisplay, metric
-from reports.tables import CONTROLS, Row, Sweep, grouped, is_control, seeds_of_most, unique
+from reports.seeds import seeds_of_most
+from reports.tables import CONTROLS, Row, Sweep, grouped, is_control, unique
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,13 @@ class Group:
     rows: list[Row]
 
     @property
+    def compared_by(self) -> tuple[str, str, str, str]:
+        """(leaderboard, metric, task, grader) of its comparisons; the task is named where several have the metric."""
+        board, lead = self.board, self.board.lead
+        several = sum(metric.name == lead.name for metric in board.metrics) > 1
+        return board.name, lead.name, lead.category if several else "", self.grader
+
+    @property
     def trained(self) -> list[Row]:
         """The rows of trained policies, best first."""
         return [row for row in self.ordered if not is_control(row)]
@@ -147,7 +155,7 @@ class Group:
         else:
             name = sweep.algorithm_of.get(first["cell"], "")
             label = " · ".join((sweep.info[first["cell"]]["label"], first["judge"]))
-            of = sweep.means.get((self.board.name, self.board.lead.name, self.grader, name), {})
+            of = sweep.means.get((self.compared_by, name), {})
             if of.get("seeds") != ", ".join(str(row["seed"]) for row in rows) or of["value"] is None:
                 of = {"value": sum(row["value"] for row in rows) / len(rows), "n": first["n"]}
         return Arm(
@@ -257,7 +265,7 @@ def _minus(value: float | None) -> float | None:
 
 def comparisons(group: Group, claim: str) -> list[Row]:
     """The group's rows of the comparisons table that make a claim."""
-    return group.sweep.compared.get((group.board.name, group.board.lead.name, group.grader, claim), [])
+    return group.sweep.compared.get((*group.compared_by, claim), [])
 
 
 def graders(sweeps: Sequence[Sweep]) -> list[str]:

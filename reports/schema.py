@@ -39,7 +39,7 @@ CI_LOW = Column("ci_low", "number", "low end of the interval")
 CI_HIGH = Column("ci_high", "number", "high end of the interval")
 P_VALUE = Column("p_value", "number", 'two-sided, of "no difference"')
 P_ADJUSTED = Column(
-    "p_adjusted", "number", "the same, adjusted (Holm) over its family: leaderboard, metric, grader and claim"
+    "p_adjusted", "number", "the same, adjusted (Holm) over its family: leaderboard, metric, task, grader and claim"
 )
 N = Column("n", "count", "prompts that the number rests on")
 
@@ -80,6 +80,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         P_ADJUSTED,
         N,
         Column("claim", "text", "checkpoint: about these weights; algorithm: about training again"),
+        Column("category", "text", 'task that is compared, where several have the metric; "" for all prompts'),
         Column("alike_low", "number", "low end of the interval if all trainers vary alike; never to claim by"),
         Column("alike_high", "number", "its high end"),
         Column("detectable", "number", "smallest difference that would be separable (power .8), where this one is not"),
@@ -90,6 +91,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         LEADERBOARD,
         METRIC,
         GRADER,
+        Column("category", "text", 'task, where several have the metric; "" for all prompts'),
         Column("algorithm", "text", "a cell's id without its seed"),
         Column("seeds", "text", "the seeds that the mean is over"),
         Column("value", "number", "the mean over seeds and the prompts that all of them have, in the metric's unit"),

@@ -9,14 +9,8 @@ from reports.tables import Row
 
 
 def versus(group: Group, a: str, b: str) -> Row | None:
-    """The comparison of two cells or algorithms, `a` first, if the table has it with a difference.
-
-    Not where the board has several tasks with the metric: the table compares them together.
-    """
-    board = group.board
-    if sum(metric.name == board.lead.name for metric in board.metrics) > 1:
-        return None
-    row = group.sweep.paired.get((board.name, board.lead.name, group.grader, frozenset((a, b))))
+    """The comparison of two cells or algorithms, `a` first, if the table has it with a difference."""
+    row = group.sweep.paired.get((group.compared_by, frozenset((a, b))))
     return None if row is None or row["difference"] is None else oriented(row, a)
 
 

@@ -94,19 +94,19 @@ class Sweep:
         return [row for row in self.results if (row["iteration"] or 0) == last[row["cell"]]]
 
     @cached_property
-    def compared(self) -> dict[tuple[str, str, str, str], list[Row]]:
-        """The comparisons by (leaderboard, metric, grader, claim)."""
-        return grouped(self.comparisons, lambda row: (row["leaderboard"], row["metric"], row["grader"], row["claim"]))
+    def compared(self) -> dict[tuple[str, str, str, str, str], list[Row]]:
+        """The comparisons by (leaderboard, metric, task, grader, claim)."""
+        return grouped(self.comparisons, lambda row: (*compared_by(row), row["claim"]))
 
     @cached_property
-    def paired(self) -> dict[tuple[str, str, str, frozenset[str]], Row]:
-        """The comparison of two cells or algorithms by (leaderboard, metric, grader, {a, b})."""
-        return {(r["leaderboard"], r["metric"], r["grader"], frozenset((r["a"], r["b"]))): r for r in self.comparisons}
+    def paired(self) -> dict[tuple[tuple[str, str, str, str], frozenset[str]], Row]:
+        """The comparison of two cells or algorithms by (leaderboard, metric, task, grader), {a, b}."""
+        return {(compared_by(row), frozenset((row["a"], row["b"]))): row for row in self.comparisons}
 
     @cached_property
-    def means(self) -> dict[tuple[str, str, str, str], Row]:
-        """An algorithm's mean over seeds by (leaderboard, metric, grader, algorithm)."""
-        return {(r["leaderboard"], r["metric"], r["grader"], r["algorithm"]): r for r in self.algorithms}
+    def means(self) -> dict[tuple[tuple[str, str, str, str], str], Row]:
+        """An algorithm's mean over seeds by (leaderboard, metric, task, grader), algorithm."""
+        return {(compared_by(row), row["algorithm"]): row for row in self.algorithms}
 
     @cached_property
     def algorithm_of(self) -> dict[str, str]:
@@ -114,15 +114,9 @@ class Sweep:
         return {row["cell"]: row.get("algorithm", "") for row in self.cells}
 
 
-def seeds_of_most(seeds_by_arm: Iterable[Iterable[int]]) -> tuple[int, ...]:
-    """The seeds over which arms are compared: those that most arms have, an arm with more of them counting too.
-
-    That is the set of seeds that the greatest number of arms has; of several such the one that more arms have at least,
-    then the larger one.
-    """
-    arms = [frozenset(seeds) for seeds in seeds_by_arm]
-    key = {seeds: (arms.count(seeds), sum(seeds <= arm for arm in arms), len(seeds)) for seeds in arms if seeds}
-    return tuple(sorted(max(key, key=lambda seeds: (key[seeds], sorted(seeds)), default=())))
+def compared_by(row: Row) -> tuple[str, str, str, str]:
+    """(leaderboard, metric, task, grader) of a row of comparisons or algorithms."""
+    return row["leaderboard"], row["metric"], row.get("category") or "", row["grader"]
 
 
 def is_control(row: Row) -> bool:

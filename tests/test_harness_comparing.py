@@ -8,7 +8,9 @@ import pytest
 from harness.config import Config, ConfigError
 from harness.matrix import expand
 from harness.planning.named_pairs import named_pairs
+from harness.stages.compare import _by_task
 from harness.tables.comparisons import PolicyValues, algorithm_rows, aligned, compare_all
+from leaderboards.records import GradedItem
 from leaderboards.statistics.corrections import holm
 from leaderboards.statistics.paired import compare_algorithms, compare_checkpoints, pooled_seed_variance
 
@@ -185,3 +187,19 @@ def test_names_in_compare_are_ids_or_labels_and_stand_for_all_seeds_without_one(
         named_pairs(cells, [("stories260k~dpo~panl", "smol~sft")])
     with pytest.raises(ConfigError, match="no two different cells"):
         named_pairs(cells, [("smol~sft", "smol~sft")])
+
+
+def test_tasks_that_share_a_metric_are_compared_one_by_one_by_their_first_filter_and_all_together():
+    values = {"t/0": 1.0, "t/1": 0.0, "u/0": None}
+    items = [
+        GradedItem(id=id, metric="acc", category=category, value=values[id])
+        for category, id in [("t,strict", "t/0"), ("t,strict", "t/1"), ("t,flexible", "t/0"), ("u", "u/0")]
+    ]
+    by_task = _by_task({"acc": values, "f1": {"v/0": 0.5}}, items)
+    assert by_task == {
+        ("acc", ""): values,
+        ("acc", "t,strict"): {"t/0": 1.0, "t/1": 0.0},
+        ("acc", "u"): {"u/0": None},
+        ("f1", ""): {"v/0": 0.5},
+    }
+    assert _by_task({"acc": values}, []) == {("acc", ""): values}

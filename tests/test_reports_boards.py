@@ -16,6 +16,7 @@ from reports.sections.judges import judges
 from reports.sections.leaderboard import leaderboard
 from reports.sections.matrix import cross_judge, shading, trainer_by_judge
 from reports.sections.verdict import verdict
+from reports.seeds import seeds_of_most
 from reports.standings import against_start, better, ranks, versus
 from reports.tables import Sweep, read_sweep
 
@@ -138,7 +139,12 @@ def test_a_board_that_scores_tasks_alone_has_a_metric_a_task(tmp_path: Path) -> 
     assert {(row["metric"], row["category"]) for row in group.rows} == {("acc", "truth")}
     assert versus(group, group.trained[0]["cell"], "sft") is not None
     twin = replace(board.metrics[0], category="another task")
-    assert versus(replace(group, board=replace(board, metrics=(*board.metrics, twin))), "onpo-llm-0", "sft") is None
+    of_two = replace(board, metrics=(*board.metrics, twin))
+    assert versus(replace(group, board=of_two), "onpo-llm-0", "sft") is None
+    sweep.comparisons.append(comparison("onpo-llm-0", "sft", 0.07, 0.001))
+    sweep.comparisons[-1] |= {"leaderboard": "lm-eval", "metric": "acc", "category": "truth", "grader": ""}
+    again = replace(group, sweep=replace(sweep), board=of_two)
+    assert versus(again, "onpo-llm-0", "sft")["difference"] == 0.07  # type: ignore[index]
 
 
 def test_the_tables_of_a_board_set_controls_apart_and_switch_the_metric(tmp_path: Path) -> None:
@@ -344,3 +350,18 @@ def test_a_judge_gives_a_range_to_the_controls_of_several_policies(tmp_path: Pat
         ["0.380", "0.480"],
         ["0.270", "0.740"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("seeds_by_arm", "expected"),
+    [
+        ([], ()),
+        ([[0, 1, 2]], (0, 1, 2)),
+        ([[0, 1], [0, 1], [0]], (0, 1)),  # one arm lacks a seed
+        ([[0, 1, 2], [0, 1], [0, 1]], (0, 1)),  # one arm is ahead of the others
+        ([[0, 1, 2], [1, 2]], (1, 2)),  # what both have
+        ([[0, 1], [2, 3, 4]], (2, 3, 4)),
+    ],
+)
+def test_the_seeds_of_most_arms_are_compared(seeds_by_arm: list[list[int]], expected: tuple[int, ...]) -> None:
+    assert seeds_of_most(seeds_by_arm) == expected

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from harness.stages.context import Context
 from harness.stages.rate import read_all
 
 if TYPE_CHECKING:
+    from leaderboards.records import GradedItem
     from leaderboards.statistics.means import Bounds
 
 
@@ -40,7 +41,7 @@ class Compare(Stage):
     """
 
     kind = "compare"
-    version = 4
+    version = 5
 
     board: ComponentSpec
     cells: tuple[ComparedCell, ...]
@@ -51,21 +52,37 @@ class Compare(Stage):
         from harness.tables.comparisons import PolicyValues, algorithm_rows, aligned, compare_all
 
         board = context.board(self.board)
-        by_metric: dict[str, dict[str, dict[str, float | None]]] = {}
+        compared: dict[tuple[str, str], dict[str, dict[str, float | None]]] = {}
         for known in self.cells:
-            for metric, values in board.by_prompt(read_all(context, self.verdicts[known.cell])).items():
-                by_metric.setdefault(metric, {})[known.cell] = values
+            items = read_all(context, self.verdicts[known.cell])
+            for of, values in _by_task(board.by_prompt(items), items if board.is_of_tasks else []).items():
+                compared.setdefault(of, {})[known.cell] = values
         named = None if self.named is None else {frozenset(pair) for pair in self.named}
         comparisons, algorithms = [], []
-        for metric, cells in by_metric.items():
-            values = aligned(cells)
-            graded = [PolicyValues(**vars(known), values=values[known.cell]) for known in self.cells]
+        for (metric, category), cells in compared.items():
+            by_cell = aligned(cells)
+            graded = [PolicyValues(**vars(known), values=by_cell[known.cell]) for known in self.cells]
             rows = compare_all(graded, _bounds(board, metric), named)
-            comparisons += [{"metric": metric, **row} for row in rows]
-            algorithms += [{"metric": metric, **row} for row in algorithm_rows(graded, _sign(board, metric))]
+            named_by = {"metric": metric, "category": category}
+            comparisons += [named_by | row for row in rows]
+            algorithms += [named_by | row for row in algorithm_rows(graded, _sign(board, metric))]
         for name, rows in (("comparisons", comparisons), ("algorithms", algorithms)):
             (context.out / f"{name}.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
         return {}
+
+
+def _by_task(
+    by_prompt: Mapping[str, Mapping[str, float | None]], items: Sequence[GradedItem]
+) -> dict[tuple[str, str], dict[str, float | None]]:
+    """(metric, "") -> the values of all prompts; where several tasks have the metric also (metric, task) -> its own."""
+    tasks = {(item.metric, item.id): item.category for item in reversed(items)}  # the first filter of a task counts
+    values: dict[tuple[str, str], dict[str, float | None]] = {}
+    for metric, of_metric in by_prompt.items():
+        values[metric, ""] = dict(of_metric)
+        of_tasks = {id: tasks[metric, id] for id in of_metric if (metric, id) in tasks}
+        for task in dict.fromkeys(of_tasks.values()) if len(set(of_tasks.values())) > 1 else ():
+            values[metric, task] = {id: of_metric[id] for id in of_metric if of_tasks.get(id) == task}
+    return values
 
 
 def _bounds(board: Any, metric: str) -> Bounds | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from harness.matrix import CONTROL
 from leaderboards.statistics.means import Bounds
-from reports.tables import seeds_of_most
+from reports.seeds import seeds_of_most
 
 if TYPE_CHECKING:
     from leaderboards.statistics.paired import Comparison, SeedVariance

@@ -107,6 +107,7 @@ class LMEval(Leaderboard):
     paths = ("data",)
     package = "lm_eval"
     opens_checkpoint = True
+    is_of_tasks = True
     metrics = {
         name: Metric(unit="share", better="higher", estimates=estimates, official=True, bounds=SHARE)
         for name, estimates in MEANS.items()

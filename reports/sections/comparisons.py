@@ -22,7 +22,7 @@ from reports.sections.common import counted, figure, kinds, p_figure, settling
 from reports.sections.leaderboard import ends
 from reports.sections.matrix import pale
 from reports.standings import against_start, tested_to_start
-from reports.tables import Row, Sweep, grouped, is_control, unique
+from reports.tables import Row, Sweep, compared_by, grouped, is_control, unique
 
 SHOWN = 36  # comparisons on the main page
 MOST_ROWS = 400  # comparisons on their own page; the rest is in comparisons.csv
@@ -153,7 +153,7 @@ def _lines(rows: Sequence[tuple[Sweep, Row]], axis: Axis) -> list[dict[str, Any]
 
 
 def _line(sweep: Sweep, row: Row, axis: Axis) -> dict[str, Any]:
-    of = metric(row["metric"], sweep.meta(row["leaderboard"], row["metric"]))
+    of = metric(row["metric"], sweep.meta(row["leaderboard"], row["metric"]), row.get("category") or "")
     return {
         "row": row,
         "group": " · ".join(_family(sweep, row)),
@@ -165,7 +165,7 @@ def _line(sweep: Sweep, row: Row, axis: Axis) -> dict[str, Any]:
         "interval": ends(row, of),
         "p": p_figure(row["p_value"]),
         "p_adjusted": p_figure(row["p_adjusted"]),
-        "tests": _tests(sweep.compared[row["leaderboard"], row["metric"], row["grader"], row["claim"]]),
+        "tests": _tests(sweep.compared[*compared_by(row), row["claim"]]),
         "n": figure(row["n"]),
         "alike": _alike(row, of),
         "settling": settling(row, of),
@@ -177,7 +177,7 @@ def _line(sweep: Sweep, row: Row, axis: Axis) -> dict[str, Any]:
 
 def _family(sweep: Sweep, row: Row) -> tuple[str, ...]:
     """What sorting keeps together."""
-    return (sweep.name, row["leaderboard"], row["metric"], row["grader"])
+    return (sweep.name, *compared_by(row))
 
 
 def _alike(row: Row, of: MetricDisplay) -> list[Any]:
