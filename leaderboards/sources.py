@@ -56,6 +56,18 @@ def find_file(folder: Path, name: str, pattern: str) -> Path | None:
     return found[0] if found else None
 
 
+def question_file(folder: Path, what: str) -> Path:
+    """The `question.jsonl`, plain or gzipped, of a folder in the layout that FastChat and arena-hard-auto share.
+
+    Raises:
+        ValueError: there is none, or several; `what` says what to give.
+    """
+    path = find_file(folder, "question.jsonl", "question.jsonl.gz")
+    if path is None:
+        raise ValueError(f"{folder} holds no question.jsonl; give {what}")
+    return path
+
+
 def one_file(folder: Path, stem: str = "") -> Path:
     """The JSON-lines file `stem` (plain or .gz) directly in `folder`, or the only one there.
 

@@ -26,11 +26,11 @@ from leaderboards.sources import (
     Record,
     distinct,
     field,
-    find_file,
     identifiers,
     json_interval,
     json_number,
     one_file,
+    question_file,
     read_records,
     texts,
 )
@@ -172,10 +172,7 @@ class ArenaHard(TextLeaderboard):
 
     @cached_property
     def _questions(self) -> list[ArenaHardQuestion]:
-        folder = data_path(self.name, self.data, WHAT)
-        path = find_file(folder, "question.jsonl", "question.jsonl.gz")
-        if path is None:
-            raise ValueError(f"{folder} holds no question.jsonl; give {WHAT}")
+        path = question_file(data_path(self.name, self.data, WHAT), WHAT)
         records = read_records(path)
         with naming(path):
             ids = distinct(identifiers(records, "uid" if "uid" in records[0] else "question_id"), path)

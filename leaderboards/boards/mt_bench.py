@@ -25,12 +25,12 @@ from leaderboards.sources import (
     Record,
     distinct,
     field,
-    find_file,
     identifiers,
     json_interval,
     json_number,
     numbers,
     one_file,
+    question_file,
     read_records,
     texts,
 )
@@ -181,10 +181,7 @@ class MTBench(TextLeaderboard):
 
     @cached_property
     def _questions(self) -> list[MTBenchQuestion]:
-        folder = data_path(self.name, self.data, WHAT)
-        path = find_file(folder, "question.jsonl", "question.jsonl.gz")
-        if path is None:
-            raise ValueError(f"{folder} holds no question.jsonl; give {WHAT}")
+        path = question_file(data_path(self.name, self.data, WHAT), WHAT)
         records = read_records(path)
         with naming(path):
             ids = distinct(identifiers(records, "question_id"), path)
