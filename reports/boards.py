@@ -93,6 +93,11 @@ class Group:
         several = sum(metric.name == lead.name for metric in board.metrics) > 1
         return board.name, lead.name, lead.category if several else "", self.grader
 
+    @cached_property
+    def is_exact(self) -> bool:
+        """Whether no row of the group has an interval: nothing was drawn."""
+        return all(row["ci_low"] is None for row in self.rows)
+
     @property
     def trained(self) -> list[Row]:
         """The rows of trained policies, best first."""

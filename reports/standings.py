@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 
 from reports.boards import Arm, Group, alpha, comparisons, oriented, significant
@@ -32,12 +33,7 @@ def better(group: Group, a: Arm, b: Arm) -> int | None:
     paired = versus(group, a.name, b.name)
     if paired is not None:
         return better_sign(group, paired) if significant(paired, alpha(group.rows)) else 0
-    return (group.board.lead.sign or 1) * _sign(a.value - b.value) if is_exact(group) else None
-
-
-def is_exact(group: Group) -> bool:
-    """Whether no row of the group has an interval: nothing was drawn."""
-    return all(row["ci_low"] is None for row in group.rows)
+    return (group.board.lead.sign or 1) * _sign(a.value - b.value) if group.is_exact else None
 
 
 def _sign(value: float) -> int:
@@ -50,12 +46,17 @@ def ranks(group: Group) -> dict[str, tuple[int, int]]:
     Exact values hold the rank of their order, equal ones sharing it. Empty where nothing is tested.
     """
     ranked = group.ranked
+    if group.is_exact:
+        return _exact_ranks(ranked, group.board.lead.sign or 1)
     against = {arm.name: [better(group, arm, other) for other in ranked if other is not arm] for arm in ranked}
-    if is_exact(group):
-        return {name: (1 + of.count(-1),) * 2 for name, of in against.items()}
     if all(standing is None for standing in itertools.chain(*against.values())):
         return {}
     return {name: (1 + of.count(-1), len(ranked) - of.count(1)) for name, of in against.items()}
+
+
+def _exact_ranks(ranked: list[Arm], sign: int) -> dict[str, tuple[int, int]]:
+    values = sorted(-sign * arm.value for arm in ranked)
+    return {arm.name: (1 + bisect.bisect_left(values, -sign * arm.value),) * 2 for arm in ranked}
 
 
 def against_null(group: Group, arm: Arm) -> int:

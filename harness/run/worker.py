@@ -40,7 +40,7 @@ def worker_main(pipe: Connection, store_root: str) -> None:
     Messages: ("progress", done, total), ("done",), ("failed", reason), ("bug", reason, traceback), ("damaged", key of
     an input, text), or ("unwritable", error number, text, file) where to go on would be in vain.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as an exception, so that half an artifact is cleared away
+    signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_exit_with_driver, daemon=True).start()
     # Asked of the environment, so that a sweep of games never waits for the import of transformers.
     os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -64,6 +64,12 @@ def worker_main(pipe: Connection, store_root: str) -> None:
             _send(pipe, *failure_message(error))
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()  # for the stages of other workers
+
+
+def _end(*_: Any) -> None:
+    """End by an exception, so that half an artifact is cleared away; what is being cleared is not ended again."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(1)
 
 
 def _send(pipe: Connection, *message: Any) -> None:

@@ -8,7 +8,7 @@ from reports.boards import Arm, Group
 from reports.sections.common import Prose, counted, figure, is_game, kinds, listed, seeds_of, spread, where
 from reports.sections.ties import ties
 from reports.sections.training import alarms
-from reports.standings import against_null, better, is_exact
+from reports.standings import against_null, better
 from reports.tables import Row, Sweep, grouped, is_control, unique
 
 CONTROLS = {"longest": "the longest of several untrained answers", "constant": "one fixed answer"}
@@ -143,7 +143,7 @@ def _untrained_rivals(groups: Sequence[Group]) -> list[Prose]:
 
 
 def _is_unbeaten(group: Group, control: Arm | None) -> bool:
-    standing = None if control is None or is_exact(group) else better(group, group.arms[0], control)
+    standing = None if control is None or group.is_exact else better(group, group.arms[0], control)
     return standing is not None and standing <= 0
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from reports.boards import Arm, Group, alpha, significant
 from reports.sections.common import figure, listed
-from reports.standings import better, is_exact, versus
+from reports.standings import better, versus
 from reports.tables import grouped, unique
 
 MOST_LEVEL = 2  # names of arms that are level with the leader
@@ -39,7 +39,7 @@ def _square(group: Group, judge: str) -> dict[str, Any] | None:
     if not of_judge:
         return None
     best, *others = of_judge
-    level = [_name(group, arm) for arm in others if better(group, best, arm) in (0, -1) and not is_exact(group)]
+    level = [_name(group, arm) for arm in others if better(group, best, arm) in (0, -1) and not group.is_exact]
     start = group.control("sft")
     paired = versus(group, best.name, start.name) if start else None
     lead = group.board.lead

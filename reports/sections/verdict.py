@@ -29,7 +29,6 @@ from reports.standings import (
     against_start,
     better,
     better_sign,
-    is_exact,
     start_is_null,
     tested_to_start,
     tests_of,
@@ -133,7 +132,7 @@ def _untrained(group: Group, best: Arm) -> tuple[Prose, list[Prose]]:
             continue
         ahead = (lead.sign or 1) * ((control.value > best.value) - (control.value < best.value))
         words = {0: ", not separable from the best trained one", -1: ", and beats the best trained one"}
-        standing = None if name == "sft" or is_exact(group) else better(group, best, control)
+        standing = None if name == "sft" or group.is_exact else better(group, best, control)
         shared = words.get(standing, "") if standing is not None else ""
         value = figure(control.value, lead)
         if ahead >= 0:
@@ -201,7 +200,7 @@ def _margin(group: Group, arm: Arm) -> Prose:
     standing = against_start(group, arm)
     if standing is None and start is not None:
         return ["It is not compared with the untrained policy, which has ", figure(start.value, lead), "."]
-    if standing is None or is_exact(group):
+    if standing is None or group.is_exact:
         return []
     lies = {1: "on the better side of", 0: "across", -1: "on the worse side of"}[standing]
     return [f"Its interval lies {lies} ", figure(lead.null, lead), ", where neither side is ahead."]
@@ -217,7 +216,7 @@ def _difference(group: Group, paired: Row) -> Prose:
 
 def _separable(group: Group, best: Arm) -> list[Prose]:
     """Which other arms the best one is separable from, and which it is not compared with."""
-    if is_exact(group):
+    if group.is_exact:
         return []
     standings = {arm.label: better(group, best, arm) for arm in group.arms if arm is not best}
     tested = [label for label, standing in standings.items() if standing is not None]

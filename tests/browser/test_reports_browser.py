@@ -181,7 +181,9 @@ def test_the_words_of_a_chart_stay_readable_on_a_narrow_screen(browser: Browser,
     assert min(scales) > 0.85
 
 
-def test_sorting_orders_each_graders_rows_by_the_full_value_with_blanks_last_and_is_announced(browser: Browser, report: Path) -> None:
+def test_sorting_orders_each_graders_rows_by_the_full_value_with_blanks_last_and_is_announced(
+    browser: Browser, report: Path
+) -> None:
     browser.open(f"file://{report}/index.html")
     column = "[...document.querySelectorAll('#table-1 thead th')].findIndex(th => th.textContent === 'win rate')"
     values = (
