@@ -55,7 +55,7 @@ def worker_main(pipe: Connection, store_root: str) -> None:
         try:
             stage = pipe.recv()
         except (EOFError, ConnectionError):
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is half done, and an exception now would be heard
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends by itself, and gives back what it holds
             return
         try:
             run_stage(stage, store, models, lambda done, total: _send(pipe, "progress", done, total))
