@@ -129,7 +129,9 @@ def test_stories_are_learnt_without_breaking_the_text(stories: Path) -> None:
 def test_the_stories_panel_is_intransitive_on_the_samples_of_the_start(stories: Path) -> None:
     (prompts_file,) = (stories / "store").glob("prompts/*/*/prompts.parquet")
     manifests = [(f, json.loads(f.read_text())) for f in (stories / "store").glob("sample/*/*/manifest.json")]
-    (start,) = (f.parent for f, manifest in manifests if "policy" not in manifest["inputs"])  # the untrained policy's
+    (start,) = (
+        f.parent for f, manifest in manifests if "policy" not in manifest["identity"]["inputs"]
+    )  # the untrained policy's
     responses = pd.read_parquet(start / "responses.parquet")
     prompts = pd.read_parquet(prompts_file).prompt
     judge = PanelJudge(ROOT / "examples" / "stories" / "panel.yaml")
