@@ -86,6 +86,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("detectable", "number", "smallest difference that would be separable (power .8), where this one is not"),
         Column("prompts_needed", "number", "prompts that would settle this difference; inf: no number would"),
         Column("seeds_needed", "number", "seeds that would settle it; inf: no number would"),
+        Column("not_compared", "text", 'why a pair that the config names has no comparison; "" where it has one'),
     ),
     "algorithms": (
         LEADERBOARD,

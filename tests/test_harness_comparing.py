@@ -104,6 +104,24 @@ def test_values_against_different_baselines_are_never_compared_even_if_all_are_a
     assert compare_all(models, named=None) == []
 
 
+def test_of_many_models_each_is_compared_with_the_first_and_all_with_each_other_where_that_is_asked_for():
+    models = [rated(name, "sft", 0) for name in "ABCDEFGHI"]
+    assert len(compare_all(models[:8])) == 28
+    assert [(row["a"], row["b"]) for row in compare_all(models)] == [("A~sft", f"{name}~sft") for name in "BCDEFGHI"]
+    assert len(compare_all(models, named=None)) == 36
+
+
+def test_a_named_pair_that_cannot_be_compared_has_a_row_with_the_reason():
+    models = [rated("A", "sft", 0, "A"), rated("B", "sft", 5, "B")]
+    named = [frozenset(("A~sft", "B~sft")), frozenset(("A~sft", "gone"))]
+    rows = compare_all(models, named=named)
+    assert {(row["a"], row["b"]): row["not_compared"] for row in rows} == {
+        ("A~sft", "B~sft"): "their values are against different baselines: A and B",
+        ("A~sft", "gone"): "no value of gone",
+    }
+    assert all(np.isnan(row["difference"]) and np.isnan(row["p_adjusted"]) for row in rows)
+
+
 def test_every_policy_is_compared_with_each_control_of_its_base_and_these_with_each_other():
     cells = [graded("sft", None, 0.5), graded("dpo", 0, 0.6)]
     longest = PolicyValues("world~longest", "world~longest", "world", "longest", "", None, cells[0].values + 0.1)

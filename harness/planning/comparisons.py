@@ -51,13 +51,12 @@ def _stage(
     named: Sequence[tuple[str, str]] | None,
 ) -> Compare:
     cells = [cell.cell for cell, _ in scores]
-    there = {cell.id for cell in cells}
     rate = scores[0][1].stage
     assert isinstance(rate, Rate)
     return Compare(
         board=board_reading(rate.board, "by_prompt"),
         cells=tuple(_compared(c, rate.board) for c in cells),
-        named=None if named is None else tuple(pair for pair in named if there.issuperset(pair)),
+        named=None if named is None else tuple(named),
         verdicts={c.id: rated.verdicts for c, (_, rated) in zip(cells, scores, strict=True)},
         title=f"{leaderboard}: comparisons" + (f" graded by {grader}" if grader else ""),
     )

@@ -41,7 +41,7 @@ class Compare(Stage):
     """
 
     kind = "compare"
-    version = 5
+    version = 6
 
     board: ComponentSpec
     cells: tuple[ComparedCell, ...]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Values = NDArray[np.float64]
 Named = Collection[frozenset[str]]
 LEVEL = 0.05  # of the tests, beside 95% intervals
+MOST_BASES = 8
+"""Base policies that are all compared with each other; more are each compared with the first, or tests would be many."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,13 @@ def compare_all(
     """Every comparison of one metric under one grader, with Holm-adjusted p-values within each kind of claim.
 
     `checkpoint`: each trained policy against the untrained ones of its base; each two trained under the same judge with
-    the same seed; the untrained ones of one base with each other, and those of several bases as they are (`sft`).
+    the same seed; the untrained ones of one base with each other, and those of several bases as they are (`sft`), all
+    pairs of at most MOST_BASES, else each with the first.
     `algorithm`: the same over the seeds that most algorithms of a base have (`seeds_of_most`), at least two of them.
 
     Args:
-        named: pairs of cells that are compared besides; None compares all.
+        named: pairs of cells that are compared besides; None compares all. One that cannot be compared has a row that
+            says why.
     """
     from leaderboards.statistics.paired import compare_algorithms, compare_checkpoints
 
@@ -71,7 +75,28 @@ def compare_all(
         (a, b, compare_algorithms(x, y, alike=over_seeds.alike(policy)), x - y)
         for policy, a, b, x, y in over_seeds.rivals(named)
     ]
-    return [row for family in (checkpoints, algorithms) for row in _rows(family)]
+    rows = [row for family in (checkpoints, algorithms) for row in _rows(family)]
+    return rows + [_NO_COMPARISON | why for why in _not_compared(graded, named or ())]
+
+
+_NO_COMPARISON = dict.fromkeys(("difference", "ci_low", "ci_high", "p_value", "p_adjusted"), math.nan) | {
+    "n": 0,
+    "claim": "checkpoint",
+}
+
+
+def _not_compared(graded: Sequence[PolicyValues], named: Named) -> Iterator[dict[str, str]]:
+    """The named pairs that have no comparison, each with the reason."""
+    there = {policy.cell: policy for policy in graded}
+    for pair in sorted(map(sorted, named)):
+        if missing := [cell for cell in pair if cell not in there]:
+            yield {"a": pair[0], "b": pair[1], "not_compared": f"no value of {' and '.join(missing)}"}
+        elif len(baselines := {there[cell].baseline for cell in pair}) > 1:
+            yield {
+                "a": pair[0],
+                "b": pair[1],
+                "not_compared": f"their values are against different baselines: {' and '.join(sorted(baselines))}",
+            }
 
 
 def algorithm_rows(graded: Sequence[PolicyValues], sign: int) -> list[dict[str, Any]]:
@@ -151,16 +176,18 @@ def _rivals(graded: Sequence[PolicyValues], named: Named | None) -> Iterator[tup
     pairs = [(policy, control) for control in untrained for policy in trained]
     pairs += itertools.combinations(trained, 2)
     pairs += itertools.combinations(untrained, 2)
+    bases = list(dict.fromkeys(policy.policy for policy in untrained if policy.trainer == CONTROL))
+    first = bases[0] if len(bases) > MOST_BASES else None
     for a, b in pairs:
         asked = named is None or frozenset((a.cell, b.cell)) in named
-        if a.baseline == b.baseline and (asked or _is_default(a, b)):
+        if a.baseline == b.baseline and (asked or _is_default(a, b, first)):
             yield a, b
 
 
-def _is_default(a: PolicyValues, b: PolicyValues) -> bool:
-    """Whether two policies are compared without being asked for."""
+def _is_default(a: PolicyValues, b: PolicyValues, first: str | None) -> bool:
+    """Whether two policies are compared without being asked for; bases all with each other, or with the `first`."""
     if a.seed is None and b.seed is None and a.policy != b.policy:
-        return a.trainer == b.trainer == CONTROL
+        return a.trainer == b.trainer == CONTROL and first in (None, a.policy, b.policy)
     same_training = a.judge == b.judge and a.seed == b.seed
     return a.policy == b.policy and (b.seed is None or same_training)
 

@@ -80,6 +80,19 @@ class AlpacaEval(TextLeaderboard):
         "average_length": Metric(
             unit="characters", better="neither", estimates="mean length of the answers", official=True
         ),
+        "n_wins": Metric(
+            unit="answers", better="neither", estimates="answers with a preference above one half", official=True
+        ),
+        "n_draws": Metric(
+            unit="answers", better="neither", estimates="answers with a preference of one half", official=True
+        ),
+        "lc_standard_error": Metric(
+            unit="percent",
+            better="neither",
+            estimates="upstream's standard error of the length-controlled win rate, without the fit's uncertainty, "
+            "which the interval has",
+            official=True,
+        ),
     }
 
     def __post_init__(self) -> None:
@@ -112,7 +125,7 @@ class AlpacaEval(TextLeaderboard):
     def rate(self, items: Sequence[GradedItem], seed: int) -> list[Score]:
         liked = preferences(items)
         estimates = {**win_rates(liked), "average_length": mean_estimate(lengths(items))}
-        scores = [Score.of(name, estimate) for name, estimate in estimates.items()]
+        scores = [*(Score.of(name, estimate) for name, estimate in estimates.items()), *_counts(liked)]
         control = self._control_of(items)
         if control is None:
             return scores
@@ -121,7 +134,8 @@ class AlpacaEval(TextLeaderboard):
         rate = _rate_or_none(items, control)
         if rate is None:  # no such figure, and no other in its place
             return [Score(metric="length_controlled_winrate", value=math.nan, coverage=0.0), *scores]
-        return [Score.of("length_controlled_winrate", rate.estimate), *scores]
+        error = Score(metric="lc_standard_error", value=rate.standard_error, n=rate.estimate.n)
+        return [Score.of("length_controlled_winrate", rate.estimate), *scores, error]
 
     def by_prompt(self, items: Sequence[GradedItem]) -> dict[str, dict[str, float | None]]:
         liked = {item.id: item.preference for item in items}
@@ -160,6 +174,14 @@ class AlpacaEval(TextLeaderboard):
         folder = data_path(self.name, self.data, WHAT)
         has_files = folder.is_dir() and any(find_file(folder, *names) for names in CONTROL_FILES.items())
         return read_length_control(folder) if has_files else None
+
+
+def _counts(liked: NDArray[np.float64]) -> list[Score]:
+    """`n_wins` and `n_draws` of the official table, of the verdicts that there are."""
+    counts = {"n_wins": (liked > 0.5).sum(), "n_draws": (liked == 0.5).sum()}
+    given = int((~np.isnan(liked)).sum())
+    coverage = given / len(liked) if len(liked) else math.nan
+    return [Score(metric=name, value=float(count), n=given, coverage=coverage) for name, count in counts.items()]
 
 
 def _is_silent(items: Sequence[GradedItem]) -> bool:

@@ -169,6 +169,7 @@ def _line(sweep: Sweep, row: Row, axis: Axis) -> dict[str, Any]:
         "n": figure(row["n"]),
         "alike": _alike(row, of),
         "settling": settling(row, of),
+        "not_compared": row.get("not_compared") or "",
         "sure": significant(row, alpha(sweep.results)),
         "whisker": whisker(axis, row["difference"], row["ci_low"], row["ci_high"]),
         "zero": axis(0.0),
