@@ -23,7 +23,7 @@ Values = NDArray[np.float64]
 Named = Collection[frozenset[str]]
 LEVEL = 0.05  # of the tests, beside 95% intervals
 MOST_BASES = 8
-"""Base policies that are all compared with each other; more are each compared with the first, or tests would be many."""
+"""Base policies that are all compared with each other; of more each is compared with the first alone."""
 
 
 @dataclass(frozen=True)
