@@ -30,8 +30,9 @@ class PromptRecord:
 def read_prompts(source: str, seed: int) -> list[PromptRecord]:
     """The prompts of a JSONL file, or of the pocket world.
 
-    A record has "prompt" (text or chat messages), and optionally "id" and "split" ("train" or "heldout"). Where no
-    record has a split, the fifth with the lowest hash is held out.
+    A record has "prompt" (text, or chat messages that end with the user's turn; content in parts of text is joined),
+    and optionally "id" and "split" ("train" or "heldout"). Where no record has a split, the fifth with the lowest hash
+    is held out.
 
     Raises:
         ValueError: the file is missing, empty or malformed (with the line), ids or prompts repeat, or a split is empty.
@@ -69,37 +70,75 @@ def iteration_rows(available: int, count: int, iteration: int, seed: int) -> lis
 
 def _record(path: Path, number: int, line: str) -> PromptRecord:
     record = parse_json(line, f"{path}:{number}")
-    prompt = record.get("prompt") if isinstance(record, dict) else None
-    is_chat = isinstance(prompt, list) and prompt and all(map(_is_message, prompt))
-    if not (is_chat or (isinstance(prompt, str) and prompt.strip())):
-        raise ValueError(
-            f'{path}:{number}: "prompt" must be a text or a list of {{role, content}}; it is {shortened(prompt)}'
-        )
-    if UNREADABLE.search(json.dumps(prompt, ensure_ascii=False)):
-        raise ValueError(f"{path}:{number}: the prompt holds half a character, which no tokenizer reads; take it out")
+    prompt = _prompt(record.get("prompt") if isinstance(record, dict) else None, f"{path}:{number}")
     split = record.get("split", "")
     if not isinstance(split, str) or split not in ("", *SPLITS):
         raise ValueError(f'{path}:{number}: "split" must be "train" or "heldout"; it is {shortened(split)}')
     id = record.get("id", number)
     if not isinstance(id, str | int | float):
         raise ValueError(f'{path}:{number}: "id" must be a text or a number; it is {shortened(id)}')
-    return PromptRecord(str(id), record["prompt"], split)
+    return PromptRecord(str(id), prompt, split)
+
+
+def _prompt(value: Any, place: str) -> Prompt:
+    """A prompt as policies and judges take it: text, or chat messages that end with the user's turn.
+
+    Raises:
+        ValueError: it is neither, naming the place.
+    """
+    if isinstance(value, str) and value.strip():
+        return _readable(value)
+    if not (isinstance(value, list) and value and all(map(_is_message, value))):
+        raise ValueError(f'{place}: "prompt" must be a text or a list of {{role, content}}; it is {shortened(value)}')
+    messages = [{"role": message["role"], "content": _content(message["content"], place)} for message in value]
+    if messages[-1]["role"] in ("assistant", "system"):
+        raise ValueError(
+            f"{place}: the chat ends with a turn of the {messages[-1]['role']}, which leaves nothing to answer; end it "
+            "with the user's turn"
+        )
+    return messages
 
 
 def _is_message(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(value.get(name), str) for name in ("role", "content"))
+    return (
+        isinstance(value, dict) and isinstance(value.get("role"), str) and isinstance(value.get("content"), str | list)
+    )
+
+
+def _content(value: str | list[Any], place: str) -> str:
+    """The text of a message; of one in parts, as multimodal chats have it, the parts' texts joined."""
+    if isinstance(value, str):
+        return _readable(value)
+    others = [part for part in value if not (isinstance(part, dict) and isinstance(part.get("text"), str))]
+    if others or not value:
+        raise ValueError(
+            f"{place}: a message's content is a list with {shortened(others[0]) if others else 'nothing'} in it; give "
+            'text, or parts such as {"type": "text", "text": ...}'
+        )
+    return _readable("".join(part["text"] for part in value))
+
+
+def _readable(text: str) -> str:
+    """The text with each half of a character that JSON can spell and no tokenizer reads as U+FFFD."""
+    return UNREADABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _refuse_repeats(path: Path, records: list[PromptRecord]) -> None:
     seen: set[str] = set()
     for record in records:
-        for what, value in (("id", record.id), ("prompt", json.dumps(record.prompt))):
+        for what, value in (("id", record.id), ("prompt", _as_text(record.prompt))):
             if f"{what} {value}" in seen:
                 raise ValueError(
                     f"{path}: the {what} {clipped(value, 80)} occurs twice; a held-out prompt must not be a training "
                     "one"
                 )
             seen.add(f"{what} {value}")
+
+
+def _as_text(prompt: Prompt) -> str:
+    """Equal for a text and the one user message that says the same."""
+    alone = not isinstance(prompt, str) and len(prompt) == 1 and prompt[0]["role"] == "user"
+    return json.dumps(prompt[0]["content"] if alone else prompt)  # type: ignore[index]
 
 
 def _split(records: list[PromptRecord]) -> list[PromptRecord]:

@@ -69,9 +69,9 @@ class TextPlanner:
         # The engine makes no difference to a policy behind an endpoint, and names none of its artifacts.
         self.sampling = config.sampling.model_copy(update={"engine": "transformers"} if behind_endpoint else {})
         self.accelerate = accelerate_contents(config)
-        self.prompts = self._prompts()
+        self.prompts = self._prompts(trains=bool(trained_by))
 
-    def _prompts(self) -> Prompts:
+    def _prompts(self, trains: bool) -> Prompts:
         source = prompts_source(self.config, self.policy)
         return Prompts(
             policy=self.base,
@@ -79,6 +79,7 @@ class TextPlanner:
             max_tokens=self.sampling.max_tokens,
             precision=self.precision,
             source=source,
+            training_length=self.config.training.max_length if trains else None,
             title="prompts",
         )
 
@@ -269,6 +270,7 @@ class _Refit(_Training):
             judge=self.judge,
             pairing=self.pairing,
             cell_seed=self.cell.seed,
+            training_length=self.training.max_length,
             title=f"{title}, compare",
         )
         stages: list[Stage] = [sample, pair]
@@ -305,6 +307,7 @@ class _Refit(_Training):
             precision=planner.precision,
             mixture=share,
             reference=roles["reference"] if share else None,
+            training_length=self.training.max_length,
             title=f"{title}, sample",
         )
 

@@ -11,9 +11,9 @@ import numpy as np
 from harness.errors import UserError
 from harness.identity import Artifact
 from harness.specs import ComponentSpec
-from harness.stage import Facts, Stage
+from harness.stage import Facts, Stage, fact
 from harness.stages.context import Context
-from harness.stages.prompts import Prompts
+from harness.stages.prompts import Prompts, check_training_length
 from harness.stages.sample import Sample
 from harness.store.cached_judge import compare_with
 from trainers.algorithm import Pairing
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 class Pair(Stage):
     """`pairs.parquet`: tokens of prompt, chosen and rejected, P(chosen beats rejected), and win rates where they are
     known.
+
+    Attributes:
+        training_length: the longest sequence that is trained on, tokens.
     """
 
     kind = "pair"
@@ -36,6 +39,7 @@ class Pair(Stage):
     judge: ComponentSpec
     pairing: Pairing
     cell_seed: int
+    training_length: int | None = fact(None)
 
     def run(self, context: Context) -> Facts:
         import pandas as pd
@@ -48,6 +52,8 @@ class Pair(Stage):
         texts = [[responses["text"].iloc[i] for i in rows] for rows in groups]
         listed = pd.read_parquet(context.read(self.prompts) / "prompts.parquet")
         prompt_rows = [int(responses["prompt"].iloc[rows[0]]) for rows in groups]
+        asked = listed.iloc[prompt_rows]
+        check_training_length(zip(asked["id"], asked["tokens"], strict=True), self.training_length)
         judge = context.judge(self.judge)
         compared = protocols[self.pairing.protocol](
             compare_with(judge, [json.loads(listed["prompt"].iloc[row]) for row in prompt_rows]),

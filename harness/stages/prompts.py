@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,7 @@ class Prompts(Stage):
         source: a file, or the name of a world.
         max_tokens: the longest response for which a prompt must leave room.
         precision: in which the policy is opened; None behind an endpoint.
+        training_length: the longest training sequence, tokens, where policies are trained.
     """
 
     kind = "prompts"
@@ -41,6 +42,7 @@ class Prompts(Stage):
     precision: str | None
     seed_option: int = 0
     source: str = fact()
+    training_length: int | None = fact(None)
 
     def run(self, context: Context) -> Facts:
         import pandas as pd
@@ -48,6 +50,8 @@ class Prompts(Stage):
         with users_input():
             records = read_prompts(self.source, self.seed_option)
         tokens, facts = self._tokens(context, records)
+        trained = [(r.id, t) for r, t in zip(records, tokens, strict=True) if r.split == "train"]
+        check_training_length(trained, self.training_length)
         rows = [{"id": r.id, "prompt": json.dumps(r.prompt), "split": r.split} for r in records]
         pd.DataFrame(rows).assign(tokens=pd.Series(tokens)).to_parquet(context.out / "prompts.parquet")
         return {"prompts": len(records), "heldout": sum(r.split == "heldout" for r in records), **facts}
@@ -83,11 +87,34 @@ class IterationPrompts:
     seed: int
 
 
-def training_prompts(context: Context, prompts: Stage | Artifact, chosen: IterationPrompts) -> pd.DataFrame:
-    """The prompts of an iteration: id, prompt (JSON), tokens (lists), by their row in the table of all prompts."""
+def check_training_length(prompts: Iterable[tuple[str, Sequence[int]]], training_length: int | None) -> None:
+    """Refuse prompts that leave no room for a response, before anything is sampled or a judge is paid.
+
+    Raises:
+        UserError: one has as many tokens as `training.max_length`, or more.
+    """
+    too_long = [(id, len(t)) for id, t in prompts if training_length is not None and len(t) >= training_length]
+    if too_long:
+        id, longest = max(too_long, key=lambda prompt: prompt[1])
+        raise UserError(
+            f"prompt {id!r} has {longest} tokens and training.max_length is {training_length}, which leaves no room "
+            f"for a response ({len(too_long)} training prompts are too long); raise training.max_length, or take "
+            "them out"
+        )
+
+
+def training_prompts(
+    context: Context, prompts: Stage | Artifact, chosen: IterationPrompts, training_length: int | None
+) -> pd.DataFrame:
+    """The prompts of an iteration: id, prompt (JSON), tokens (lists), by their row in the table of all prompts.
+
+    Raises:
+        UserError: see `check_training_length`: the table may be of a run with a longer `training.max_length`.
+    """
     frame = _read(context.read(prompts))
     frame["tokens"] = [list(map(int, tokens)) for tokens in frame["tokens"]]
     train = frame[frame["split"] == "train"]
+    check_training_length(zip(train["id"], train["tokens"], strict=True), training_length)
     return train.iloc[iteration_rows(len(train), chosen.count, chosen.iteration, chosen.seed)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.specs import Checkpoint
-from harness.stage import Facts, Stage
+from harness.stage import Facts, Stage, fact
 from harness.stages.context import Context
 from harness.stages.policies import beside
 from harness.stages.prompts import IterationPrompts, Prompts, training_prompts
@@ -23,6 +23,7 @@ class Sample(Stage):
 
     Attributes:
         mixture: the reference's share; 0 where the policy plays alone, and then there is no reference.
+        training_length: the longest sequence that is trained on, tokens.
     """
 
     kind = "sample"
@@ -36,11 +37,12 @@ class Sample(Stage):
     precision: str
     mixture: float = 0.0
     reference: Checkpoint | None = None
+    training_length: int | None = fact(None)
 
     def run(self, context: Context) -> Facts:
         import pandas as pd
 
-        frame = training_prompts(context, self.prompts, self.chosen)
+        frame = training_prompts(context, self.prompts, self.chosen, self.training_length)
         policy = context.policy(self.policy, self.precision)
         mix = (
             None if self.reference is None else (beside(policy, context, self.reference, self.precision), self.mixture)

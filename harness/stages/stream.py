@@ -57,7 +57,7 @@ class Stream(Stage):
         from trainers.fitting.stream import stream
         from trainers.policies.causal_lm import CausalLM
 
-        frame = training_prompts(context, self.prompts, self.chosen)
+        frame = training_prompts(context, self.prompts, self.chosen, self.training.max_length)
         compare = _StreamCompare(self, context, [json.loads(p) for p in frame["prompt"]])
         policy = CausalLM.to_train(context.policy_path(self.start), self.training, self.seed)
         frozen = {name: beside(policy, context, p, self.training.precision) for name, p in self.frozen.items()}
