@@ -105,6 +105,16 @@ def test_a_stream_has_its_own_steps_and_a_low_rank_adapter_of_its_own(workspace:
     assert (stream.steps, stream.training.lora.r) == (7, 4)
 
 
+def test_a_refit_and_its_phases_may_have_a_number_of_steps_of_their_own(workspace: Workspace) -> None:
+    phases = {"auxiliary": {"steps_per_iteration": None, "epochs": 2}}
+    onpo = {"name": "onpo", "label": "own", "phases": phases}
+    plan = planned(workspace, "dpo", onpo, training={"steps_per_iteration": 9, "batch_size": 4})
+    (fit,) = stages(plan, "dpo", "fit")
+    assert (fit.training.steps_per_iteration, fit.training.epochs) == (9, 1)
+    fits = stages(plan, "own", "fit")
+    assert [(fit.training.steps_per_iteration, fit.training.epochs) for fit in fits] == [(None, 2), (9, 1)]
+
+
 def test_a_games_gradient_step_may_be_a_trainers_own(workspace: Workspace) -> None:
     def steps(*trainers: Any, **changes: Any) -> list[float]:
         game = {"policy": {"game": "cyc3"}, "leaderboards": ["duality-gap"], "prompts": None, "graders": None}
@@ -135,7 +145,8 @@ def test_a_games_gradient_step_may_be_a_trainers_own(workspace: Workspace) -> No
         ("{name: dpo, training: {lr: -1}}", "it is -1"),
         ("{name: dpo, training: {lora: {rank: 8}}}", "training.lora.rank: "),
         ("{name: dpo, training: {precision: fp32}}", "training.precision: it is one for the whole sweep"),
-        ("{name: dpo, training: {steps_per_iteration: 3}}", "schedule refit, which does not read it"),
+        ("{name: dpo, training: {steps_per_iteration: 3, epochs: 2}}", "steps_per_iteration is 3 and sets the number"),
+        ("{name: onpo, training: {steps_per_iteration: 3}, phases: {policy: {epochs: 2}}}", "phases.policy.epochs: "),
         ("{name: ipo-md, training: {epochs: 3}}", "schedule stream, which does not read it"),
         ("{name: dpo, pairs: {protocl: iid}}", "unknown key 'pairs.protocl'; did you mean 'protocol'?"),
         ("{name: onpo, phases: {auxilary: {epochs: 2}}}", "unknown key 'phases.auxilary'; did you mean 'auxiliary'?"),
