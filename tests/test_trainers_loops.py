@@ -324,6 +324,8 @@ def test_failed_comparisons_are_dropped_from_the_step_and_counted(streamed: Stre
     streamed.compare = half_fails
     result = streamed.run(2)
     assert (result.samples, result.failed) == (2 * 2 * 4, 2 * 2)
+    lengths = [step["response_length"] for step in result.dynamics]  # the mean over a step's 2 x 4 responses
+    assert result.tokens == pytest.approx(8 * sum(lengths))
     assert all(math.isfinite(step["loss"]) for step in result.dynamics)
 
 
