@@ -86,7 +86,10 @@ def keep_cell(store: Store, plan: CellPlan, upto: int = 2, *, counted: bool = Tr
             return
         for stage in stages[:-1]:
             work = dict(zip(("samples", "queries", "steps"), WORK[t][stage.kind], strict=True))
-            counts = {"sample": {"truncated": t}, "pair": {"pairs": 30, "failed": t, "dropped": 0, "ties": 4, "empty": 1}}
+            counts = {
+                "sample": {"truncated": t},
+                "pair": {"pairs": 30, "failed": t, "dropped": 0, "ties": 4, "empty": 1},
+            }
             work |= {"tokens": 7 * t * work["samples"]} if counted else {}
             keep(store, stage, work=work, seconds=SECONDS, **counts.get(stage.kind, {}))
         with store.writing(stages[-1]) as (folder, known):

@@ -33,8 +33,8 @@ Turn = tuple[int, int]
 
 @dataclass(frozen=True)
 class StreamResult:
-    """Metrics of each step, counts (`tokens`: of all samples), the optimiser's state to resume from, and how far the policy moved on the first
-    step's pairs (`trainers.fitting.movement`).
+    """Metrics of each step, counts (`tokens`: of all samples), the optimiser's state to resume from, and how far the
+    policy moved on the first step's pairs (`trainers.fitting.movement`).
     """
 
     dynamics: list[StepMetrics]
