@@ -1,4 +1,4 @@
-"""From sweep directories to pages: the report, what happened in training, what it cost, all comparisons, the samples."""
+"""From sweep directories to pages: the report, what happened in training, what it cost, comparisons, samples."""
 
 from __future__ import annotations
 

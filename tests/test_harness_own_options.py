@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -188,3 +189,31 @@ def test_a_sweep_trains_each_phase_as_it_is_told(workspace: Workspace, nashbench
     results = pd.read_csv(workspace.out / "results.csv")
     steps = results[results.metric == "win_rate"].groupby("trainer").steps.max()
     assert steps["onpo(auxiliary.epochs=3)"] == 2 * steps["onpo"]
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_sweep_takes_the_steps_it_is_told_whatever_pairs_are_left_and_tells_what_it_cost(
+    workspace: Workspace, nashbench: Command
+) -> None:
+    config = workspace.config(matrix={"trainer": ["onpo", "dpo"], "judge": [PANEL]}, iterations=2)
+    ended = nashbench(*workspace.arguments(config, "--set", "training.steps_per_iteration=3"))
+    assert ended.code == 0, ended.err
+    results = pd.read_csv(workspace.out / "results.csv")
+    rows = results[results.metric == "win_rate"]
+    steps = rows.groupby([rows.trainer.str.partition("(")[0], "iteration"]).steps.max()
+    assert steps[["dpo", "onpo"]].to_dict() == {
+        ("dpo", 1): 3,
+        ("dpo", 2): 6,
+        ("onpo", 1): 6,  # two fits an iteration
+        ("onpo", 2): 12,
+    }
+    manifests = [json.loads(file.read_text()) for file in workspace.store.glob("*/*/*/manifest.json")]
+    drawn = [
+        len(tokens)
+        for file in workspace.store.glob("sample/*/*/responses.parquet")
+        for tokens in pd.read_parquet(file).tokens
+    ]
+    assert sum(m["work"]["tokens"] for m in manifests if m["kind"] == "sample") == sum(drawn)
+    last = rows[rows.iteration == 2].set_index("trainer")
+    assert (last.seconds > 0).all()
+    assert (last.tokens > 0).all()
