@@ -1,4 +1,4 @@
-"""From sweep directories to pages: the report, what happened in training, all comparisons, the samples."""
+"""From sweep directories to pages: the report, what happened in training, what it cost, comparisons, samples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports.numbers import exact, show, show_p
-from reports.sections import comparisons, curves, judges, leaderboard, matrix, provenance, samples, training, verdict
+from reports.sections import (
+    comparisons,
+    cost,
+    curves,
+    judges,
+    leaderboard,
+    matrix,
+    provenance,
+    samples,
+    training,
+    verdict,
+)
 from reports.sections.common import Figure, Strong, seeds_of
 from reports.tables import Sweep, grouped, is_control, read_sweeps, unique
 
@@ -20,7 +31,13 @@ if TYPE_CHECKING:
 # Text that a browser would hide or act on is made visible: control characters, and marks that reorder a line.
 HIDDEN = [*range(9), 11, 12, *range(14, 32), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 VISIBLE = {code: f"⟨U+{code:04X}⟩" for code in HIDDEN}
-PAGES = (("index", "Report"), ("training", "Training"), ("comparisons", "Comparisons"), ("samples", "Samples"))
+PAGES = (
+    ("index", "Report"),
+    ("training", "Training"),
+    ("cost", "Cost"),
+    ("comparisons", "Comparisons"),
+    ("samples", "Samples"),
+)
 # The filters that would change nothing on a page.
 WITHOUT = {
     "training": ("grader", "leaderboard"),
@@ -40,7 +57,13 @@ def build(sweeps: Sequence[Path], out: Path) -> Path:
     environment = template_environment()
     several = {"several": len(read) > 1, "several_policies": not all(sweep.one_policy for sweep in read)}
     common = {"sweeps": read, "pages": _pages(read), **several, **assets()}
-    contents = {"index": _index, "training": _training, "comparisons": _comparisons, "samples": _samples}
+    contents = {
+        "index": _index,
+        "training": _training,
+        "cost": _cost,
+        "comparisons": _comparisons,
+        "samples": _samples,
+    }
     out.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         offered = filters(read, WITHOUT.get(name, ()))
@@ -54,6 +77,7 @@ def _pages(sweeps: Sequence[Sweep]) -> list[tuple[str, str]]:
     held = {
         "index": True,
         "training": any(row["judge"] for sweep in sweeps for row in sweep.dynamics),
+        "cost": cost.is_scored_on_the_way(sweeps),
         "comparisons": any(sweep.comparisons for sweep in sweeps),
         "samples": any(sweep.samples for sweep in sweeps),
     }
@@ -68,6 +92,9 @@ def _index(sweeps: Sequence[Sweep]) -> dict[str, Any]:
         "maps": matrix.trainer_by_judge(sweeps),
         "crossed": matrix.cross_judge(sweeps),
         "curves": curves.scores(sweeps),
+        "trained": cost.trained(sweeps),
+        "costs": cost.COSTS,
+        "costed": cost.is_scored_on_the_way(sweeps),
         "key_comparisons": comparisons.key_comparisons(sweeps),
         "judges": judges.judges(sweeps),
         "held_out": judges.held_out(sweeps),
@@ -82,9 +109,14 @@ def _training(sweeps: Sequence[Sweep]) -> dict[str, Any]:
         "dynamics": training.dynamics(sweeps),
         "always_zero": training.always_zero(sweeps),
         "movements": training.movements(sweeps),
+        "pairs": training.pairs(sweeps),
         "styles": training.styles(sweeps),
         "alarms": training.alarms(sweeps),
     }
+
+
+def _cost(sweeps: Sequence[Sweep]) -> dict[str, Any]:
+    return {"cost": cost.cost(sweeps)}
 
 
 def _comparisons(sweeps: Sequence[Sweep]) -> dict[str, Any]:

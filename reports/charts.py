@@ -13,6 +13,7 @@ from reports.series_style import COLOURS, DASHES
 WHISKER = 180  # width of a table's whisker, in pixels
 LABEL_GAP = 12.0  # least distance between two labels at the lines' ends, in pixels
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+LARGE = ((1e6, 1e6, "M"), (1e4, 1e3, "k"))  # from this on, in this unit, with this letter
 LABEL_WIDTH = 110.0  # of the chart's own width that labels may take; longer ones widen it
 
 Point = tuple[float, float, float | None, float | None]  # x, y, and the interval's ends or None
@@ -125,10 +126,12 @@ def panel(
     x: tuple[float, float] | None = None,
     y: tuple[float, float] | None = None,
     null: float | None = None,
+    whole: bool = True,
 ) -> dict[str, Any]:
     """One chart as coordinates: axes with ticks, lines with bands, and labels at the lines' ends that do not collide.
 
-    `x` and `y` fix the ranges, so that panels side by side share them. The size grows with labels that need more room.
+    `x` and `y` fix the ranges, so that panels side by side share them; `whole`: what lies along x is counted, and only
+    whole numbers are marked. The size grows with labels that need more room.
     """
     labels = [line.label for line in lines if line.label]
     wanted = 6.4 * max(map(len, labels), default=0)
@@ -147,7 +150,9 @@ def panel(
         "left": 44,
         "right": round(width - right, 1),
         "bottom": height - 24,
-        "x_ticks": [(x_axis(tick), tick_text(tick, log)) for tick in x_axis.ticks(5) if log or tick.is_integer()],
+        "x_ticks": [
+            (x_axis(tick), tick_text(tick, log)) for tick in x_axis.ticks(5) if log or not whole or tick.is_integer()
+        ],
         "y_ticks": [(y_axis(tick), tick_text(tick, log)) for tick in y_axis.ticks(4)],
         "null": None if null is None or log or not y_range[0] <= null <= y_range[1] else y_axis(null),
         "lines": paths,
@@ -155,10 +160,11 @@ def panel(
 
 
 def tick_text(tick: float, log: bool) -> str:
-    """A tick as text: powers of ten on a log axis, else the shortest form."""
+    """A tick as text: powers of ten on a log axis, else the shortest form, from 10,000 on in thousands or millions."""
     if log and not 0.01 <= tick <= 100:
         return "10" + f"{math.log10(tick):.0f}".translate(SUPERSCRIPT)
-    return f"{tick:.6g}".replace("-", "\N{MINUS SIGN}")
+    unit, letter = next(((unit, letter) for least, unit, letter in LARGE if abs(tick) >= least), (1, ""))
+    return f"{tick / unit:.6g}{letter}".replace("-", "\N{MINUS SIGN}")
 
 
 def _line(line: Line, x: Axis, y: Axis) -> dict[str, Any]:

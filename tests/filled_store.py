@@ -40,10 +40,10 @@ def fill(plan: Plan, store: Store) -> list[Stage]:
 
 FACTS: dict[str, dict[str, Any]] = {
     "prompts": {"first": {"text": "p"}, "warnings": []},
-    "sample": {"work": {"samples": 8}},
-    "pair": {"work": {"queries": 11}, "pairs": 4, "failed": 0, "dropped": 0, "ties": 0},
+    "sample": {"work": {"samples": 8, "tokens": 40}},
+    "pair": {"work": {"queries": 11}, "pairs": 4, "failed": 0, "dropped": 0, "ties": 0, "empty": 0},
     "fit": {"work": {"steps": 2}, "truncated": 0},
-    "stream": {"work": {"steps": 2, "samples": 8, "queries": 4}, "truncated": 0, "failed": 0},
+    "stream": {"work": {"steps": 2, "samples": 8, "tokens": 40, "queries": 4}, "truncated": 0, "failed": 0},
     "answer": {"figures": {"distinct_2": 0.5, "repeated": 0.0, "words": 3.0, "entropy": 1.0, "start_nll": 1.0}},
     "grade": {"figures": {}, "failures": {}},
 }

@@ -97,7 +97,15 @@ def result(cell: dict[str, Any], **values: Any) -> dict[str, Any]:
     """One row of results for a cell."""
     row = {key: cell[key] for key in ("cell", "policy", "trainer", "options", "judge", "seed")}
     row |= {"sweep": "stories", "iteration": 3, "category": "", "ci_low": None, "ci_high": None, "ci_level": 0.95}
-    return row | {"n": 256, "coverage": 1.0, "samples": 6144, "queries": 8448, "steps": 96} | values
+    row |= {"n": 256, "coverage": 1.0} | values
+    return {**_cost(row), **row}
+
+
+def _cost(row: dict[str, Any]) -> dict[str, Any]:
+    """What an iteration costs, times as many as were trained: ipo-md asks less."""
+    iteration, asked = (row["iteration"], 2112 if row["trainer"] == "ipo-md" else 2816)
+    work = {"samples": 2048, "queries": asked, "steps": 32, "tokens": 2048 * 21, "seconds": 10.625}
+    return {name: amount * iteration for name, amount in work.items()}
 
 
 def cells(trainers: Iterable[str], judges: Iterable[str], seeds: Iterable[int]) -> list[dict[str, Any]]:

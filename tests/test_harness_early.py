@@ -158,6 +158,7 @@ def test_a_plan_says_in_a_line_that_prompts_are_drawn_repeatedly(
         ("slic-hf", {"training": {"batch_size": 4, "epochs": 2}}, (20, 10, 20)),
         ("ipo-md", {}, (12, 3, 6)),
         ("ipo-md", {"training": {"batch_size": 4, "steps_per_iteration": 7}}, (28, 7, 14)),
+        ("onpo", {"training": {"batch_size": 4, "steps_per_iteration": 7}}, (10, 7, 28)),
     ],
 )
 def test_a_plan_says_how_much_each_cell_trains(
@@ -171,9 +172,11 @@ def test_a_plan_says_how_much_each_cell_trains(
     assert sft is None
     assert (cell["pairs"], cell["steps"], cell["total"]) == trains
     assert cell["at_most"] == (trainer != "ipo-md")
+    assert cell["steps_at_most"] == (cell["at_most"] and "steps_per_iteration" not in changes.get("training", {}))
     header, _, row = nashbench(*planned).out.splitlines()[:3]
     assert header.split()[-7:] == ["pairs", "steps", "a", "fit", "steps", "in", "all"]
-    assert row.split()[-3:] == [f"≤{n}" if cell["at_most"] else str(n) for n in trains]
+    marks = [cell["at_most"], cell["steps_at_most"], cell["steps_at_most"]]
+    assert row.split()[-3:] == [f"≤{n}" if mark else str(n) for n, mark in zip(trains, marks, strict=True)]
 
 
 def test_a_plan_says_where_answers_have_another_length_than_in_training(

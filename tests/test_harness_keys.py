@@ -218,11 +218,14 @@ def test_a_third_iteration_makes_nothing_of_the_first_two_anew(trainers: list[st
     assert rated < three.keys()
 
 
-def test_epochs_are_of_refits_and_steps_an_iteration_of_streams(usual: dict[str, str]) -> None:
+def test_epochs_are_of_refits_without_a_number_of_steps_which_is_of_all(usual: dict[str, str]) -> None:
     refits = {name for name in usual if follows("onpo")(name) or follows("dpo")(name)}
     assert differing(usual, keys(planned(training={"epochs": 2}))) == refits
     streams = {name for name in usual if follows("ipo-md")(name)}
-    assert differing(usual, keys(planned(training={"steps_per_iteration": 5}))) == streams
+    steps = keys(planned(training={"steps_per_iteration": 5}))
+    assert differing(usual, steps) == refits | streams
+    assert differing(steps, keys(planned(training={"steps_per_iteration": 5, "epochs": 2}))) == set()
+    assert differing(usual, keys(planned(training={"steps_per_iteration": None}))) == set()
 
 
 def test_the_number_of_samples_reaches_no_answers_but_of_what_was_trained_on_them_and_the_longest_of_k(

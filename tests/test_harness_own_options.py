@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -105,6 +106,16 @@ def test_a_stream_has_its_own_steps_and_a_low_rank_adapter_of_its_own(workspace:
     assert (stream.steps, stream.training.lora.r) == (7, 4)
 
 
+def test_a_refit_and_its_phases_may_have_a_number_of_steps_of_their_own(workspace: Workspace) -> None:
+    phases = {"auxiliary": {"steps_per_iteration": None, "epochs": 2}}
+    onpo = {"name": "onpo", "label": "own", "phases": phases}
+    plan = planned(workspace, "dpo", onpo, training={"steps_per_iteration": 9, "batch_size": 4})
+    (fit,) = stages(plan, "dpo", "fit")
+    assert (fit.training.steps_per_iteration, fit.training.epochs) == (9, 1)
+    fits = stages(plan, "own", "fit")
+    assert [(fit.training.steps_per_iteration, fit.training.epochs) for fit in fits] == [(None, 2), (9, 1)]
+
+
 def test_a_games_gradient_step_may_be_a_trainers_own(workspace: Workspace) -> None:
     def steps(*trainers: Any, **changes: Any) -> list[float]:
         game = {"policy": {"game": "cyc3"}, "leaderboards": ["duality-gap"], "prompts": None, "graders": None}
@@ -135,7 +146,8 @@ def test_a_games_gradient_step_may_be_a_trainers_own(workspace: Workspace) -> No
         ("{name: dpo, training: {lr: -1}}", "it is -1"),
         ("{name: dpo, training: {lora: {rank: 8}}}", "training.lora.rank: "),
         ("{name: dpo, training: {precision: fp32}}", "training.precision: it is one for the whole sweep"),
-        ("{name: dpo, training: {steps_per_iteration: 3}}", "schedule refit, which does not read it"),
+        ("{name: dpo, training: {steps_per_iteration: 3, epochs: 2}}", "steps_per_iteration is 3 and sets the number"),
+        ("{name: onpo, training: {steps_per_iteration: 3}, phases: {policy: {epochs: 2}}}", "phases.policy.epochs: "),
         ("{name: ipo-md, training: {epochs: 3}}", "schedule stream, which does not read it"),
         ("{name: dpo, pairs: {protocl: iid}}", "unknown key 'pairs.protocl'; did you mean 'protocol'?"),
         ("{name: onpo, phases: {auxilary: {epochs: 2}}}", "unknown key 'phases.auxilary'; did you mean 'auxiliary'?"),
@@ -177,3 +189,31 @@ def test_a_sweep_trains_each_phase_as_it_is_told(workspace: Workspace, nashbench
     results = pd.read_csv(workspace.out / "results.csv")
     steps = results[results.metric == "win_rate"].groupby("trainer").steps.max()
     assert steps["onpo(auxiliary.epochs=3)"] == 2 * steps["onpo"]
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_sweep_takes_the_steps_it_is_told_whatever_pairs_are_left_and_tells_what_it_cost(
+    workspace: Workspace, nashbench: Command
+) -> None:
+    config = workspace.config(matrix={"trainer": ["onpo", "dpo"], "judge": [PANEL]}, iterations=2)
+    ended = nashbench(*workspace.arguments(config, "--set", "training.steps_per_iteration=3"))
+    assert ended.code == 0, ended.err
+    results = pd.read_csv(workspace.out / "results.csv")
+    rows = results[results.metric == "win_rate"]
+    steps = rows.groupby([rows.trainer.str.partition("(")[0], "iteration"]).steps.max()
+    assert steps[["dpo", "onpo"]].to_dict() == {
+        ("dpo", 1): 3,
+        ("dpo", 2): 6,
+        ("onpo", 1): 6,  # two fits an iteration
+        ("onpo", 2): 12,
+    }
+    manifests = [json.loads(file.read_text()) for file in workspace.store.glob("*/*/*/manifest.json")]
+    drawn = [
+        len(tokens)
+        for file in workspace.store.glob("sample/*/*/responses.parquet")
+        for tokens in pd.read_parquet(file).tokens
+    ]
+    assert sum(m["work"]["tokens"] for m in manifests if m["kind"] == "sample") == sum(drawn)
+    last = rows[rows.iteration == 2].set_index("trainer")
+    assert (last.seconds > 0).all()
+    assert (last.tokens > 0).all()

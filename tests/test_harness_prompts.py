@@ -12,7 +12,6 @@ from conftest import Ended, Workspace, check_refused
 
 from harness.prompts import read_prompts
 
-
 PANEL = {"name": "panel", "panel": "panel.yaml"}
 
 
@@ -48,7 +47,7 @@ def test_a_prompt_that_leaves_nothing_to_answer_is_refused_by_file_and_line(
     tmp_path: Path, prompt: Any, reason: str
 ) -> None:
     source = written(tmp_path, "good", prompt)
-    with pytest.raises(ValueError, match="prompts.jsonl:2: ") as caught:
+    with pytest.raises(ValueError, match=r"prompts\.jsonl:2: ") as caught:
         read_prompts(source, 0)
     assert reason in str(caught.value)
 

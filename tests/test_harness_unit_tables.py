@@ -31,6 +31,9 @@ WORK = {
     2: {"sample": (90, 0, 0), "pair": (0, 50, 0), "score": (0, 0, 0), "fit": (0, 0, 5)},
 }
 """Samples, queries and steps of the stages of each iteration."""
+PAIR_COUNTS = ("pairs", "failed", "dropped", "ties", "empty")
+SECONDS = 1.25
+"""Of every stage."""
 
 
 def config(**changes: Any) -> Config:
@@ -76,16 +79,21 @@ def keep_rated(store: Store, rated: Rated, value: float) -> None:
             write_items([items[part]], folder / "verdicts.parquet")
 
 
-def keep_cell(store: Store, plan: CellPlan, upto: int = 2) -> None:
+def keep_cell(store: Store, plan: CellPlan, upto: int = 2, *, counted: bool = True) -> None:
+    """`counted`: the samples' tokens are."""
     for t, stages in plan.training.items():
         if t > upto:
             return
         for stage in stages[:-1]:
             work = dict(zip(("samples", "queries", "steps"), WORK[t][stage.kind], strict=True))
-            counts = {"sample": {"truncated": t}, "pair": {"pairs": 30, "failed": t, "dropped": 0, "ties": 4}}
-            keep(store, stage, work=work, **counts.get(stage.kind, {}))
+            counts = {
+                "sample": {"truncated": t},
+                "pair": {"pairs": 30, "failed": t, "dropped": 0, "ties": 4, "empty": 1},
+            }
+            work |= {"tokens": 7 * t * work["samples"]} if counted else {}
+            keep(store, stage, work=work, seconds=SECONDS, **counts.get(stage.kind, {}))
         with store.writing(stages[-1]) as (folder, known):
-            known["work"] = {"steps": WORK[t]["fit"][2]}
+            known.update(work={"steps": WORK[t]["fit"][2]}, seconds=SECONDS)
             losses = pd.DataFrame({"loss": [1.0 / t, 0.5 / t], "margin": [0.0, float(t)]})
             losses.to_parquet(folder / "dynamics.parquet", index=False)
         for (_, iteration, part), answer in plan.answers.items():
@@ -117,9 +125,20 @@ def test_a_score_costs_the_work_of_all_iterations_up_to_its_own(store: Store, ou
     for t in WORK:
         sums = [sum(w[i] for s in range(1, t + 1) for w in WORK[s].values()) for i in range(3)]
         assert results.loc[t, ["samples", "queries", "steps"]].tolist() == sums
+        assert results.loc[t, "tokens"] == {1: 7 * 100, 2: 7 * 100 + 14 * 90}[t]
+        assert results.loc[t, "seconds"] == SECONDS * len(WORK[t]) * t
     assert results["value"].to_dict() == pytest.approx({1: 0.6, 2: 0.7})
     assert set(results["options"].map(json.loads).map(lambda o: o["eta"])) == {0.5}
     assert results["trainer"].unique().tolist() == ["omd(eta=0.5)"]
+
+
+def test_tokens_that_nobody_counted_are_missing_and_not_zero(store: Store, out: Path) -> None:
+    plan = planned()
+    keep_cell(store, plan.cells[1], counted=False)
+    keep_rated(store, plan.cells[0].rated[0], 0.5)
+    results = write_tables(plan, store, out)["results"].set_index(["cell", "iteration"])
+    assert results["tokens"].isna().tolist() == [cell != "pocket~sft" for cell, _ in results.index]
+    assert results["samples"].notna().all()
 
 
 def test_a_control_costs_nothing_and_has_neither_judge_nor_seed(store: Store, out: Path) -> None:
@@ -149,7 +168,8 @@ def test_a_game_costs_as_many_steps_as_iterations_so_far(store: Store, out: Path
         (folder / "scores.json").write_text(json.dumps(scores))
     results = write_tables(plan, store, out)["results"]
     assert results["iteration"].tolist() == results["steps"].tolist() == shown
-    assert set(results["samples"]) == set(results["queries"]) == {0}
+    assert set(results["samples"]) == set(results["queries"]) == set(results["tokens"]) == {0}
+    assert results["seconds"].isna().all()  # all iterations are one stage
 
 
 def test_dynamics_number_every_step_from_one_and_count_what_was_lost(store: Store, out: Path) -> None:
@@ -160,11 +180,11 @@ def test_dynamics_number_every_step_from_one_and_count_what_was_lost(store: Stor
     for t in (1, 2):
         assert [value[t, 1, step, "loss"] for step in (1, 2)] == [1.0 / t, 0.5 / t]
         assert [value[t, 1, step, "margin"] for step in (1, 2)] == [0.0, t]
-        assert [value[t, 0, 0, f"pair/{m}"] for m in ("pairs", "failed", "dropped", "ties")] == [30, t, 0, 4]
+        assert [value[t, 0, 0, f"pair/{m}"] for m in PAIR_COUNTS] == [30, t, 0, 4, 1]
         assert value[t, 0, 0, "sample/truncated"] == t
         assert value[t, 0, 0, "answers/words"] == 10.0 * t  # of the curve's questions, which every iteration has
         assert value[t, 0, 0, "style:plain"] == pytest.approx(0.5 + t / 10)
-    assert (~dynamics["metric"].str.startswith("alarm:")).sum() == 2 * (2 * 2 + 4 + 1 + 1 + 1)
+    assert (~dynamics["metric"].str.startswith("alarm:")).sum() == 2 * (2 * 2 + 5 + 1 + 1 + 1)
 
 
 def test_style_shares_are_there_whatever_the_boards_options(store: Store, out: Path) -> None:

@@ -21,7 +21,7 @@ from reports.build import visible
 from reports.numbers import MINUS, THIN
 
 VOID = {"meta", "link", "img", "br", "input"}
-PAGES = ("index", "training", "comparisons", "samples")
+PAGES = ("index", "training", "cost", "comparisons", "samples")
 
 
 class Page(HTMLParser):
@@ -171,7 +171,7 @@ def test_nothing_is_asked_of_a_network(report: Path, name: str) -> None:
         for key in ("src", "href", "action", "data", "poster", "srcset", "xlink:href"):
             target = attributes.get(key, "#")
             assert target.startswith(("#", "data:,")) or re.fullmatch(
-                r"(index|training|comparisons|samples)\.html(#[\w-]+)?", target
+                r"(index|training|cost|comparisons|samples)\.html(#[\w-]+)?", target
             )
     style = page.texts("style")
     assert "@import" not in style

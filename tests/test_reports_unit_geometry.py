@@ -98,7 +98,8 @@ def test_a_log_axis_is_a_linear_axis_of_logarithms(low: float, ratio: float, sha
 def test_ticks_of_an_axis_without_width_are_its_one_value() -> None:
     assert Axis(low=2.5, high=2.5, start=0, end=1).ticks(4) == [2.5]
     assert Axis(low=0, high=1, start=0, end=1).ticks(4) == [0, 0.25, 0.5, 0.75, 1]
-    assert [tick_text(tick, False) for tick in (0.25, -3.0, 1e6)] == ["0.25", f"{MINUS}3", "1e+06"]
+    assert [tick_text(tick, False) for tick in (0.25, -3.0, 9500.0)] == ["0.25", f"{MINUS}3", "9500"]
+    assert [tick_text(tick, False) for tick in (1e4, -2.5e5, 1e6, 1.25e7)] == ["10k", f"{MINUS}250k", "1M", "12.5M"]
 
 
 @given(st.lists(st.floats(-1e5, 1e5), min_size=1, max_size=9), st.booleans())

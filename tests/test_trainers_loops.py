@@ -142,6 +142,28 @@ def test_fit_sees_every_pair_once_an_epoch_and_reports_every_step(policy: Causal
         assert seen == pytest.approx(float(scored[:, 0].sum()), rel=1e-4)
 
 
+@pytest.mark.parametrize("count", [2, 7, 21], ids=["less than a batch", "three passes", "one pass"])
+def test_a_given_number_of_steps_cycles_over_the_pairs_in_full_batches_shuffled_anew(
+    policy: CausalLM, count: int
+) -> None:
+    pairs = random_pairs(policy, count)
+    training = TRAINING.model_copy(update={"batch_size": 3, "lr": 1e-9, "schedule": "constant", "warmup": 0.0})
+    training = training.model_copy(update={"steps_per_iteration": 7, "epochs": 5})
+    scored = score(policy, pairs, 7)
+    first, again = (fit(policy, pairs, {"previous": scored}, OMD(), training, seed=3) for _ in range(2))
+    seen = [step["chosen_log_prob"] for step in first]
+    assert seen == pytest.approx([step["chosen_log_prob"] for step in again], rel=1e-4)
+    rows = np.concatenate(_passes(3, count, 21))[:21]
+    assert seen == pytest.approx([scored[rows[3 * s : 3 * s + 3], 0].mean() for s in range(7)], rel=1e-4)
+    assert len(first) == 7
+    assert set(np.bincount(rows, minlength=count)) <= {21 // count, -(-21 // count)}
+
+
+def _passes(seed: int, count: int, draws: int) -> list[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return [generator.permutation(count) for _ in range(0, draws, count)]
+
+
 def test_the_learning_rate_rises_over_the_warmup_and_falls_to_zero_as_a_cosine(policy: CausalLM) -> None:
     pairs = random_pairs(policy, 10)
     training = TRAINING.model_copy(update={"batch_size": 1, "warmup": 0.2, "lr": 1e-6})
@@ -302,6 +324,8 @@ def test_failed_comparisons_are_dropped_from_the_step_and_counted(streamed: Stre
     streamed.compare = half_fails
     result = streamed.run(2)
     assert (result.samples, result.failed) == (2 * 2 * 4, 2 * 2)
+    lengths = [step["response_length"] for step in result.dynamics]  # the mean over a step's 2 x 4 responses
+    assert result.tokens == pytest.approx(8 * sum(lengths))
     assert all(math.isfinite(step["loss"]) for step in result.dynamics)
 
 

@@ -126,12 +126,13 @@ class Training(Options):
         optimizer: `adamw`, `rmsprop` (SPPO's code) or `adafactor` (IPO-MD's paper), none with weight decay.
         schedule: of the learning rate, after the warm-up.
         warmup: share of all steps over which the learning rate rises.
-        epochs: passes over an iteration's pairs (refit schedule).
+        epochs: passes over an iteration's pairs (refit schedule without `steps_per_iteration`).
         batch_size: pairs an optimiser step.
         micro_batch_size: pairs in memory at once; gradients accumulate. None: the whole batch.
         max_length: prompt and response, tokens; a longer response is cut and counted.
         precision: bf16 computes under autocast over float32 weights; log-probabilities are float32 in both.
-        steps_per_iteration: optimiser steps of a stream's iteration. None: as many as pass once over its prompts.
+        steps_per_iteration: optimiser steps of a stream's iteration, or of each fit of a refit's, which cycles over its
+            pairs however many there are. None: as many as pass once over a stream's prompts; `epochs` of a refit.
         max_grad_norm: the gradient is clipped to this norm.
         gradient_checkpointing: layers' inner values are computed again in the backward pass, not kept.
         lora: a low-rank adapter is trained in place of the weights, the same one in all iterations.

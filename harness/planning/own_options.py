@@ -20,7 +20,7 @@ SHARED = ("precision", "accelerate")
 OF_A_PHASE = tuple(
     name
     for name in Training.model_fields
-    if name not in (*SHARED, "lora", "max_length", "steps_per_iteration")  # these hold for all of an iteration's fits
+    if name not in (*SHARED, "lora", "max_length")  # these hold for all of an iteration's fits
 )
 
 
@@ -28,17 +28,16 @@ def own_training(config: Config, variant: Variant, algorithm: Algorithm) -> Trai
     """The training of a trainer: the config's with its own over it.
 
     Raises:
-        ConfigError: an unknown key or a wrong value, a key that is the whole sweep's, or one that the algorithm's
-            schedule does not read, with the entry's place.
+        ConfigError: an unknown key or a wrong value, a key that is the whole sweep's, or epochs that are not read, with
+            the entry's place.
     """
     own = variant.own.get("training", {})
-    unread = "steps_per_iteration" if algorithm.schedule is Schedule.REFIT else "epochs"
-    refused = {
-        **dict.fromkeys(SHARED, "it is one for the whole sweep; set it in the config's own training"),
-        unread: f"{algorithm.name} trains on the schedule {algorithm.schedule.value}, which does not read it",
-    }
+    refused = dict.fromkeys(SHARED, "it is one for the whole sweep; set it in the config's own training")
+    if algorithm.schedule is Schedule.STREAM:
+        refused["epochs"] = f"{algorithm.name} trains on the schedule stream, which does not read it"
     _refuse(variant, "training", own, refused)
-    return _merged(variant, "training", config.training, own, Training.model_fields)
+    merged = _merged(variant, "training", config.training, own, Training.model_fields)
+    return _with_epochs_read(variant, "training", own, merged)
 
 
 def phase_trainings(config: Config, variant: Variant, algorithm: Algorithm) -> dict[str, Training]:
@@ -57,7 +56,20 @@ def phase_trainings(config: Config, variant: Variant, algorithm: Algorithm) -> d
     for name in own:
         if name not in written:
             raise ConfigError(f"{variant.place}: unknown key {shortened(f'phases.{name}')}{nearest(name, written)}")
-    return {name: _merged(variant, f"phases.{name}", training, own.get(name, {}), OF_A_PHASE) for name in written}
+    return {name: _of_phase(variant, f"phases.{name}", training, own.get(name, {})) for name in written}
+
+
+def _of_phase(variant: Variant, where: str, training: Training, own: Mapping[str, Any]) -> Training:
+    return _with_epochs_read(variant, where, own, _merged(variant, where, training, own, OF_A_PHASE))
+
+
+def _with_epochs_read(variant: Variant, where: str, own: Mapping[str, Any], merged: Training) -> Training:
+    """The training, where epochs of the trainer's own are not overruled by a number of steps."""
+    steps = merged.steps_per_iteration
+    if steps is not None:
+        words = f"steps_per_iteration is {steps} and sets the number of steps; take one out, or make that null here"
+        _refuse(variant, where, own, {"epochs": words})
+    return merged
 
 
 def own_pairs(config: Config, variant: Variant) -> PairOptions:

@@ -282,7 +282,7 @@ class _Refit(_Training):
                 start=roles[phase.start],
                 pairs=pair,
                 frozen=scores,
-                training=_without(self.phase_training[phase.writes], "steps_per_iteration"),
+                training=_of_refit(self.phase_training[phase.writes]),
                 max_length=self.training.max_length,
                 cell_seed=self.cell.seed,
                 opponents=phase.opponents,
@@ -359,6 +359,11 @@ def _check_pairing(config: Config, algorithm: Algorithm, pairing: Pairing) -> No
 def _without(training: Training, *names: str) -> Training:
     """The training with these options, which a schedule does not read, at their defaults."""
     return training.model_copy(update={name: Training.model_fields[name].default for name in names})
+
+
+def _of_refit(training: Training) -> Training:
+    """What a fit reads: the number of its steps, or else its epochs."""
+    return training if training.steps_per_iteration is None else _without(training, "epochs")
 
 
 def _without_k(sampling: Sampling) -> Sampling:

@@ -45,6 +45,7 @@ class Pair(Stage):
         import pandas as pd
 
         from judges.tournament import best_worst, iid, tournament
+        from judges.verdicts import empty_outcome
 
         protocols = {"tournament": tournament, "iid": iid, "best-worst": best_worst}
         responses = pd.read_parquet(context.read(self.responses) / "responses.parquet")
@@ -79,6 +80,8 @@ class Pair(Stage):
             frame[["reward_chosen", "reward_rejected"]] = compared.win_rates
         frame.to_parquet(context.out / "pairs.parquet")
         counts = {name: getattr(compared, name) for name in ("failed", "dropped", "ties")}
+        sides = zip(responses["text"].iloc[chosen], responses["text"].iloc[rejected], strict=True)
+        counts["empty"] = sum(empty_outcome(*texts) is not None for texts in sides)
         work = {"queries": compared.queries}
         return {"work": work, "pairs": len(compared), **counts, "failures": dict(judge.failures)}
 

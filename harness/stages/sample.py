@@ -55,4 +55,4 @@ class Sample(Stage):
             for r in responses
         ]
         pd.DataFrame(rows).to_parquet(context.out / "responses.parquet")
-        return {"work": {"samples": len(rows)}}
+        return {"work": {"samples": len(rows), "tokens": sum(len(r.tokens) for responses in drawn for r in responses)}}

@@ -79,7 +79,8 @@ class Stream(Stage):
         policy.save(context.out / "model")
         pd.DataFrame(result.dynamics).to_parquet(context.out / "dynamics.parquet")
         save_file(result.state, context.out / "state.safetensors")
-        work = {"samples": result.samples, "steps": self.steps, "queries": compare.queries}
+        sampled = {"samples": result.samples, "tokens": result.tokens}
+        work = {**sampled, "steps": self.steps, "queries": compare.queries}
         lost = {"failed": result.failed, "failures": dict(compare.judge.failures)}
         return {"work": work, **lost, "truncated": result.truncated, "movement": result.movement}
 

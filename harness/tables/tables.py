@@ -30,7 +30,7 @@ from leaderboards.outcomes import outcome_metrics
 from leaderboards.records import Metric, read_items
 from reports import schema
 
-WORK = ("samples", "queries", "steps")
+WORK = ("samples", "queries", "steps", "tokens")
 
 
 def write_tables(plan: Plan, store: Store, out: Path) -> dict[str, pd.DataFrame]:
@@ -91,17 +91,20 @@ def _options(cell: CellPlan) -> str:
     return json.dumps(dataclasses.asdict(cell.algorithm) if cell.algorithm else {}, sort_keys=True)
 
 
-def _work(cell: CellPlan, store: Store, iteration: int) -> dict[str, int]:
-    """What training up to this iteration cost the cell, shared stages counted in full; for a game, its steps so far."""
-    total = dict.fromkeys(WORK, 0)
-    for trained, stages in cell.training.items():
-        for stage in stages:
-            if isinstance(stage, Play):
-                total["steps"] += iteration
-            elif trained <= iteration:
-                work = store.manifest(stage).get("work", {})
-                total = {name: total[name] + work.get(name, 0) for name in WORK}
-    return total
+def _work(cell: CellPlan, store: Store, iteration: int) -> dict[str, float | None]:
+    """What training up to this iteration cost the cell, shared stages counted in full; for a game, its steps so far.
+
+    None where nobody counted: the seconds of a part of a game, the tokens of an artifact from before they were.
+    """
+    stages = [stage for trained, of in cell.training.items() for stage in of if trained <= iteration]
+    if any(isinstance(stage, Play) for of in cell.training.values() for stage in of):
+        return dict.fromkeys(WORK, 0) | {"steps": iteration, "seconds": None}
+    manifests = [store.manifest(stage) for stage in stages]
+    works = [manifest.get("work", {}) for manifest in manifests]
+    total: dict[str, float | None] = {name: sum(work.get(name, 0) for work in works) for name in WORK}
+    if any("samples" in work and "tokens" not in work for work in works):
+        total["tokens"] = None
+    return total | {"seconds": sum(manifest.get("seconds", 0.0) for manifest in manifests)}
 
 
 def _compared(plan: Plan, store: Store, table: Literal["comparisons", "algorithms"]) -> Iterator[dict[str, Any]]:
@@ -155,7 +158,7 @@ def _counts(identity: Mapping[str, Any], iteration: int, stages: list[Stage], st
     at = {"iteration": iteration, "phase": 0, "step": 0}
     for stage in stages:
         manifest = store.manifest(stage) if store.has(stage) else {}
-        for metric in ("pairs", "failed", "dropped", "ties", "truncated"):
+        for metric in ("pairs", "failed", "dropped", "ties", "empty", "truncated"):
             if metric in manifest:
                 yield {**identity, **at, "metric": f"{stage.kind}/{metric}", "value": float(manifest[metric])}
 

@@ -68,7 +68,7 @@
     const tabs = document.createElement("div");
     tabs.className = "tabs";
     tabs.setAttribute("role", "group");
-    tabs.setAttribute("aria-label", "Metric");
+    tabs.setAttribute("aria-label", block.dataset.label ?? "Metric");
     for (const view of views(block)) {
       const tab = document.createElement("button");
       tab.type = "button";

@@ -22,15 +22,16 @@ def scores(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
     Only where some cell was scored at two iterations or more; with many panels only the first such metric of a board.
     """
     views = [view for board in boards(sweeps) for view in board.views if view.lead.sign]
-    facets = [facet for view in views for facet in _facets(sweeps, view, view.lead)]
+    facets = [facet for view in views for facet in facets_of(sweeps, view)]
     if sum(len(facet["panels"]) for facet in facets) > MOST_PANELS:
         first = {facet["board"].name: facet["metric"] for facet in reversed(facets)}
         facets = [facet for facet in facets if facet["metric"] == first[facet["board"].name]]
     return facets
 
 
-def _facets(sweeps: Sequence[Sweep], board: Board, metric: MetricDisplay) -> list[dict[str, Any]]:
-    facets = []
+def facets_of(sweeps: Sequence[Sweep], board: Board, along: str = "iteration") -> list[dict[str, Any]]:
+    """The board's lead metric along a column of results: a row of panels a sweep and grader that has two iterations."""
+    facets, metric = [], board.lead
     for sweep in sweeps:
         rows = [
             row
@@ -38,6 +39,7 @@ def _facets(sweeps: Sequence[Sweep], board: Board, metric: MetricDisplay) -> lis
             if (row["leaderboard"], row["metric"], row["category"]) == (board.name, metric.name, metric.category)
             and row["value"] is not None
             and row["iteration"] is not None
+            and row[along] is not None
             and row["judge"]
         ]
         for grader, graded in grouped(rows, lambda row: row["grader"]).items():
@@ -48,19 +50,23 @@ def _facets(sweeps: Sequence[Sweep], board: Board, metric: MetricDisplay) -> lis
                         "board": board,
                         "metric": metric,
                         "grader": grader,
-                        "panels": _score_panels(sweep, metric, graded),
+                        "panels": _score_panels(sweep, metric, graded, along),
                     }
                 )
     return facets
 
 
-def _score_panels(sweep: Sweep, metric: MetricDisplay, rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _score_panels(sweep: Sweep, metric: MetricDisplay, rows: Sequence[Row], along: str) -> list[dict[str, Any]]:
     """A panel a start policy and training judge, all with the same axes."""
     values = [row[key] for row in rows for key in ("value", "ci_low", "ci_high")]
     null = None if metric.log else near(metric.null, values)
     scale = None if metric.low is None or metric.high is None else (metric.low, metric.high)
     y = extent([*values, null], log=metric.log, limits=scale)
-    x = extent((row["iteration"] for row in rows), log=metric.log, margin=0)
+    x = extent((row[along] for row in rows), log=metric.log, margin=0)
+
+    def point(row: Row) -> Point:
+        return (row[along], row["value"], row["ci_low"], row["ci_high"])
+
     panels = grouped(rows, lambda row: (row["policy"], row["judge"]))
     longest = max(len({row["iteration"] for row in members}) for members in panels.values())
     return [
@@ -68,21 +74,18 @@ def _score_panels(sweep: Sweep, metric: MetricDisplay, rows: Sequence[Row]) -> l
             "tags": {"judge": judge},
             "marks": longest <= MARKS,
             **panel(
-                cell_lines(sweep, members, "arm", _point),
+                cell_lines(sweep, members, "arm", point),
                 title=_title(sweep, policy, f"trained by {judge}"),
                 size=SIZES.get(len(panels), (300, 190)),
                 log=metric.log,
                 x=x,
                 y=y,
                 null=null,
+                whole=along != "seconds",
             ),
         }
         for (policy, judge), members in panels.items()
     ]
-
-
-def _point(row: Row) -> Point:
-    return (row["iteration"], row["value"], row["ci_low"], row["ci_high"])
 
 
 def _title(sweep: Sweep, policy: str, rest: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,8 +22,9 @@ CALLED = {
     "target_slope": "slope of the log-ratio to the start on (2p − 1) times the target: 1 reaches it",
     "response_length": "length of the responses, tokens",
     "pair/pairs": "pairs trained on",
-    "pair/ties": "pairs without a winner",
-    "pair/dropped": "pairs dropped",
+    "pair/ties": "comparisons that were ties",
+    "pair/dropped": "pairs left out, whose winner lost the last comparison",
+    "pair/empty": "pairs that an empty answer lost",
     "pair/failed": "pairs without a verdict, because it failed",
     "pair/truncated": "responses cut at the longest length",
     "fit/truncated": "responses cut at the longest length, in the fit",
@@ -53,6 +54,7 @@ ALARMS = {
     "standstill": "training moved no response by .01 nats",
 }
 MOVED = ("movement", "target_slope")
+PAIRS = ("pair/pairs", "pair/failed", "pair/dropped", "pair/ties", "pair/empty")
 OWN_SCALES = 8  # panels of a row share their scale unless one reaches this many times as high as another
 
 
@@ -195,6 +197,36 @@ def movements(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
             ends = {name: spread(values) if values else [figure(None)] for name, values in of.items()}
             rows.append({**about, "arm": arm, **ends})
     return rows
+
+
+def pairs(sweeps: Sequence[Sweep]) -> dict[str, Any]:
+    """`rows`: for each refit cell its pairs an iteration, those left out by reason, and its steps; `uneven`: trainers
+    whose steps differ by judge or seed after as many iterations, since different numbers of pairs were left.
+    """
+    rows = [row for sweep in sweeps for row in _pairs_of(sweep)]
+    uneven = []
+    for members in grouped(rows, lambda row: (row["tags"]["sweep"], row["arm"], row["iteration"])).values():
+        steps = sorted((row["steps"] for row in members if row["steps"].value is not None), key=lambda f: f.value)
+        if steps and steps[0] != steps[-1]:
+            named = {row["steps"]: row["under"] for row in reversed(members)}
+            uneven.append({**members[0], "ends": [(end, named[end]) for end in (steps[0], steps[-1])]})
+    return {"rows": rows, "uneven": uneven}
+
+
+def _pairs_of(sweep: Sweep) -> Iterator[dict[str, Any]]:
+    ended, several = {row["cell"]: row for row in sweep.final}, len(seeds_of([sweep])) > 1
+    counted = (r for r in sweep.dynamics if r["metric"] in PAIRS and r["value"] is not None and r["cell"] in sweep.info)
+    for cell, members in grouped(counted, lambda row: row["cell"]).items():
+        of, end, info = grouped(members, lambda row: row["metric"]), ended.get(cell, {}), sweep.info[cell]
+        yield {
+            "row": members[0],
+            "tags": tags(sweep, members[0]),
+            "arm": info["label"],
+            "under": info["judge"] + (f", seed {info['seed']}" if several else ""),
+            "counts": [spread([row["value"] for row in of[name]]) if name in of else [figure(None)] for name in PAIRS],
+            "iteration": end.get("iteration"),
+            "steps": figure(end.get("steps")),
+        }
 
 
 def alarms(sweeps: Sequence[Sweep]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--remote-debugging-pipe"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
-PAGES = ("index", "training", "comparisons", "samples")
+PAGES = ("index", "training", "cost", "comparisons", "samples")
 LIMIT = 60.0  # seconds for one answer of the browser
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -221,6 +221,37 @@ def test_a_metric_is_chosen_for_all_blocks_of_its_board_and_goes_into_the_addres
     browser.open(address)
     assert browser.run(seen) == ["discrete win rate"] * 4
     assert browser.noise() == []
+
+
+def test_the_axis_of_cost_is_chosen_for_all_boards_and_goes_into_the_address(browser: Browser, report: Path) -> None:
+    browser.open(f"file://{report}/cost.html")
+    blocks = "[...document.querySelectorAll('.views[data-board=\"cost axis\"]')]"
+    seen = (
+        f"{blocks}.map(b => [...b.children].filter(c => c.dataset.view && !c.hidden).map(c => c.dataset.view).join())"
+    )
+    offered = f"[...{blocks}[0].querySelectorAll('.tabs button')].map(b => b.textContent)"
+    assert browser.run(offered) == ["samples", "judge queries", "optimiser steps", "sampled tokens", "seconds"]
+    assert browser.run(f"{blocks}[0].querySelector('.tabs').ariaLabel") == "Cost"
+    boards = browser.run(f"{blocks}.length")
+    assert boards > 1
+    assert browser.run(seen) == ["samples"] * boards
+    browser.run(f"[...{blocks}[1].querySelectorAll('.tabs button')].at(-1).click()")
+    assert browser.run(seen) == ["seconds"] * boards
+    browser.open(browser.run("location.href"))
+    assert browser.run(seen) == ["seconds"] * boards
+    assert browser.noise() == []
+
+
+def test_a_policy_stands_at_equal_cost_beside_its_score_at_the_end(browser: Browser, report: Path) -> None:
+    """An iteration of ipo-md asks 2,112 questions and of the others 2,816: its 6,336 pay for two of theirs."""
+    browser.open(f"file://{report}/cost.html")
+    heads = browser.run("[...document.querySelectorAll('#equal-cost-1 thead th')].map(th => th.textContent)")
+    at, iteration = heads.index("trainer"), [i for i, head in enumerate(heads) if head == "iteration"]
+    rows = browser.run(
+        "[...document.querySelectorAll('#equal-cost-1 tbody tr')].map(r => [...r.cells].map(c => c.textContent))"
+    )
+    read = {(row[at], *(row[i] for i in iteration)) for row in rows}
+    assert read == {(t, "3", "3" if t == "ipo-md" else "2") for t in ("onpo", "inpo", "ipo-md", "dpo", "slic")}
 
 
 def test_the_leaderboard_filter_leaves_one_board(browser: Browser, report: Path) -> None:

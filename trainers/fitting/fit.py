@@ -39,10 +39,11 @@ def fit(
     ranks: Ranks | None = None,
     checkpointer: FitCheckpointer | None = None,
 ) -> list[StepMetrics]:
-    """Train `policy` in place for `training.epochs` passes over the pairs.
+    """Train `policy` in place for `training.epochs` passes over the pairs, or for `training.steps_per_iteration` steps.
 
-    Pairs are shuffled every epoch; the last batch of an epoch may be smaller. Pairs must already be cut to
-    `training.max_length`, as those the frozen policies scored.
+    Pairs are shuffled every pass. The last batch of an epoch may be smaller; a given number of steps has full batches,
+    which go on into the next pass, so that a pair is used as often as any other or once more. Pairs must already be cut
+    to `training.max_length`, as those the frozen policies scored.
 
     Args:
         ranks: the processes that share each step; every one of them calls this.
@@ -72,6 +73,10 @@ def fit(
 
 def _batches(count: int, training: Training, seed: int) -> Iterator[NDArray[np.int64]]:
     """The rows of every step: passes over all, each reshuffled."""
-    generator = np.random.default_rng(seed)
+    generator, size, steps = np.random.default_rng(seed), training.batch_size, training.steps_per_iteration
+    if steps is not None:
+        passes = [generator.permutation(count) for _ in range(-(-steps * size // count))]
+        yield from np.concatenate(passes)[: steps * size].reshape(steps, size)
+        return
     for _ in range(training.epochs):
-        yield from np.array_split(generator.permutation(count), range(training.batch_size, count, training.batch_size))
+        yield from np.array_split(generator.permutation(count), range(size, count, size))

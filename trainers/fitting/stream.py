@@ -33,12 +33,13 @@ Turn = tuple[int, int]
 
 @dataclass(frozen=True)
 class StreamResult:
-    """Metrics of each step, counts, the optimiser's state to resume from, and how far the policy moved on the first
-    step's pairs (`trainers.fitting.movement`).
+    """Metrics of each step, counts (`tokens`: of all samples), the optimiser's state to resume from, and how far the
+    policy moved on the first step's pairs (`trainers.fitting.movement`).
     """
 
     dynamics: list[StepMetrics]
     samples: int
+    tokens: int
     failed: int
     truncated: int
     state: dict[str, Tensor]
@@ -105,7 +106,8 @@ def stream(
         if report is not None:
             report(step + 1, steps)
     moved = watch.figures(policy, algorithm) if watch else {}
-    return StreamResult(dynamics, collector.samples, collector.failed, truncated, optimiser.state(), moved)
+    counts = (collector.samples, collector.tokens, collector.failed, truncated)
+    return StreamResult(dynamics, *counts, optimiser.state(), moved)
 
 
 @dataclass
@@ -119,6 +121,7 @@ class PairCollector:
     label: str
     seed: int
     samples: int = 0
+    tokens: int = 0
     failed: int = 0
     response_figures: StepMetrics = field(default_factory=dict)
 
@@ -183,11 +186,14 @@ class PairCollector:
     ) -> list[list[Response]]:
         """`count` responses a prompt from the policy of this name, or from the mixture of policy and reference."""
         options = self.sampling.model_copy(update={"temperature": temperature})
+        if name == Player.MIXTURE:
+            mix = (self.policies["reference"], self.algorithm.mixture)  # type: ignore[attr-defined]
+            drawn = self.policies["policy"].sample(prompts, count, options, seeds, mix=mix)
+        else:
+            drawn = self.policies[name].sample(prompts, count, options, seeds)
         self.samples += count * len(prompts)
-        if name != Player.MIXTURE:
-            return self.policies[name].sample(prompts, count, options, seeds)
-        mix = (self.policies["reference"], self.algorithm.mixture)  # type: ignore[attr-defined]
-        return self.policies["policy"].sample(prompts, count, options, seeds, mix=mix)
+        self.tokens += sum(len(response.tokens) for responses in drawn for response in responses)
+        return drawn
 
 
 def _label(preference: NDArray[np.float64], label: str, generator: np.random.Generator) -> NDArray[np.float64]:
