@@ -55,7 +55,7 @@ def worker_main(pipe: Connection, store_root: str) -> None:
         try:
             stage = pipe.recv()
         except (EOFError, ConnectionError):
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends by itself, and gives back what it holds
+            signal.signal(signal.SIGTERM, _ignore)  # it ends by itself, and gives back what it holds
             return
         try:
             run_stage(stage, store, models, lambda done, total: _send(pipe, "progress", done, total))
@@ -68,8 +68,12 @@ def worker_main(pipe: Connection, store_root: str) -> None:
 
 def _end(*_: Any) -> None:
     """End by an exception, so that half an artifact is cleared away; what is being cleared is not ended again."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _ignore)
     sys.exit(1)
+
+
+def _ignore(*_: Any) -> None:
+    """Not SIG_IGN: Python complains aloud of a signal that came before it was ignored and is handled after."""
 
 
 def _send(pipe: Connection, *message: Any) -> None:
