@@ -71,10 +71,15 @@ class Prompts(Stage):
                 f"prompt {worst!r} has {longest} tokens and sampling.max_tokens is {self.max_tokens}; the "
                 f"policy's context holds {room}. Shorten the prompt or lower sampling.max_tokens"
             )
+        if self.training_length is not None:
+            policy.check_savable()
         continued = policy.tokenizer.chat_template is None
         return tokens, {
             "first": {"tokens": tokens[0], "text": policy.tokenizer.decode(tokens[0])},
-            "warnings": ["the tokenizer has no chat template: prompts are continued as text after one BOS"] * continued,
+            "warnings": [
+                *policy.notes,
+                *["the tokenizer has no chat template: prompts are continued as text after one BOS"] * continued,
+            ],
         }
 
 

@@ -6,8 +6,9 @@ softmax(sum_m weight_m log p_m) (arXiv 2312.00886, Nash-MD; arXiv 2403.08635). E
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from transformers import PreTrainedModel
 from trainers.engines.cache import decoding_cache, packed, repeat_rows, select_rows
 from trainers.engines.engine import Decoding, Weighted
 from trainers.engines.randomness import uniforms
+from trainers.rotary import forget_lengths, rotary_regime
 
 BLOCK = 256
 """Tokens whose uniform numbers are in memory at once."""
@@ -35,12 +37,21 @@ def sample_tokens(
     out: list[list[list[int]]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     per_batch = max(1, decoding.batch_size // k)
-    for start in range(0, len(order), per_batch):
-        chunk = order[start : start + per_batch]
+    for chunk in _batches(order, [len(prompts[i]) for i in order], per_batch, alike=_changes_with_length(models)):
         rows = _decode([prompts[i] for i in chunk], models, k, decoding, [seeds[i] for i in chunk])
         for position, i in enumerate(chunk):
             out[i] = rows[position * k : (position + 1) * k]
     return out
+
+
+def _batches(order: list[int], lengths: list[int], size: int, *, alike: bool) -> Iterator[list[int]]:
+    """Runs of at most `size` prompts; of one length where `alike`, so that all rows change their law at one step."""
+    runs = [[i for i, _ in run] for _, run in groupby(zip(order, lengths, strict=True), lambda pair: alike and pair[1])]
+    return (run[start : start + size] for run in runs for start in range(0, len(run), size))
+
+
+def _changes_with_length(models: Weighted) -> bool:
+    return any(rotary_regime(model) is not None for model, _ in models)
 
 
 def next_token_probs(models: Weighted, logits: Sequence[Tensor], temperature: float) -> Tensor:
@@ -126,7 +137,8 @@ class _ModelState:
         for row, prompt in enumerate(prompts):
             ids[row, longest - len(prompt) :] = torch.tensor(prompt)
             mask[row, longest - len(prompt) :] = 1
-        self.model = model
+        self.model, self.regime = model, rotary_regime(model)
+        self.ids = ids.repeat_interleave(k, 0).to(model.device)  # for a pass over all, where the law changes
         self.cache = decoding_cache(model)
         self.padded = bool((mask == 0).any())
         self.mask, self.length = mask.to(model.device), mask.sum(-1).to(model.device)
@@ -139,16 +151,25 @@ class _ModelState:
         """Feed one token a row; the next logits, [rows, vocabulary]."""
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], -1)
         self.length = self.length + 1
+        if self.regime is not None:
+            self.ids = torch.cat([self.ids, tokens.unsqueeze(-1)], -1)
+            length = self.ids.shape[-1]
+            if self.regime(length) != self.regime(length - 1):
+                self.cache = decoding_cache(self.model)
+                return self._forward(self.ids, torch.arange(length, device=tokens.device).expand_as(self.ids))
         return self._forward(tokens.unsqueeze(-1), self.length.unsqueeze(-1) - 1)
 
     def select(self, rows: Tensor) -> None:
         """Keep only these rows, in this order (`packed`)."""
         select_rows(self.cache, rows)
         self.mask, self.length = self.mask[rows], self.length[rows]
+        self.ids = self.ids[rows] if self.regime is not None else self.ids
 
     def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
         # Without padding no mask is needed, and the attention kernel takes its quick path.
         mask = self.mask if self.padded else None
+        if self.regime is not None:
+            forget_lengths(self.model)
         out = self.model(
             input_ids=ids,
             attention_mask=mask,

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trainers.fitting.packing import RowChooser, lay_out
+from trainers.fitting.packing import Row, RowChooser, lay_out
 from trainers.policies.policy import Tokens
+from trainers.rotary import forget_lengths, rotary_regime
 
 CHUNK = {"cpu": 2**21, "cuda": 2**26}
 """Maximum number of logits at once: 8 and 256 MiB in float32."""
@@ -31,6 +32,7 @@ class ResponseLogProbs(nn.Module):
         super().__init__()
         self.model = model
         self.rows = RowChooser(model)
+        self.regime = rotary_regime(model)
         self._is_plain = _has_plain_head(model)
         self._no_split_modules = getattr(model, "_no_split_modules", None)  # what accelerate shards by
 
@@ -45,7 +47,20 @@ class ResponseLogProbs(nn.Module):
 
     def forward(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
         """Summed log-probability of each response given its prompt, nats, float32, [n], differentiable."""
-        layout = lay_out(self.rows.rows(prompts, responses), prompts, responses, self.model.device)
+        if self.regime is None:
+            return self._of_rows(self.rows.rows(prompts, responses), prompts, responses)
+        groups: dict[tuple[int, ...], list[Row]] = {}
+        for number, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+            groups.setdefault(self.regime(len(prompt) + len(response)), []).append((number,))
+        parts = []
+        for rows in groups.values():
+            forget_lengths(self.model)
+            parts.append(self._of_rows(rows, prompts, responses))
+        return torch.stack(parts).sum(0)  # each is 0 where another has the response
+
+    def _of_rows(self, rows: Sequence[Row], prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
+        """The log-probabilities of the responses in these rows, 0 for the others, [n]."""
+        layout = lay_out(rows, prompts, responses, self.model.device)
         weight = self.plain
         if weight is None:
             logits = self.model(**layout.inputs, use_cache=False).logits.flatten(0, 1)[layout.places].float()

@@ -115,12 +115,13 @@ class RowChooser:
         """Weights and width of a layer."""
         embedded = {id(self.model.get_input_embeddings().weight), id(self.model.get_output_embeddings().weight)}
         weights = sum(p.numel() for p in self.model.parameters() if id(p) not in embedded)
-        return weights // self.model.config.num_hidden_layers, self.model.config.hidden_size
+        config = self.model.config.get_text_config()
+        return weights // config.num_hidden_layers, config.hidden_size
 
     @cached_property
     def _allowed(self) -> bool:
         """Rotary positions, full attention in every layer, and responses that do not see each other when tested."""
-        config: Any = self.model.config
+        config: Any = self.model.config.get_text_config()
         windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
         layers = set(getattr(config, "layer_types", None) or ["full_attention"])
         rotary = getattr(config, "rope_parameters", None) is not None

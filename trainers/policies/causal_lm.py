@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
@@ -20,6 +21,7 @@ from trainers.engines.selection import sampler
 from trainers.errors import TrainingError
 from trainers.fitting.log_probs import ResponseLogProbs
 from trainers.options import LoRA, Sampling, Training
+from trainers.policies.checkpoints import outside_the_language_model, prepare
 from trainers.policies.policy import Policy, Prompt, Response, Tokens
 
 ADAPTER = "lora_"
@@ -39,6 +41,7 @@ class CausalLM:
         self.model = model
         self.tokenizer = tokenizer
         self.precision = precision
+        self.notes: list[str] = []
 
     @classmethod
     def load(cls, path: str | Path, precision: str = "fp32") -> CausalLM:
@@ -47,12 +50,16 @@ class CausalLM:
         """
         model: Any = AutoModelForCausalLM.from_pretrained(str(path), dtype=torch.float32, use_safetensors=True)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(model.to(device).eval(), AutoTokenizer.from_pretrained(str(path)), precision)
+        notes = prepare(model)
+        policy = cls(model.to(device).eval(), AutoTokenizer.from_pretrained(str(path)), precision)
+        policy.notes = notes
+        return policy
 
     @classmethod
     def to_train(cls, path: str | Path, training: Training, seed: int) -> CausalLM:
         """Load a policy to train, with the adapter and the gradient checkpointing that `training` sets."""
         policy = cls.load(path, training.precision)
+        policy.check_savable()
         if training.lora is not None:
             policy.adapt(training.lora, seed)
         if training.gradient_checkpointing:
@@ -65,6 +72,25 @@ class CausalLM:
         """
         self.model.save_pretrained(path, state_dict=weights)
         self.tokenizer.save_pretrained(path)
+
+    def check_savable(self) -> None:
+        """Write all of a checkpoint but its weights, and throw it away, so that what cannot be written is found early.
+
+        Raises:
+            TrainingError: the config, the generation config or the tokenizer cannot be written.
+        """
+        model = self.model
+        parts = {"config": model.config, "generation config": model.generation_config, "tokenizer": self.tokenizer}
+        for name, part in parts.items():
+            try:
+                with tempfile.TemporaryDirectory() as folder:
+                    if part is not None:
+                        part.save_pretrained(folder)
+            except Exception as error:  # of any library that has a part in it
+                raise TrainingError(
+                    f"the {name} of {model.name_or_path} cannot be saved, so no policy trained from it could be: "
+                    f"{' '.join(str(error).split())[:200]}; mend the checkpoint"
+                ) from error
 
     def copy(self) -> CausalLM:
         """An independent copy to train; the tokenizer and weights that are not trained are shared."""
@@ -88,7 +114,13 @@ class CausalLM:
             targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
-                adapter = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=targets, task_type="CAUSAL_LM")
+                adapter = LoraConfig(
+                    r=lora.r,
+                    lora_alpha=lora.alpha,
+                    target_modules=targets,
+                    exclude_modules=outside_the_language_model(self.model) or None,
+                    task_type="CAUSAL_LM",
+                )
                 try:
                     self.model.add_adapter(adapter)
                 except ValueError as error:
@@ -172,7 +204,7 @@ class CausalLM:
     @property
     def context_length(self) -> int | None:
         """The longest sequence the model takes, tokens; None where its config does not say."""
-        return getattr(self.model.config, "max_position_embeddings", None)
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
 
     @property
     def end_tokens(self) -> frozenset[int]:
