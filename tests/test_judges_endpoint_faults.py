@@ -80,7 +80,7 @@ FAULTS: dict[int, tuple[int, str, Act]] = {
     8: (99, "malformed-reply", Act(WRONG_TYPES[0])),
     9: (99, "no-logprobs", Act(completion("A"))),
     10: (99, "refusal", Act(completion(None, 0.5, refusal="I will not."))),
-    11: (99, "http-400", Act({"error": KEY}, 400)),
+    11: (99, "http-400: [key]", Act({"error": KEY}, 400)),
 }
 RETRIED = {"rate-limit", "http-500", "http-503", "timeout", "connection"}
 
@@ -399,7 +399,7 @@ def test_the_users_organisation_and_project_are_named_to_openai_alone(monkeypatc
     monkeypatch.setenv("OPENAI_PROJECT_ID", "our-project")
     with ChatServer(right) as server:
         if official:
-            monkeypatch.setattr("judges.transports.endpoint.OPENAI", server.url)
+            monkeypatch.setattr("judges.transports.address.OPENAI", server.url)
         judge(server).compare(*items(1))
     head = server.headers[0].lower()
     assert ("our-organisation" in head, "our-project" in head, "openai-project" in head) == (official,) * 3

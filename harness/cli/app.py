@@ -275,7 +275,7 @@ app.command()(rate)
 
 @app.command(name="list")
 def list_names(
-    kind: Annotated[str, typer.Argument(metavar="trainers|judges|leaderboards")],
+    kind: Annotated[str, typer.Argument(metavar="trainers|judges|leaderboards|protocols|transports")],
     verbose: Annotated[bool, typer.Option("--verbose", help="Options, equations and sources.")] = False,
     json: Json = False,
 ) -> None:
@@ -287,14 +287,15 @@ def list_names(
     """
     from harness.cli.listing import describe
 
-    if kind not in ("trainers", "judges", "leaderboards"):
-        raise ValueError(f"there is no list of {shortened(kind)}; choose trainers, judges or leaderboards")
+    kinds = ("trainers", "judges", "leaderboards", "protocols", "transports")
+    if kind not in kinds:
+        raise ValueError(f"there is no list of {shortened(kind)}; choose one of {', '.join(kinds)}")
     described = describe(kind)  # type: ignore[arg-type]
     if json:
         _print_json(described)
         return
     for item in described:
-        typer.echo(f"{item['name']:<14} {item['summary']}")
+        typer.echo(f"{item['name']:<16} {item['summary']}")
         if verbose:
             details = {k: v for k, v in item.items() if k not in ("name", "summary") and v not in (None, "", {})}
             for key, value in details.items():
