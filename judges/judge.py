@@ -161,6 +161,10 @@ class Judge(ABC):
         """(model, transport) of every endpoint that it asks, its members' included."""
         return [each for name in self.members for member in getattr(self, name) for each in member.endpoints()]
 
+    def notes(self) -> list[str]:
+        """What a user of these options may not expect, a sentence each: told by `nashbench plan` and before a sweep."""
+        return [each for name in self.members for member in getattr(self, name) for each in member.notes()]
+
     @property
     def supports_single_rating(self) -> bool:
         """Whether `rate` rates an answer on its own; otherwise it compares the answer with the reference."""

@@ -66,6 +66,7 @@ WRONG_TYPES = [
     json.loads(json.dumps(completion("A", 0.5)).replace("-0.69", f'{10**400}, "x": -0.69')),
     None,
 ]
+UNLIKELY = json.loads(json.dumps(completion("A", 0.5)).replace("-0.69", "-10.69"))
 TIMEOUT = 3.0
 # Items by their number modulo 32: how often they fail before they are answered (99: always), as what, and how.
 FAULTS: dict[int, tuple[int, str, Act]] = {
@@ -81,8 +82,17 @@ FAULTS: dict[int, tuple[int, str, Act]] = {
     9: (99, "no-logprobs", Act(completion("A"))),
     10: (99, "refusal", Act(completion(None, 0.5, refusal="I will not."))),
     11: (99, "http-400: [key]", Act({"error": KEY}, 400)),
+    13: (1, "upstream-error", Act({"error": "no capacity"})),
+    14: (99, "html-reply", Act(f"<!doctype html><html>{KEY}")),
+    15: (99, "oversized-reply", Act("[" * (4 * 2**20 + 1))),
+    16: (1, "http-502", Act({"error": {"message": "bad gateway", "code": 502}})),
+    17: (99, "http-400: context 512 < 513", Act({"error": {"message": "context 512 < 513", "code": 400}})),
+    18: (99, "upstream-error", Act(completion("A", 0.5, finish="error"))),
+    19: (99, "malformed-reply", Act("[" * 100_000)),
+    20: (99, "labels-unlikely", Act(UNLIKELY)),
+    21: (1, "rate-limit", Act({"error": {"message": KEY, "code": 429}})),
 }
-RETRIED = {"rate-limit", "http-500", "http-503", "timeout", "connection"}
+RETRIED = {"rate-limit", "http-500", "http-502", "http-503", "timeout", "connection", "upstream-error"}
 
 
 def faulty(words: str, tries: int, _: Any) -> Act:

@@ -10,6 +10,7 @@ from harness.identity import Part
 from harness.registry import make
 from harness.specs import Checkpoint, ComponentSpec
 from harness.stage import Stage
+from judges.judge import Judge
 from judges.transports.chat_completions import ChatCompletions
 from judges.transports.http import EndpointTransport
 
@@ -29,19 +30,33 @@ class _Asked(NamedTuple):
 def check_endpoints(stages: Iterable[Stage], warn: Callable[[str], None]) -> None:
     """Put one question of a token to every endpoint of these stages.
 
-    `warn` is told where no connection comes about: the server may be up when it is needed, or all verdicts be in the
-    store. An answer that says nothing about URL, model or key (a limit, a fault) is taken for one.
+    `warn` is told of a judge's end, and where no connection comes about: the server may be up when it is needed, or all
+    verdicts be in the store. An answer that says nothing about URL, model or key (a limit, a fault) is taken for one.
 
     Raises:
         ValueError: the key is refused, or there is no such model or no chat at the URL.
     """
-    parts = {json.dumps(_config(part), default=str): part for stage in stages for part in stage.parts()}
-    asked = [each for part in parts.values() for each in _endpoints(part)]
+    parts = _distinct_parts(stages)
+    judges = [judge for part in parts if (judge := judge_of(part))]
+    for note in dict.fromkeys(note for judge in judges for note in judge.notes()):
+        warn(note)
+    asked = [_Asked(*each) for judge in judges for each in judge.endpoints()]
+    asked += [each for part in parts for each in _of_policy(part)]
     addresses = {
         (each.transport.url, each.transport.path, each.model, each.transport.api_key_env): each for each in asked
     }
     for each in addresses.values():
         _ask(each, warn)
+
+
+def judges_of(stages: Iterable[Stage]) -> list[Judge]:
+    """The distinct judges of stages."""
+    return [judge for part in _distinct_parts(stages) if (judge := judge_of(part))]
+
+
+def _distinct_parts(stages: Iterable[Stage]) -> list[Part]:
+    parts = {json.dumps(_config(part), default=str): part for stage in stages for part in stage.parts()}
+    return list(parts.values())
 
 
 def _config(part: Part) -> Any:
@@ -51,14 +66,19 @@ def _config(part: Part) -> Any:
     return [part.kind, part.name, dict(part.options)] if isinstance(part, ComponentSpec) else None
 
 
-def _endpoints(part: Part) -> list[_Asked]:
-    """The endpoints of a policy or of a judge, its members' included."""
-    if isinstance(part, Checkpoint) and (policy := part.endpoint):
-        transport = ChatCompletions(base_url=policy.endpoint, api_key_env=policy.api_key_env)
-        return [_Asked(policy.model, transport)]
-    if isinstance(part, ComponentSpec) and part.kind == "judges" and part.source is None:
-        return [_Asked(*each) for each in make("judges", part.name, part.options).endpoints()]
-    return []
+def judge_of(part: Part) -> Judge | None:
+    """The judge of a stage, made from its options; None for another part, and for one whose model a stage makes."""
+    if not isinstance(part, ComponentSpec) or part.kind != "judges" or part.source is not None:
+        return None
+    made: Judge = make("judges", part.name, part.options)
+    return made
+
+
+def _of_policy(part: Part) -> list[_Asked]:
+    """The endpoint of a policy that is behind one."""
+    if not isinstance(part, Checkpoint) or not (policy := part.endpoint):
+        return []
+    return [_Asked(policy.model, ChatCompletions(base_url=policy.endpoint, api_key_env=policy.api_key_env))]
 
 
 def _ask(asked: _Asked, warn: Callable[[str], None]) -> None:

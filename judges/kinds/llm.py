@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,6 +30,7 @@ from judges.protocols.protocol import NO_VERDICT, Protocol, Reading
 from judges.reading import shortened
 from judges.transports.http import EndpointTransport
 from judges.transports.limits import Limits
+from judges.transports.lives import life_of
 from judges.transports.messages import ChatReply, ChatRequest
 from judges.transports.prices import price_of
 from judges.transports.transport import Backend, Transport
@@ -144,6 +146,12 @@ class LLMJudge(Judge):
 
     def endpoints(self) -> list[tuple[str, EndpointTransport]]:
         return [(str(self.model), self.transport)] if isinstance(self.transport, EndpointTransport) else []
+
+    def notes(self) -> list[str]:
+        if not isinstance(self.transport, EndpointTransport) or not self.transport.is_official:
+            return []
+        life = life_of(str(self.model))
+        return [life.told(str(self.model), date.today())] if life else []
 
     def answer(self, questions: Sequence[Question], advance: Advance) -> list[Answer]:
         return deciding_empty(questions, advance, lambda asked, step: self._answers(self.protocol, asked, step))
