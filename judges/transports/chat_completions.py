@@ -67,7 +67,7 @@ class ChatCompletions(EndpointTransport):
         decoding = {"temperature": request.temperature, "top_p": request.top_p, "seed": request.seed}
         body: dict[str, Any] = {"model": model, "messages": list(request.messages)}
         body |= {name: value for name, value in decoding.items() if value is not None}
-        body[self._limit_name(refused)] = self.paid_tokens(request)
+        body[self.limit_name(refused)] = self.paid_tokens(request)
         if request.top_logprobs:
             body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
         if self.reasoning:
@@ -75,7 +75,8 @@ class ChatCompletions(EndpointTransport):
             body |= {"reasoning": dict(self.reasoning)} if self._is_router else effort
         return body
 
-    def _limit_name(self, refused: frozenset[str]) -> str:
+    def limit_name(self, refused: frozenset[str]) -> str:
+        """The name of a reply's limit: the host's, or the other one where a model refuses that."""
         names = ["max_completion_tokens", "max_tokens"]
         first, other = names if self.is_official else reversed(names)
         return other if first in refused else first

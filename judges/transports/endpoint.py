@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from judges.transports.prices import Price, price_of
 from judges.transports.replies import UPSTREAM, message_of, read_body, refusal_status
 from judges.verdicts import OK
 
+logger = logging.getLogger(__name__)
 RETRIED = {408, 409, 429}
 ACCOUNT = ("OpenAI-Organization", "OpenAI-Project")  # headers that the client fills from the environment
 OVERHEAD = 16  # tokens that a chat format adds to a message, at most
@@ -110,16 +112,16 @@ class EndpointClient:
     @property
     def refused(self) -> frozenset[str]:
         """The arguments that the model was found to refuse."""
-        return _REFUSED.get((self.transport.url, self.model), frozenset())
+        return refused_by(self.transport.url, self.model)
 
     def _recall(self) -> None:
         known = frozenset(self.cache.learnt(self.transport.url, self.model)) if self.cache else frozenset()
-        if known - self.refused:
-            _REFUSED[self.transport.url, self.model] = self.refused | known
+        for argument in known - self.refused:
+            learn_refused(self.transport.url, self.model, argument)
 
     def _learn(self, argument: str) -> None:
         if argument not in self.refused:
-            _REFUSED[self.transport.url, self.model] = self.refused | {argument}
+            learn_refused(self.transport.url, self.model, argument)
             if self.cache:
                 self.cache.learn(self.transport.url, self.model, argument)
 
@@ -249,6 +251,18 @@ class EndpointClient:
         argument = refused_argument(error.body, own, refused) if code in (400, 422) else ""
         retryable = code in RETRIED or code >= 500
         return CallResult(ChatReply(status=status), retryable, error.response.headers, refused=argument)
+
+
+def refused_by(url: str, model: str) -> frozenset[str]:
+    """The arguments that the model at this URL was found to refuse, in this process."""
+    return _REFUSED.get((url, model), frozenset())
+
+
+def learn_refused(url: str, model: str, argument: str) -> None:
+    """Remember that the model at this URL refuses an argument, and say so."""
+    if argument in DROPPED and argument not in refused_by(url, model):
+        logger.warning("%s at %s takes no %s: it is asked without, at its own", model, url, argument)
+    _REFUSED[url, model] = refused_by(url, model) | {argument}
 
 
 def client_options(transport: EndpointTransport) -> dict[str, Any]:
