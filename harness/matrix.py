@@ -17,7 +17,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.config import Config, ConfigError, Entry, Game, TrainerEntry
-from harness.registry import load, nearest
+from harness.registry import load
+from judges.plugins import nearest
 from judges.reading import clipped, shortened
 from trainers.options import Endpoint
 

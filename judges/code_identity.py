@@ -24,7 +24,7 @@ from judges.code_reach import ClassSource, Reach
 from judges.code_syntax import ROOMS, file_digest, parse
 
 INSTALLED = ("site-packages", "dist-packages")
-GROUPS = tuple(f"nashbench.{kind}" for kind in ("trainers", "judges", "leaderboards"))
+GROUPS = tuple(f"nashbench.{kind}" for kind in ("trainers", "judges", "protocols", "transports", "leaderboards"))
 
 
 def code_identity(cls: type, base: type, entry: Collection[str] | None = None) -> str:

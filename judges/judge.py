@@ -22,6 +22,7 @@ from judges.verdicts import OK, Answer, Order, Verdicts, empty_outcome
 
 if TYPE_CHECKING:
     from judges.transports.cache import ReplyCache
+    from judges.transports.http import EndpointTransport
 
 Prompt = str | Sequence[Mapping[str, str]]
 """A text, or chat messages `{"role", "content"}` that end with the user's turn."""
@@ -83,6 +84,11 @@ class Judge(ABC):
 
     tuning: ClassVar[tuple[str, ...]] = ()
     """Options that change speed only, not verdicts: they are in no key of a result."""
+
+    @classmethod
+    def nested(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Options as a config writes them, by the names of the class's fields: here as they are."""
+        return options
 
     @abstractmethod
     def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> Sequence[Answer]:
@@ -151,6 +157,14 @@ class Judge(ABC):
             for member in getattr(self, name):
                 member.keep_replies(replies)
 
+    def endpoints(self) -> list[tuple[str, EndpointTransport]]:
+        """(model, transport) of every endpoint that it asks, its members' included."""
+        return [each for name in self.members for member in getattr(self, name) for each in member.endpoints()]
+
+    def notes(self) -> list[str]:
+        """What a user of these options may not expect, a sentence each: told by `nashbench plan` and before a sweep."""
+        return [each for name in self.members for member in getattr(self, name) for each in member.notes()]
+
     @property
     def supports_single_rating(self) -> bool:
         """Whether `rate` rates an answer on its own; otherwise it compares the answer with the reference."""
@@ -205,7 +219,7 @@ class Judge(ABC):
         a revision it does not pin the weights.
         """
         options = {name: value for name, value in self._changed_options().items() if name not in self.tuning}
-        options |= {name: _content(options[name]) for name in self.paths if name in options}
+        options |= {name: content_of(options[name]) for name in self.paths if name in options}
         options |= {name: [judge.described() for judge in options[name]] for name in self.members if name in options}
         described = {"class": class_name(type(self)), "options": options}
         return dict(json.loads(json.dumps(described, default=str)))
@@ -308,7 +322,7 @@ def _counter(total: int, progress: Progress | None) -> Callable[[int], None]:
     return advance
 
 
-def _content(value: Any) -> Any:
+def content_of(value: Any) -> Any:
     """A path by its content, anything else as it is."""
     path = Path(value) if isinstance(value, str | Path) else None
     if path is None or not os.path.exists(path):  # a name too long for a file is none

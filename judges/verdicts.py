@@ -21,6 +21,7 @@ TRANSIENT = {
     "connection",
     "rate-limit",
     "budget",
+    "upstream-error",
     "http-401",
     "http-402",
     "http-403",
@@ -35,7 +36,8 @@ class Answer:
 
     Attributes:
         preference: P(the response placed first beats the one placed second), NaN where the question failed.
-        status: "ok", or the kind of failure in a word or two ("empty-reply", "timeout", ...).
+        status: "ok", or the kind of failure in a word or two ("empty-reply", "timeout", ...); after an HTTP refusal
+            also the server's reason ("http-400: ...").
         input_tokens, output_tokens: tokens read and written for this question, 0 where they are not counted.
         latency: seconds; a batch's seconds are shared evenly among its questions.
         cost: US$.
@@ -145,7 +147,7 @@ class Verdicts:
 
     def failures(self) -> dict[str, int]:
         """How many questions failed, by kind."""
-        kinds = [status for status in self.status if status != OK]
+        kinds = [kind_of(status) for status in self.status if status != OK]
         return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
 
     def frame(self) -> pd.DataFrame:
@@ -166,9 +168,14 @@ def empty_outcome(first: str, second: str) -> float | None:
     return None if has_first and has_second else 0.5 + (has_first - has_second) / 2
 
 
+def kind_of(status: str) -> str:
+    """The kind of failure, without the reason that an HTTP refusal gave: `http-400` of `http-400: no such model`."""
+    return status.partition(":")[0]
+
+
 def is_transient(status: str) -> bool:
     """Whether the call failed, as by a timeout or a server error, so that a retry may succeed."""
-    return status in TRANSIENT or status.startswith("http-5")
+    return kind_of(status) in TRANSIENT or status.startswith("http-5")
 
 
 def _plain(column: Sequence[Any] | NDArray[Any]) -> list[Any]:

@@ -62,7 +62,8 @@ def completion(
 
 
 class ChatServer:
-    """Answers by `script(words, tries, body) -> Act`: the last message, and which call about these words this is.
+    """Answers by `script(words, tries, body) -> Act`: the last message, or the state, and which call about these words
+    this is.
 
     `calls` counts calls by words; `most` is how many were ever in flight at once; `bodies` and `headers` are kept.
     `hello` is what it does when greeted, which `greetings` counts and no other figure.
@@ -126,7 +127,8 @@ class ChatServer:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         length = next(int(line[15:]) for line in head.split("\r\n") if line.lower().startswith("content-length:"))
         body = json.loads(await reader.readexactly(length))
-        words = body["messages"][-1]["content"]
+        asked = body.get("messages") or body.get("input") or [{"content": body.get("state")}]
+        words = asked[-1]["content"]
         if words == "Hello":
             self.greetings += 1
             return await self._act(writer, self.hello)

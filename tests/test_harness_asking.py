@@ -16,7 +16,7 @@ from chat_server import Act, ChatServer, completion
 from fake_stages import fake
 
 from harness.prompts import iteration_rows, read_prompts
-from harness.registry import load, make, nearest
+from harness.registry import load, make
 from harness.specs import ComponentSpec
 from harness.stages.context import Context, ModelCache
 from harness.stages.text_metrics import text_figures
@@ -25,6 +25,7 @@ from harness.store.cached_judge import CachedJudge, compare_with
 from harness.store.verdicts import VerdictStore, rating_key, verdict_key
 from judges import LLMJudge
 from judges.judge import Judge, Prompt, Question, Ratings, References
+from judges.plugins import nearest
 from judges.protocols.mt_bench import MTBenchProtocol
 from judges.protocols.protocol import Reading
 from judges.verdicts import Answer

@@ -13,6 +13,7 @@ from harness import registry
 from harness.config import Config, ConfigError, load_config
 from harness.planning.plan import make_plan
 from harness.prompts import read_prompts
+from judges.plugins import entries
 
 CONFIG = """\
 name: small
@@ -142,10 +143,10 @@ class Broken(OMD):
 def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     site = install(tmp_path / "site", "broken-plugin", "[nashbench.trainers]\nbroken = broken_plugin:Broken\n", MODULE)
     monkeypatch.syspath_prepend(str(site))
-    for cached in (registry._entries, registry.names):
+    for cached in (entries, registry.names):
         cached.cache_clear()
     yield
-    for cached in (registry._entries, registry.names):
+    for cached in (entries, registry.names):
         cached.cache_clear()
     sys.modules.pop("broken_plugin", None)
 

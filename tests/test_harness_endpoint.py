@@ -18,7 +18,8 @@ from conftest import WORDS, Ended, Workspace, check_refused
 from harness.config import load_config
 from harness.errors import UserError
 from harness.planning.plan import make_plan
-from harness.run.endpoints import OPENAI, _endpoints
+from harness.run.endpoints import judge_of
+from harness.specs import ComponentSpec
 from harness.store.integrity import file_hash
 
 Command = Callable[..., Ended]
@@ -343,13 +344,25 @@ def test_any_other_greeting_stops_nothing_and_there_is_one_only_while_something_
     assert (server.greetings, server.total) == (1, before)
 
 
-def test_endpoints_are_found_wherever_judges_stand_in_options() -> None:
+def test_endpoints_are_found_wherever_judges_stand_in_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
     inner = {"name": "llm", "model": "a", "base_url": "http://one/v1", "api_key_env": "KEY"}
-    nested = {
-        "name": "ensemble",
-        "judges": [{"name": "ensemble", "judges": [inner, {"name": "llm", "model": "local"}]}],
-    }
-    official = {"name": "llm", "options": {"model": "b", "backend": "openai"}}
-    theirs = {"name": "theirs", "options": {"base_url": "http://two/v1", "endpoint": "http://three/v1"}}
-    where = {"judge": {"name": "ensemble", "options": {"judges": [nested]}}, "grader": official, "other": theirs}
-    assert set(_endpoints(where)) == {("http://one/v1", "a", "KEY"), (OPENAI, "b", "OPENAI_API_KEY")}
+    nested = {"name": "ensemble", "judges": [{"name": "ensemble", "judges": [inner, inner]}, inner]}
+    official = {"model": "b", "transport": "chat-completions"}
+    given = {"ensemble": {"judges": [nested, {"name": "llm", **official}]}, "llm": official}
+    specs = [ComponentSpec("judges", name, options, name, None) for name, options in given.items()]
+    judges = [judge for spec in specs if (judge := judge_of(spec))]
+    found = {(each.url, model, each.api_key_env) for judge in judges for model, each in judge.endpoints()}
+    assert found == {("http://one/v1", "a", "KEY"), ("https://api.openai.com/v1", "b", "OPENAI_API_KEY")}
+
+
+def test_a_plan_and_a_sweep_tell_when_a_hosted_judge_is_shut_down(
+    workspace: Workspace, nashbench: Command, server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    arguments = workspace.arguments(config(workspace, server))
+    official = "graders=[{name: llm, model: gpt-4-1106-preview, transport: chat-completions, protocol: arena-hard}]"
+    ended = nashbench("plan", *arguments[1:2], "--set", official)
+    told = "the judge gpt-4-1106-preview was shut down on 2026-10-23 (published successor: gpt-5.6-sol); scores under"
+    assert ended.code == 0, ended.err
+    assert told in ended.out

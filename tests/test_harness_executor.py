@@ -30,6 +30,7 @@ from harness.stage import Stage
 from harness.stages.gap import Gap
 from harness.stages.play import Play
 from harness.store.artifacts import Store
+from judges.plugins import entries
 
 
 @dataclass
@@ -302,10 +303,10 @@ CYCLE = ((0.5, 0.9, 0.2), (0.1, 0.5, 0.7), (0.8, 0.3, 0.5))
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """On this process's path, which its workers inherit."""
     monkeypatch.syspath_prepend(str(install(tmp_path / "site", "meeting-plugin", ENTRIES, MODULE)))
-    for cached in (registry._entries, registry.names):
+    for cached in (entries, registry.names):
         cached.cache_clear()
     yield tmp_path
-    for cached in (registry._entries, registry.names):
+    for cached in (entries, registry.names):
         cached.cache_clear()
     sys.modules.pop("meeting_plugin", None)
 

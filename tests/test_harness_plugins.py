@@ -17,6 +17,7 @@ import pytest
 from conftest import Ended, Workspace, install
 
 from harness import registry
+from judges.plugins import entries
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULE = '''
@@ -101,10 +102,10 @@ def plugins(tmp_path: Path) -> Path:
 def installed(plugins: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The package on this process's own path."""
     monkeypatch.syspath_prepend(str(plugins))
-    for cached in (registry._entries, registry.names):
+    for cached in (entries, registry.names):
         cached.cache_clear()
     yield plugins
-    for cached in (registry._entries, registry.names):
+    for cached in (entries, registry.names):
         cached.cache_clear()
     sys.modules.pop("kind_plugin", None)
 
@@ -188,7 +189,7 @@ def test_a_name_that_two_packages_claim_is_refused_with_both(
     workspace: Workspace, nashbench: Callable[..., Ended], installed: Path
 ) -> None:
     install(installed, "rival-plugin", "[nashbench.trainers]\ndpo = kind_plugin:Gentle\n")
-    for cached in (registry._entries, registry.names):
+    for cached in (entries, registry.names):
         cached.cache_clear()
     ended = nashbench("sweep", str(workspace.config()))
     assert ended.code == 2

@@ -296,10 +296,15 @@ def test_editing_a_judge_or_parser_changes_the_judges_that_use_it(
 
 def test_what_a_judge_is_described_by_is_json_without_code_tuning_or_defaults() -> None:
     asked = {"model": "m", "base_url": "http://localhost:1/v1"}
-    judge = LLMJudge(**asked, protocol="mt-bench", timeout=1.0, max_retries=9, batch_size=3)
+    judge = LLMJudge(**asked, protocol="mt-bench", timeout=1.0, max_retries=9)
     described = judge.described()
     assert described["class"] == "judges.LLMJudge"
-    assert described["options"] == asked | {"backend": "openai", "protocol": "mt-bench"}
+    address = {"base_url": asked["base_url"]}
+    assert described["options"] == {
+        "model": "m",
+        "protocol": {"class": "MTBenchProtocol", "options": {}, "brings": None},
+        "transport": {"class": "ChatCompletions", "options": address, "brings": None},
+    }
     assert json.loads(json.dumps(described)) == described
     assert judge.fingerprint() == LLMJudge(**asked, protocol="mt-bench").fingerprint()
     assert judge.code_parts[0].__name__ == "MTBenchProtocol"

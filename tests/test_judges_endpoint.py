@@ -120,7 +120,7 @@ def test_preference_is_the_softmax_of_the_two_labels_and_the_record_is_kept(serv
         ((200, [1, 2]), "malformed-reply"),
         ((200, "null"), "malformed-reply"),
         ((500, {"error": "x"}), "http-500"),
-        ((400, {"error": "x"}), "http-400"),
+        ((400, {"error": "x"}), "http-400: x"),
         ((429, {"error": "x"}), "rate-limit"),
     ],
 )
@@ -213,4 +213,4 @@ def test_the_key_is_no_option_and_no_part_of_the_fingerprint(server: Server, mon
 def test_an_official_endpoint_without_a_key_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ValueError, match="set the environment variable OPENAI_API_KEY, or give a base_url"):
-        LLMJudge("m", backend="openai")
+        LLMJudge("m", transport="chat-completions")

@@ -66,6 +66,7 @@ WRONG_TYPES = [
     json.loads(json.dumps(completion("A", 0.5)).replace("-0.69", f'{10**400}, "x": -0.69')),
     None,
 ]
+UNLIKELY = json.loads(json.dumps(completion("A", 0.5)).replace("-0.69", "-10.69"))
 TIMEOUT = 3.0
 # Items by their number modulo 32: how often they fail before they are answered (99: always), as what, and how.
 FAULTS: dict[int, tuple[int, str, Act]] = {
@@ -80,9 +81,18 @@ FAULTS: dict[int, tuple[int, str, Act]] = {
     8: (99, "malformed-reply", Act(WRONG_TYPES[0])),
     9: (99, "no-logprobs", Act(completion("A"))),
     10: (99, "refusal", Act(completion(None, 0.5, refusal="I will not."))),
-    11: (99, "http-400", Act({"error": KEY}, 400)),
+    11: (99, "http-400: [key]", Act({"error": KEY}, 400)),
+    13: (1, "upstream-error", Act({"error": "no capacity"})),
+    14: (99, "html-reply", Act(f"<!doctype html><html>{KEY}")),
+    15: (99, "oversized-reply", Act("[" * (4 * 2**20 + 1))),
+    16: (1, "http-502", Act({"error": {"message": "bad gateway", "code": 502}})),
+    17: (99, "http-400: context 512 < 513", Act({"error": {"message": "context 512 < 513", "code": 400}})),
+    18: (99, "upstream-error", Act(completion("A", 0.5, finish="error"))),
+    19: (99, "malformed-reply", Act("[" * 100_000)),
+    20: (99, "labels-unlikely", Act(UNLIKELY)),
+    21: (1, "rate-limit", Act({"error": {"message": KEY, "code": 429}})),
 }
-RETRIED = {"rate-limit", "http-500", "http-503", "timeout", "connection"}
+RETRIED = {"rate-limit", "http-500", "http-502", "http-503", "timeout", "connection", "upstream-error"}
 
 
 def faulty(words: str, tries: int, _: Any) -> Act:
@@ -399,7 +409,7 @@ def test_the_users_organisation_and_project_are_named_to_openai_alone(monkeypatc
     monkeypatch.setenv("OPENAI_PROJECT_ID", "our-project")
     with ChatServer(right) as server:
         if official:
-            monkeypatch.setattr("judges.transports.endpoint.OPENAI", server.url)
+            monkeypatch.setattr("judges.transports.address.OPENAI", server.url)
         judge(server).compare(*items(1))
     head = server.headers[0].lower()
     assert ("our-organisation" in head, "our-project" in head, "openai-project" in head) == (official,) * 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from judges.transports.limits import Bucket, Budget, backoff
+from judges.transports.lives import Life, life_of
 from judges.transports.prices import Price, price_of
 
 
@@ -77,6 +78,21 @@ def test_a_users_prices_win_over_the_table_and_dates_are_left_off(tmp_path: Path
     assert price_of("mine", table) == Price(1, 2)
     assert price_of("gpt-4o-2024-08-06", table) == Price(0, 0)
     assert price_of("mine", table).cost(2_000_000, 1_000_000) == 4  # type: ignore[union-attr]
+
+
+def test_models_that_are_gone_have_a_successor_and_no_price_and_the_others_a_price() -> None:
+    gone, going = life_of("gpt-4-turbo-2024-04-09"), life_of("gpt-4o-2024-08-06")
+    assert gone == Life(date(2026, 10, 23), "gpt-5.6-sol")
+    assert going == Life(date(2027, 1, 14), "gpt-6-luna")
+    assert life_of("gpt-6-luna") is life_of("mine") is None
+    assert price_of("gpt-4-turbo") is price_of("gpt-4-1106-preview") is None
+    assert price_of("gpt-6-luna") == Price(0.1, 0.5)
+    told = going.told("gpt-4o", date(2026, 11, 27))
+    assert told.startswith(
+        "the judge gpt-4o is shut down on 2027-01-14 (published successor: gpt-6-luna); scores under"
+    )
+    assert "was shut down on 2027-01-14" in going.told("gpt-4o", date(2027, 1, 14))
+    assert "successor" not in Life(date(2026, 10, 23)).told("m", date(2026, 11, 27))
 
 
 @pytest.mark.parametrize(

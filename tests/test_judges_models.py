@@ -42,7 +42,7 @@ def judges_of(folder: Path, **options: int) -> dict[str, Judge]:
         "reward": RewardModelJudge(folder / "classifier", **options),
         "pairrm": PairRMJudge(folder / "pairrm", **options),
         "pair-preference": PairPreferenceJudge(folder / "chat", **options),
-        "llm": LLMJudge(folder / "chat", **options),
+        "llm": LLMJudge(folder / "chat", min_label_mass=0, **options),
     }
 
 
@@ -245,6 +245,16 @@ def label_softmax(path: Path, ids: list[int], labels: list[str]) -> float:
     return float(chosen.softmax(0)[0])
 
 
+def spelled_softmax(path: Path, ids: list[int], labels: list[str]) -> float:
+    """P(first label) where each may be spelled with and without a space before it."""
+    model, tok = AutoModelForCausalLM.from_pretrained(path).eval(), AutoTokenizer.from_pretrained(path)
+    with torch.no_grad():
+        shares = model(input_ids=torch.tensor([ids])).logits[0, -1].double().softmax(0)
+    spelled = [[tok.encode(text, add_special_tokens=False) for text in (label, f" {label}")] for label in labels]
+    first, second = (float(sum(shares[each[0]] for each in both if len(each) == 1)) for both in spelled)
+    return first / (first + second)
+
+
 def test_pair_preference_equals_upstreams_recipe_by_hand(folder: Path):
     """The snippet of RLHFlow's pair-pm README, one pair at a time."""
     tok = AutoTokenizer.from_pretrained(folder / "chat")
@@ -270,19 +280,21 @@ def test_pair_preference_equals_upstreams_recipe_by_hand(folder: Path):
 
 
 def test_llm_judge_equals_a_softmax_by_hand_after_the_generation_prompt(folder: Path):
-    judge = LLMJudge(folder / "chat", template="{{ prompt }}: {{ first }} / {{ second }}?", labels=("B", "A"))
+    judge = LLMJudge(
+        folder / "chat", template="{{ prompt }}: {{ first }} / {{ second }}?", labels=("B", "A"), min_label_mass=0
+    )
     tok = AutoTokenizer.from_pretrained(folder / "chat")
     content = "the cat: the cat sat / a mat is on the owl?"
     ids = tok.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, return_dict=False)
-    expected = label_softmax(folder / "chat", ids, ["B", "A"])
+    expected = spelled_softmax(folder / "chat", ids, ["B", "A"])
     np.testing.assert_allclose(judge.compare(PROMPTS[:1], FIRST[:1], SECOND[:1]), [expected], atol=1e-5)
 
 
 def test_llm_judge_without_a_chat_template_reads_plain_text(folder: Path):
-    judge = LLMJudge(folder / "plain", template="{{ prompt }}: {{ first }} / {{ second }}?")
+    judge = LLMJudge(folder / "plain", template="{{ prompt }}: {{ first }} / {{ second }}?", min_label_mass=0)
     ids = AutoTokenizer.from_pretrained(folder / "plain")("the cat: a / b?")["input_ids"]
     np.testing.assert_allclose(
-        judge.compare(["the cat"], ["a"], ["b"]), [label_softmax(folder / "plain", ids, ["A", "B"])], atol=1e-5
+        judge.compare(["the cat"], ["a"], ["b"]), [spelled_softmax(folder / "plain", ids, ["A", "B"])], atol=1e-5
     )
 
 
@@ -360,12 +372,15 @@ def test_labels_that_are_not_two_single_tokens_are_refused(folder: Path, labels,
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
-        ({"batch_size": True}, "batch_size must be a whole number"),
+        ({"batch_size": True}, "batch_size is True; it must be a whole number"),
         ({"template": "{{ first }}"}, "template never shows second"),
         ({"template": "{{ first }} {{ second }} {{ reply }}"}, "template uses reply; it has only first, labels"),
         ({"template": "{{ first"}, "template line 1"),
-        ({"backend": "tgi"}, "backend must be transformers, openai, vllm"),
-        ({"backend": "transformers", "base_url": "http://localhost"}, "a base_url needs backend 'openai'"),
+        ({"backend": "tgi"}, "backend must be openai, transformers, vllm"),
+        (
+            {"backend": "transformers", "base_url": "http://localhost"},
+            "leave it out with 'transformers'",
+        ),
         ({"base_url": "http://localhost", "timeout": 0}, "timeout above 0 seconds"),
     ],
 )

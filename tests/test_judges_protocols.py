@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from judges import LLMJudge
 from judges.judge import Question
+from judges.protocols import alpaca_eval
 from judges.protocols.alpaca_eval import AlpacaEvalProtocol
 from judges.protocols.arena_hard import MIRRORED, PREFERENCE, ArenaHardProtocol
 from judges.protocols.custom import CustomProtocol
@@ -280,7 +281,7 @@ def test_arena_hard_files_of_every_version_ask_in_their_words(tmp_path: Path):
         judge = LLMJudge(
             "m", base_url="http://h/v1", protocol="arena-hard", prompt_file=config / name, category=category, **options
         )
-        request = judge._protocol.request(Question("why {ANSWER_B}?", "{ANSWER_B} {x}", "two"))
+        request = judge.protocol.request(Question("why {ANSWER_B}?", "{ANSWER_B} {x}", "two"))
         assert [turn["role"] for turn in request.messages] == ["system", "user"]
         assert request.messages[0]["content"] == system
         assert request.messages[1]["content"] == (
@@ -298,7 +299,7 @@ def test_a_questions_own_category_chooses_arena_hards_system_prompt(tmp_path: Pa
     words = {"hard_prompt": "Be strict.", "creative_writing": "Mind the style."}
     settings_file.write_text(json.dumps({name: {"system_prompt": text} for name, text in words.items()}))
     given = {"base_url": "http://h/v1", "protocol": "arena-hard", "prompt_file": prompt, "settings_file": settings_file}
-    protocol = LLMJudge("m", **given)._protocol
+    protocol = LLMJudge("m", **given).protocol
     for category, system in {**words, "": "Be strict."}.items():
         request = protocol.request(Question("p", "a", "b", category=category))
         assert request.messages[0]["content"] == system
@@ -309,7 +310,7 @@ def test_a_questions_own_category_chooses_arena_hards_system_prompt(tmp_path: Pa
 def test_mt_bench_prompts_of_the_official_file_are_filled_as_fastchat_fills_them():
     path = shared("mt_bench", "judge_prompts.jsonl")
     official = {each["name"]: each for each in map(json.loads, path.read_text().splitlines())}
-    protocol = MTBenchProtocol.from_file(path)
+    protocol = MTBenchProtocol(prompt_file=path)
     turns = [
         {"role": "user", "content": "q1"},
         {"role": "assistant", "content": "a1"},
@@ -362,7 +363,7 @@ def test_alpaca_eval_asks_and_decodes_as_its_config_says_without_importing_it(
     prompt = (folder / "alpaca_eval_clf.txt").read_text()
     fake_alpaca_eval(tmp_path, (folder / "weighted_alpaca_eval_gpt4_turbo.configs.yaml").read_text(), prompt)
     monkeypatch.syspath_prepend(tmp_path)
-    protocol = AlpacaEvalProtocol.installed()
+    protocol = AlpacaEvalProtocol()
     request = protocol.request(Question("do {output_2}", "<|im_end|> {output_2}", "two"))
     system, user = (part.split("<|im_end|>")[0] for part in prompt.split("<|im_start|>")[1:])
     filled = user.removeprefix("user\n").strip().replace("{output_2}", "two")
@@ -383,7 +384,7 @@ def test_alpaca_evals_verdict_is_two_less_the_published_preference(tmp_path: Pat
         "<|im_start|>user\nmine: {instruction} {output_1} {output_2}\n<|im_end|>",
     )
     monkeypatch.syspath_prepend(tmp_path)
-    protocol = AlpacaEvalProtocol.installed()
+    protocol = AlpacaEvalProtocol()
     path = shared("alpacaeval", "results", "claude-2.1", "weighted_alpaca_eval_gpt4_turbo", "annotations.json.gz")
     with gzip.open(path) as file:
         rows = [row for row in json.load(file) if row["raw_completion"]]
@@ -402,8 +403,11 @@ def test_without_alpaca_eval_its_protocol_says_what_to_install(monkeypatch: pyte
         LLMJudge("m", base_url="http://h/v1", protocol="alpaca-eval")
 
 
-def test_alpaca_eval_reads_only_bare_labels_and_no_text(tmp_path: Path):
-    protocol = AlpacaEvalProtocol((("user", "x"),), ("m", "M"), 1, 1.0, 5)
+def test_alpaca_eval_reads_only_bare_labels_and_no_text(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        alpaca_eval, "installed", lambda: alpaca_eval.Evaluator((("user", "x"),), ("m", "M"), 1, 1.0, 5)
+    )
+    protocol = AlpacaEvalProtocol()
     assert protocol.read(
         ChatReply(top=[("m", math.log(0.3)), ("M", math.log(0.1)), (" m", math.log(0.5))]), QUESTION
     ) == Reading(
@@ -419,16 +423,33 @@ def test_alpaca_eval_reads_only_bare_labels_and_no_text(tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"protocol": "elo"}, "protocol must be one of custom, alpaca-eval, arena-hard, mt-bench"),
-        ({"protocol": "arena-hard", "text_verdicts": True}, "options of protocol 'custom'"),
-        ({"protocol": "mt-bench", "labels": ("1", "2")}, "options of protocol 'custom'"),
+        ({"protocol": "arena-hrad"}, "no protocol is called 'arena-hrad'; did you mean 'arena-hard'"),
+        ({"protocol": "arena-hard", "text_verdicts": True}, "text_verdicts is an option of protocol 'custom'"),
+        (
+            {"protocol": "mt-bench", "labels": ("1", "2")},
+            "labels is an option of protocol 'custom'; leave it out with 'mt-",
+        ),
         ({"prompt_file": "x"}, "prompt_file is an option of protocols 'arena-hard' and 'mt-bench'"),
-        ({"protocol": "mt-bench", "settings_file": "x"}, "settings_file needs protocol 'arena-hard'"),
+        ({"protocol": "mt-bench", "settings_file": "x"}, "settings_file is an option of protocol 'arena-hard'"),
         ({"protocol": "mt-bench", "prompt_file": "missing.jsonl"}, "missing.jsonl is no judge_prompts.jsonl"),
         ({"protocol": "arena-hard", "prompt_file": "missing.yaml"}, "missing.yaml cannot be read"),
         ({"max_tokens": 0}, "max_tokens must be at least 1"),
         ({"budget_calls": -1}, "budget_calls must be at least 0"),
         ({"requests_per_minute": 0}, "requests_per_minute must be above 0"),
+        ({"transport": "chat-completion"}, "no transport is called 'chat-completion'; did you mean 'chat-completions'"),
+        (
+            {"batch_size": 4},
+            "batch_size is an option of transport 'transformers'; leave it out with 'chat",
+        ),
+        ({"base_urll": "x"}, r"no option 'base_urll'; did you mean 'base_url'"),
+        ({"transport": "transformers"}, "base_url is an option of transport.* leave it out with 'transformers'"),
+        ({"limits": {"cached": "x"}}, "limits has no option 'cached'; did you mean 'cache'"),
+        ({"limits": {"timeout": 1}, "timeout": 2}, "timeout is given twice"),
+        ({"protocol": {"prompt_file": "x"}}, r"protocol must be a name or \{name: NAME, OPTION: VALUE\}"),
+        ({"protocol": {"name": "mt-bench", "max_tokens": "x"}}, "max_tokens is 'x'; it must be a whole number"),
+        ({"temperature": "hot"}, "temperature must be a number, 'own'"),
+        ({"reasoning": {"budget": 3}}, "reasoning must be"),
+        ({"extra_headers": {"Authorization": "secret"}}, "looks like a secret; put its value into the environment"),
         ({"base_url": None, "backend": "vllm"}, r"pip install -e '\.\[vllm\]'"),
     ],
 )
@@ -450,7 +471,7 @@ def test_options_that_do_not_go_together_are_refused(options: dict[str, Any], me
 def test_arena_hard_configs_in_another_form_are_refused(tmp_path: Path, text: str, message: str):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
-        ArenaHardProtocol.from_files(tmp_path / "config.yaml", None, "hard_prompt")
+        ArenaHardProtocol(prompt_file=tmp_path / "config.yaml")
 
 
 def test_values_are_substituted_once_and_not_looked_into():

@@ -185,9 +185,9 @@ def _effort(planned: Plan, cell: CellPlan) -> Effort | None:
 
 def _notes(planned: Plan) -> list[str]:
     """What a user may not expect: answers of another length than in training, prompts that are drawn repeatedly, and
-    what the leaderboards say of themselves.
+    what the leaderboards and judges say of themselves.
     """
-    return [*_answer_lengths(planned), *_repeated_prompts(planned), *_of_boards(planned)]
+    return [*_answer_lengths(planned), *_repeated_prompts(planned), *_of_boards(planned), *_of_judges(planned)]
 
 
 def _answer_lengths(planned: Plan) -> list[str]:
@@ -209,6 +209,13 @@ def _of_boards(planned: Plan) -> list[str]:
     specs = [rated.stage.board for cell in planned.cells for rated in cell.rated if rated.stage.board.source is None]
     boards = {spec.label: make("leaderboards", spec.name, spec.options) for spec in specs}
     return [note for board in boards.values() for note in board.notes()]
+
+
+def _of_judges(planned: Plan) -> list[str]:
+    """The judges' own notes, such as the day on which a hosted model is shut down."""
+    from harness.run.endpoints import judges_of
+
+    return list(dict.fromkeys(note for judge in judges_of(planned.stages) for note in judge.notes()))
 
 
 def _repeated_prompts(planned: Plan) -> list[str]:
@@ -275,7 +282,7 @@ app.command()(rate)
 
 @app.command(name="list")
 def list_names(
-    kind: Annotated[str, typer.Argument(metavar="trainers|judges|leaderboards")],
+    kind: Annotated[str, typer.Argument(metavar="trainers|judges|leaderboards|protocols|transports")],
     verbose: Annotated[bool, typer.Option("--verbose", help="Options, equations and sources.")] = False,
     json: Json = False,
 ) -> None:
@@ -287,14 +294,15 @@ def list_names(
     """
     from harness.cli.listing import describe
 
-    if kind not in ("trainers", "judges", "leaderboards"):
-        raise ValueError(f"there is no list of {shortened(kind)}; choose trainers, judges or leaderboards")
+    kinds = ("trainers", "judges", "leaderboards", "protocols", "transports")
+    if kind not in kinds:
+        raise ValueError(f"there is no list of {shortened(kind)}; choose one of {', '.join(kinds)}")
     described = describe(kind)  # type: ignore[arg-type]
     if json:
         _print_json(described)
         return
     for item in described:
-        typer.echo(f"{item['name']:<14} {item['summary']}")
+        typer.echo(f"{item['name']:<16} {item['summary']}")
         if verbose:
             details = {k: v for k, v in item.items() if k not in ("name", "summary") and v not in (None, "", {})}
             for key, value in details.items():

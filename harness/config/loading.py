@@ -29,6 +29,8 @@ ENTRIES: dict[tuple[str, ...], Kind] = {
     ("leaderboards",): "leaderboards",
 }
 """Where a config lists things whose classes say which of their options are paths."""
+PARTS: dict[str, Kind] = {"protocol": "protocols", "transport": "transports"}
+"""Options of a judge that are things of their own."""
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -117,6 +119,10 @@ def _paths(where: tuple[str, ...], name: Any) -> tuple[str, ...]:
     if where == ("training",):
         return ("accelerate",)
     kind = next((kind for at, kind in ENTRIES.items() if where[: len(at)] == at), None)
+    if kind == "judges" and where[-1] == "limits":
+        return ("cache", "prices")
+    if kind == "judges":
+        kind = PARTS.get(where[-1], kind)
     if kind is not None and isinstance(name, str):
         with contextlib.suppress(ValueError):
             return tuple(load(kind, name).paths)

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from harness.config.schema import GROUPS, Config
-from harness.registry import nearest
+from judges.plugins import nearest
 from judges.reading import clipped, shortened
 
 WORDING = {

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from harness.config import ConfigError
 from harness.matrix import Cell
-from harness.registry import nearest
+from judges.plugins import nearest
 from judges.reading import shortened
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.config import Config, ConfigError, PairOptions
 from harness.matrix import Variant
-from harness.registry import nearest
+from judges.plugins import nearest
 from judges.reading import clipped, shortened
 from trainers.algorithm import Algorithm, Schedule
 from trainers.options import Training

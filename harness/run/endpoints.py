@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from harness.identity import Part
+from harness.registry import make
 from harness.specs import Checkpoint, ComponentSpec
 from harness.stage import Stage
-from trainers.options import is_openai
+from judges.judge import Judge
+from judges.transports.chat_completions import ChatCompletions
+from judges.transports.http import EndpointTransport
 
-OPENAI = "https://api.openai.com/v1"
 PATIENCE = 10.0
 """Seconds."""
 UNREACHED = ("ConnectError", "ConnectTimeout")
@@ -19,79 +21,89 @@ UNREACHED = ("ConnectError", "ConnectTimeout")
 
 
 class _Asked(NamedTuple):
-    """One model behind one URL, and the name of the environment variable that has the key."""
+    """One model behind one endpoint."""
 
-    url: str
     model: str
-    key: str
+    transport: EndpointTransport
 
 
 def check_endpoints(stages: Iterable[Stage], warn: Callable[[str], None]) -> None:
     """Put one question of a token to every endpoint of these stages.
 
-    `warn` is told where no connection comes about: the server may be up when it is needed, or all verdicts be in the
-    store. An answer that says nothing about URL, model or key (a limit, a fault) is taken for one.
+    `warn` is told of a judge's end, and where no connection comes about: the server may be up when it is needed, or all
+    verdicts be in the store. An answer that says nothing about URL, model or key (a limit, a fault) is taken for one.
 
     Raises:
         ValueError: the key is refused, or there is no such model or no chat at the URL.
     """
-    for asked in dict.fromkeys(
-        each for stage in stages for part in stage.parts() for each in _endpoints(_config(part))
-    ):
-        _ask(asked, warn)
+    parts = _distinct_parts(stages)
+    judges = [judge for part in parts if (judge := judge_of(part))]
+    for note in dict.fromkeys(note for judge in judges for note in judge.notes()):
+        warn(note)
+    asked = [_Asked(*each) for judge in judges for each in judge.endpoints()]
+    asked += [each for part in parts for each in _of_policy(part)]
+    addresses = {
+        (each.transport.url, each.transport.path, each.model, each.transport.api_key_env): each for each in asked
+    }
+    for each in addresses.values():
+        _ask(each, warn)
+
+
+def judges_of(stages: Iterable[Stage]) -> list[Judge]:
+    """The distinct judges of stages."""
+    return [judge for part in _distinct_parts(stages) if (judge := judge_of(part))]
+
+
+def _distinct_parts(stages: Iterable[Stage]) -> list[Part]:
+    parts = {json.dumps(_config(part), default=str): part for stage in stages for part in stage.parts()}
+    return list(parts.values())
 
 
 def _config(part: Part) -> Any:
     """A policy or component as a config writes it."""
     if isinstance(part, Checkpoint):
         return part.location
-    return {"name": part.name, "options": dict(part.options)} if isinstance(part, ComponentSpec) else None
+    return [part.kind, part.name, dict(part.options)] if isinstance(part, ComponentSpec) else None
 
 
-def _endpoints(value: Any) -> Iterator[_Asked]:
-    """Those of policies, of judges `llm` and of such members, wherever they stand in a stage's options."""
-    if isinstance(value, list | tuple):
-        for each in value:
-            yield from _endpoints(each)
-    elif isinstance(value, Mapping):
-        options = {**value, **value.get("options", {})}
-        url = None if "name" in options else options.get("endpoint")  # one with a name is a judge
-        if options.get("name") == "llm" and (options.get("base_url") or options.get("backend") == "openai"):
-            url = options.get("base_url") or OPENAI
-        if url:
-            yield _Asked(url, str(options["model"]), options.get("api_key_env", "OPENAI_API_KEY"))
-        yield from _endpoints([each for key, each in options.items() if key != "options"])
+def judge_of(part: Part) -> Judge | None:
+    """The judge of a stage, made from its options; None for another part, and for one whose model a stage makes."""
+    if not isinstance(part, ComponentSpec) or part.kind != "judges" or part.source is not None:
+        return None
+    made: Judge = make("judges", part.name, part.options)
+    return made
+
+
+def _of_policy(part: Part) -> list[_Asked]:
+    """The endpoint of a policy that is behind one."""
+    if not isinstance(part, Checkpoint) or not (policy := part.endpoint):
+        return []
+    return [_Asked(policy.model, ChatCompletions(base_url=policy.endpoint, api_key_env=policy.api_key_env))]
 
 
 def _ask(asked: _Asked, warn: Callable[[str], None]) -> None:
     import openai
 
-    from trainers.engines.openai import account_headers, token_limit
+    from judges.transports.endpoint import client_options
 
-    official = is_openai(asked.url)
-    hello = {"model": asked.model, "messages": [{"role": "user", "content": "Hello"}], **token_limit(official, 1)}
+    transport, url = asked.transport, asked.transport.url
+    hello = transport.body(asked.model, transport.greeting, frozenset()) | dict(transport.extra_body or {})
     try:
-        with openai.OpenAI(
-            api_key=os.environ.get(asked.key, "").strip() or "none",
-            base_url=asked.url,
-            timeout=PATIENCE,
-            max_retries=0,
-            default_headers=account_headers(official),
-        ) as client:
-            client.post("/chat/completions", cast_to=str, body=hello)
+        with openai.OpenAI(**client_options(transport), timeout=PATIENCE, max_retries=0) as client:
+            client.post(transport.path, cast_to=str, body=hello)
     except (openai.AuthenticationError, openai.PermissionDeniedError, UnicodeEncodeError):
         raise ValueError(
-            f"{asked.url} takes no such key for {asked.model!r}; put a valid one into the environment variable "
-            f"{asked.key}"
+            f"{url} takes no such key for {asked.model!r}; put a valid one into the environment variable "
+            f"{transport.api_key_env}"
         ) from None
     except openai.NotFoundError:
         raise ValueError(
-            f"{asked.url} has no model {asked.model!r} or no chat (HTTP 404); correct the model or the URL, which "
+            f"{url} has no model {asked.model!r} or no chat (HTTP 404); correct the model or the URL, which "
             "mostly ends in /v1"
         ) from None
     except openai.APIConnectionError as error:
         if type(error.__cause__).__name__ in UNREACHED:
-            why = f"no connection to {asked.url} for {asked.model!r} ({error.__cause__})"
+            why = f"no connection to {url} for {asked.model!r} ({error.__cause__})"
             warn(f"{why}; what asks it fails until there is one")
     except openai.OpenAIError:
         pass

@@ -144,8 +144,8 @@ class Answer(Stage):
         """
         seeds = response_seeds(self.seed, ids)
         if endpoint := self.policy.endpoint:
+            from harness.endpoint_policy import sample_texts
             from trainers.engines.engine import Decoding
-            from trainers.engines.openai import sample_texts
 
             decoding = Decoding(max_tokens=limit, temperature=temperature, top_p=self.sampling.top_p)
             conversations = [messages_of(prompt) for prompt in prompts]

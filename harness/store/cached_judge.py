@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from harness.errors import UserError
 from harness.store.verdicts import VerdictStore, rating_key, verdict_key
 from judges.judge import Judge, Prompt, Question, Ratings, References, reference_texts
-from judges.verdicts import OK, Answer, is_transient
+from judges.verdicts import OK, Answer, is_transient, kind_of
 
 MAX_TRANSIENT_FAILURE_RATE = 0.01
 """Share of a stage's questions that may fail for reasons that may pass without failing the stage."""
@@ -108,7 +108,7 @@ class CachedJudge(Judge):
         return [Answer(rating, status, raw=words) for rating, status, words in rows]
 
     def _count(self, statuses: Iterable[str]) -> None:
-        kinds = Counter(statuses)
+        kinds = Counter(map(kind_of, statuses))
         self.question_count += kinds.total()
         del kinds[OK]
         self.failures += kinds

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from judges.errors import JudgeError
 from judges.judge import Question, prompt_text
-from judges.protocols.protocol import NO_VERDICT, Protocol, Reading, chat, fill
+from judges.protocols.protocol import NO_VERDICT, OWN, Protocol, Reading, chat, check_decoding, fill, own_or
 from judges.protocols.reading import find, one_verdict, strip_thinking, without_text
 from judges.reading import clipped, parse_json, parse_yaml, read_text
 from judges.transports.messages import ChatReply, ChatRequest
@@ -44,16 +45,8 @@ SIDES = ({"ANSWER_A", "answer_1"}, {"ANSWER_B", "answer_2"})
 
 
 @dataclass(frozen=True)
-class ArenaHardProtocol(Protocol):
-    """Five-way verdicts as 1, .75, .5, .25 and 0.
-
-    Follows lmarena/arena-hard-auto, `gen_judgment.py`: the first of `patterns` that matches decides; a reply without a
-    verdict is answered once ("number_of_judgment_attempts: 2" of its v0.1) and both replies are read together. As in
-    v0.1, two verdicts that differ are a failure; v2.0 takes the last one, which would let a quoted verdict count. The
-    words of the second request are our own. A question's own category chooses the system prompt, as upstream's
-    JUDGE_SETTINGS have one for each (creative writing differs). Without a file prompt and system text are ours too:
-    **not the official prompt**, only its contract.
-    """
+class _Prompts:
+    """What a prompt file says, and ours where there is none."""
 
     system: str = SYSTEM
     by_category: Mapping[str, str] = field(default_factory=dict)
@@ -63,50 +56,75 @@ class ArenaHardProtocol(Protocol):
     max_tokens: int = 4096
     temperature: float = 0.0
 
-    @classmethod
-    def from_files(cls, prompt_file: Path, settings_file: Path | None, category: str) -> ArenaHardProtocol:
-        """The official protocol from a config of arena-hard-auto.
 
-        Args:
-            prompt_file: YAML with `prompt_template`, `regex_patterns` or `regex_pattern`, `temperature`, `max_tokens`,
-                and, before v2.0, `system_prompt`.
-            settings_file: JSON of upstream's JUDGE_SETTINGS, {category: {"system_prompt"}}, where the YAML has none.
-            category: of settings_file, for questions that have none of their own.
+@dataclass(frozen=True)
+class ArenaHardProtocol(Protocol):
+    """Arena-Hard's five-way verdicts, as 1, .75, .5, .25 and 0, after an explanation.
 
-        Raises:
-            ValueError: a file that is missing, is not in this form, or leaves a response out.
-        """
-        config = _mapping(prompt_file, parse_yaml)
-        template = config.get("prompt_template")
-        template = template[0] if isinstance(template, list) and template else template
-        if not isinstance(template, str) or not all(any(f"{{{n}}}" in template for n in side) for side in SIDES):
-            raise ValueError(f"{prompt_file} has no prompt_template with {{ANSWER_A}} and {{ANSWER_B}}")
-        return cls(
-            system=_system(config, prompt_file, settings_file, category),
-            by_category={} if settings_file is None else _systems(settings_file),
-            template=template,
-            patterns=_patterns(config, prompt_file),
-            attempts=int(config.get("number_of_judgment_attempts", 2)),
-            max_tokens=int(config.get("max_tokens", cls.max_tokens)),
-            temperature=float(config.get("temperature", cls.temperature)),
-        )
+    Follows lmarena/arena-hard-auto, `gen_judgment.py`: the first of the patterns that matches decides; a reply without
+    a verdict is answered once ("number_of_judgment_attempts: 2" of its v0.1) and both replies are read together. As in
+    v0.1, two verdicts that differ are a failure; v2.0 takes the last one, which would let a quoted verdict count. The
+    words of the second request are our own. A question's own category chooses the system prompt, as upstream's
+    JUDGE_SETTINGS have one for each (creative writing differs). Without a file prompt and system text are ours too:
+    **not the official prompt**, only its contract.
+
+    Args:
+        prompt_file: YAML of arena-hard-auto with `prompt_template`, `regex_patterns` or `regex_pattern`, `temperature`,
+            `max_tokens`, and, before v2.0, `system_prompt`.
+        settings_file: JSON of upstream's JUDGE_SETTINGS, {category: {"system_prompt"}}, where the YAML has none.
+        category: of settings_file, for questions that have none of their own.
+        max_tokens, temperature: of a reply; by default the file's. Temperature null: none is sent.
+
+    Raises:
+        ValueError: a file that is missing, is not in this form, or leaves a response out.
+    """
+
+    prompt_file: str | Path | None = None
+    settings_file: str | Path | None = None
+    category: str = "hard_prompt"
+    max_tokens: int | None = None
+    temperature: float | str | None = OWN
+
+    gives = ("five-way",)
+    paths = ("prompt_file", "settings_file")
+
+    def __post_init__(self) -> None:
+        check_decoding(self.max_tokens, self.temperature)
+        if self.settings_file and not self.prompt_file:
+            raise ValueError("settings_file needs a prompt_file; give both, or leave it out")
+        _ = self.prompts  # a wrong file is found now
+
+    @cached_property
+    def prompts(self) -> _Prompts:
+        """The official prompts, or ours."""
+        if not self.prompt_file:
+            return _Prompts()
+        settings = Path(self.settings_file) if self.settings_file else None
+        return _from_files(Path(self.prompt_file), settings, self.category)
 
     def request(self, question: Question) -> ChatRequest:
         asked = prompt_text(question.prompt)
-        system = self.system
-        if self.by_category and question.category:
-            if question.category not in self.by_category:
-                raise JudgeError(
-                    f"the category {question.category!r} of a question has no system_prompt in settings_file; there is "
-                    f"{', '.join(self.by_category)}"
-                )
-            system = self.by_category[question.category]
         values = {"QUESTION": asked, "question_1": asked}
         values |= dict.fromkeys(SIDES[0], question.first) | dict.fromkeys(SIDES[1], question.second)
-        return ChatRequest(chat(system, fill(self.template, values)), self.max_tokens, self.temperature)
+        return ChatRequest(
+            chat(self._system(question), fill(self.prompts.template, values)),
+            self.max_tokens or self.prompts.max_tokens,
+            own_or(self.temperature, self.prompts.temperature),
+        )
+
+    def _system(self, question: Question) -> str:
+        by_category = self.prompts.by_category
+        if not by_category or not question.category:
+            return self.prompts.system
+        if question.category not in by_category:
+            raise JudgeError(
+                f"the category {question.category!r} of a question has no system_prompt in settings_file; there is "
+                f"{', '.join(by_category)}"
+            )
+        return by_category[question.category]
 
     def again(self, request: ChatRequest, reply: ChatReply) -> ChatRequest | None:
-        if self.attempts < 2:
+        if self.prompts.attempts < 2:
             return None
         turns = [{"role": "assistant", "content": reply.text}, {"role": "user", "content": ONCE_MORE}]
         return ChatRequest([*request.messages, *turns], request.max_tokens, request.temperature)
@@ -115,12 +133,29 @@ class ArenaHardProtocol(Protocol):
         if problem := without_text(reply):
             return Reading.failure(problem)
         text = strip_thinking(reply.text)
-        verdicts = next((matches for pattern in self.patterns if (matches := find(pattern, text))), [])
+        verdicts = next((matches for pattern in self.prompts.patterns if (matches := find(pattern, text))), [])
         verdict, problem = one_verdict(verdicts, text, question)
         if problem:
             return Reading.failure(problem)
         value = (PREFERENCE | MIRRORED).get(verdict)
         return Reading.failure(NO_VERDICT) if value is None else Reading(value)
+
+
+def _from_files(prompt_file: Path, settings_file: Path | None, category: str) -> _Prompts:
+    config = _mapping(prompt_file, parse_yaml)
+    template = config.get("prompt_template")
+    template = template[0] if isinstance(template, list) and template else template
+    if not isinstance(template, str) or not all(any(f"{{{n}}}" in template for n in side) for side in SIDES):
+        raise ValueError(f"{prompt_file} has no prompt_template with {{ANSWER_A}} and {{ANSWER_B}}")
+    return _Prompts(
+        system=_system(config, prompt_file, settings_file, category),
+        by_category={} if settings_file is None else _systems(settings_file),
+        template=template,
+        patterns=_patterns(config, prompt_file),
+        attempts=int(config.get("number_of_judgment_attempts", 2)),
+        max_tokens=int(config.get("max_tokens", _Prompts.max_tokens)),
+        temperature=float(config.get("temperature", _Prompts.temperature)),
+    )
 
 
 def _mapping(path: Path, parse: Any) -> dict[str, Any]:

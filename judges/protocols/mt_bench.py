@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from judges.judge import Question, messages_of
-from judges.protocols.protocol import Protocol, Reading, chat, fill
+from judges.protocols.protocol import OWN, Protocol, Reading, chat, check_decoding, fill, own_or
 from judges.protocols.reading import Found, find, one_verdict, strip_thinking, without_text
 from judges.reading import clipped, parse_json, read_text
 from judges.transports.messages import ChatReply, ChatRequest
@@ -47,7 +48,7 @@ SINGLE_TURNS = (
     "First question:\n{question_1}\n\nAnswer:\n{answer_1}\n\n"
     "Second question, the one to judge:\n{question_2}\n\nAnswer:\n{answer_2}\n"
 )
-OWN: dict[str, tuple[str, str]] = {
+OWN_PROMPTS: dict[str, tuple[str, str]] = {
     "pair-v2": (PAIR_SYSTEM, PAIR),
     "pair-v2-multi-turn": (PAIR_SYSTEM, PAIR_TURNS),
     "pair-math-v1": (PAIR_SYSTEM, REFERENCE + PAIR),
@@ -61,7 +62,9 @@ OWN: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class MTBenchProtocol(Protocol):
-    """MT-Bench's prompts by their names in FastChat's `llm_judge/data/judge_prompts.jsonl`, read as FastChat reads.
+    """MT-Bench's ratings and comparisons, after an explanation.
+
+    Prompts go by their names in FastChat's `llm_judge/data/judge_prompts.jsonl`, read as FastChat reads.
 
     A prompt that is a chat of two user's turns is judged by its second turn; the first answer is the one in the chat,
     for both sides of a comparison (FastChat shows each side's own). With references the prompts named "math" are used;
@@ -69,42 +72,43 @@ class MTBenchProtocol(Protocol):
     Comparisons: [[A]], [[B]], and [[C]] as 1/2. Replies with two verdicts that differ are failures; FastChat takes the
     first rating, and A before B before C. Without a file the prompts are our own: **not the official ones**, only
     their contract.
+
+    Args:
+        prompt_file: FastChat's `judge_prompts.jsonl`.
+        max_tokens, temperature: of a reply; temperature null: none is sent.
+
+    Raises:
+        ValueError: a file that is missing or not in this form, or lacks a prompt.
     """
 
-    prompts: Prompts = field(default_factory=lambda: OWN)
-    kind: str = "pair"
+    prompt_file: str | Path | None = None
     max_tokens: int = MAX_TOKENS
-    temperature: float = 0.0
+    temperature: float | str | None = OWN
 
-    @classmethod
-    def from_file(cls, prompt_file: Path) -> MTBenchProtocol:
-        """The official protocol from FastChat's `judge_prompts.jsonl`.
+    rates = False
+    gives = ("verdict", "rating")
+    paths = ("prompt_file",)
 
-        Raises:
-            ValueError: a file that is missing or not in this form, or lacks a prompt.
-        """
-        try:
-            lines = read_text(Path(prompt_file)).split("\n")
-            records = [parse_json(line, f"line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-            prompts = {
-                str(each["name"]): (str(each["system_prompt"]), str(each["prompt_template"])) for each in records
-            }
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{prompt_file} is no judge_prompts.jsonl of FastChat: {clipped(str(error))}") from error
-        if missing := sorted(OWN.keys() - prompts.keys()):
-            raise ValueError(f"{prompt_file} lacks the prompts {', '.join(missing)}")
-        return cls(prompts)
+    def __post_init__(self) -> None:
+        check_decoding(self.max_tokens, self.temperature)
+        _ = self.prompts  # a wrong file is found now
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        """(system text, template) by FastChat's names: the official ones, or ours."""
+        return _from_file(Path(self.prompt_file)) if self.prompt_file else OWN_PROMPTS
 
     @property
     def rating(self) -> MTBenchProtocol:
-        return MTBenchProtocol(self.prompts, "single", self.max_tokens, self.temperature)
+        return MTBenchRating(self.prompt_file, self.max_tokens, self.temperature)
 
     def request(self, question: Question) -> ChatRequest:
         values = _values(question)
-        variant = "math-v1" if question.references else ("v2" if self.kind == "pair" else "v1")
+        kind, plain = ("single", "v1") if self.rates else ("pair", "v2")
+        variant = "math-v1" if question.references else plain
         turns = "-multi-turn" if "question_2" in values else ""
-        system, template = self.prompts[f"{self.kind}-{variant}{turns}"]
-        return ChatRequest(chat(system, fill(template, values)), self.max_tokens, self.temperature)
+        system, template = self.prompts[f"{kind}-{variant}{turns}"]
+        return ChatRequest(chat(system, fill(template, values)), self.max_tokens, own_or(self.temperature, 0.0))
 
     def read(self, reply: ChatReply, question: Question) -> Reading:
         if problem := without_text(reply):
@@ -113,15 +117,34 @@ class MTBenchProtocol(Protocol):
         verdict, problem = one_verdict(self._find(text), text, question)
         if problem:
             return Reading.failure(problem)
-        if self.kind == "pair":
+        if not self.rates:
             return Reading(PREFERENCE[verdict])
         value = float(verdict)
         return Reading(value) if 1 <= value <= 10 else Reading.failure("out-of-range")
 
     def _find(self, text: str) -> list[Found]:
-        if self.kind == "pair":
+        if not self.rates:
             return find(WINNER, text)
         return find(RATING, text) or find(RATING_FALLBACK, text)
+
+
+class MTBenchRating(MTBenchProtocol):
+    """MT-Bench's ratings of single answers."""
+
+    rates = True
+
+
+def _from_file(prompt_file: Path) -> Prompts:
+    """The prompts of FastChat's `judge_prompts.jsonl`. Raises ValueError where it is not in this form, or lacks one."""
+    try:
+        lines = read_text(prompt_file).split("\n")
+        records = [parse_json(line, f"line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+        prompts = {str(each["name"]): (str(each["system_prompt"]), str(each["prompt_template"])) for each in records}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{prompt_file} is no judge_prompts.jsonl of FastChat: {clipped(str(error))}") from error
+    if missing := sorted(OWN_PROMPTS.keys() - prompts.keys()):
+        raise ValueError(f"{prompt_file} lacks the prompts {', '.join(missing)}")
+    return prompts
 
 
 def _values(question: Question) -> dict[str, str]:

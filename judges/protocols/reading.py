@@ -12,8 +12,9 @@ from judges.judge import Question, prompt_text
 from judges.protocols.protocol import NO_VERDICT
 from judges.transports.messages import ChatReply
 
-OPENING = re.compile(r"\s*<think(?:ing)?>", re.IGNORECASE)
-CLOSING = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+OPENING = re.compile(r"\s*(?:<think(?:ing)?>|\[THINK\]|<\|channel\|>analysis)", re.IGNORECASE)
+CLOSING = re.compile(r"</think(?:ing)?>|\[/THINK\]|<\|channel\|>final<\|message\|>", re.IGNORECASE)
+"""How thinking begins and ends: with tags, with Mistral's brackets, with the channels of OpenAI's open models."""
 REFUSAL = re.compile(
     r"\s*(?:i['’]m (?:very )?sorry|i am (?:very )?sorry|sorry|i can(?:['’]t|not)|i['’]m (?:unable|not able)"
     r"|i am (?:unable|not able)|i (?:must|have to) (?:decline|refuse)|i won['’]t|as an ai)\b",

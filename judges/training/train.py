@@ -30,7 +30,7 @@ from judges.kinds.llm import LLMJudge
 from judges.kinds.pair_preference import PairPreferenceJudge, encode_preference
 from judges.kinds.pairrm import PairRMJudge
 from judges.kinds.reward_model import RewardModelJudge
-from judges.protocols.custom import TEMPLATE, compile_template, encode_template
+from judges.protocols.custom import TEMPLATE, CustomProtocol, compile_template, encode_template
 from judges.training.ranker import encode_pair, new_ranker, rank
 
 Kind = Literal["reward-model", "pairrm", "pair-preference", "llm"]
@@ -335,7 +335,11 @@ def _labels(
     base: str | Path, options: dict[str, Any], encode: Callable[[Any, Question], list[int]]
 ) -> tuple[torch.nn.Module, Recipe]:
     network, tokenizer = _start(base, "ForCausalLM")
-    tokens = label_ids(tokenizer, options.get("labels", PairPreferenceJudge.labels))
+    labels = options.get("labels", PairPreferenceJudge.labels)
+    tokens = label_ids(tokenizer, labels)
+    network.config.judge_labels = dict(
+        zip(labels, tokens, strict=True)
+    )  # a judge reads these alone: only they are trained
 
     def margin(model: torch.nn.Module, batch: Sequence[Encoded]) -> Tensor:
         logits = next_logits(model, padded(batch, 0, network.device), tokens)
@@ -350,7 +354,7 @@ def _pair_preference(base: str | Path, options: dict[str, Any]) -> tuple[torch.n
 
 def _llm(base: str | Path, options: dict[str, Any]) -> tuple[torch.nn.Module, Recipe]:
     template = compile_template(options.get("template", TEMPLATE))
-    labels = tuple(options.get("labels", LLMJudge.labels))
+    labels = tuple(options.get("labels", CustomProtocol.labels))
     return _labels(base, options, lambda tokenizer, question: encode_template(tokenizer, template, labels, question))
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from judges.errors import JudgeError
 from judges.record_log import Record, RecordLog
@@ -38,6 +39,15 @@ class ReplyCache:
         """Store a reply; the earliest under a key is the one returned."""
         self._log.add({key: asdict(reply)})
 
+    def learnt(self, url: str, model: str) -> tuple[str, ...]:
+        """Arguments that the model at this URL was found to refuse."""
+        key = _dialect_key(url, model)
+        return tuple(sorted({str(name) for each in self._log.find([key]).get(key, []) for name in each["refused"]}))
+
+    def learn(self, url: str, model: str, refused: str) -> None:
+        """Keep that the model at this URL refuses an argument."""
+        self._log.add({_dialect_key(url, model): {"refused": [refused]}})
+
     def close(self) -> None:
         """Write pending replies; also done at process exit. Raises OSError where that fails."""
         self._log.close()
@@ -49,15 +59,27 @@ def reply_cache(folder: Path) -> ReplyCache:
     return ReplyCache(folder)
 
 
-def request_key(model: str, base_url: str | None, repeat: int, request: ChatRequest) -> str:
-    """SHA-256 (hex) of what is sent: the labels that a reply is read for are no part of it.
+def request_key(
+    model: str, base_url: str | None, repeat: int, request: ChatRequest, further: Mapping[str, Any] | None = None
+) -> str:
+    """SHA-256 (hex) of what is sent: the labels that a chat's reply is read for are no part of it.
 
     The placement of the responses is in the messages.
+
+    Args:
+        further: what is sent beside a plain chat completion's arguments; nothing where there is none, so that replies
+            stay found that were kept before there was any.
     """
     messages: Sequence[object] = [sorted(turn.items()) for turn in request.messages]
     decoding = [request.max_tokens, request.temperature, request.top_logprobs]
-    described = json.dumps([model, base_url, repeat, messages, decoding])
+    drawn = {"top_p": request.top_p, "seed": request.seed}
+    sent = {name: value for name, value in {**drawn, **(further or {})}.items() if value is not None}
+    described = json.dumps([model, base_url, repeat, messages, decoding, *([sent] if sent else [])], sort_keys=True)
     return hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _dialect_key(url: str, model: str) -> str:
+    return hashlib.sha256(json.dumps(["refused", url, model]).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _reply(record: Record) -> ChatReply:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 
 LONGEST_WAIT = 300.0  # seconds; longer Retry-After waits are not honoured
 POLL = 0.02
@@ -36,6 +37,45 @@ class Bucket:
         """Waits until `amount` may pass."""
         if (wait := self.delay(amount, time.monotonic())) > 0:
             await asyncio.sleep(wait)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an endpoint may be asked, how fast and for how much. None of it changes a verdict.
+
+    Args:
+        concurrency, timeout, max_retries: calls in flight, seconds for one, and further tries. Retries wait as long as
+            Retry-After says (a question whose wait would pass 5 minutes fails), else ever longer, with jitter.
+        requests_per_minute, tokens_per_minute: what is sent at most; tokens are estimated as 4 characters each.
+        budget_calls, budget_usd: what one judge may spend as long as it lives, retries included. A call that could
+            pass it is not made. A call that failed on its way counts at the most it can have cost.
+        prices: YAML of {model: {input, output}}, US$ for a million tokens, over the table that comes along.
+        cache: folder that keeps replies; what is in it is not paid for again. A sweep keeps them in its store, a file
+            of pairs is judged with a folder beside it.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    concurrency: int = 16
+    timeout: float = 60.0
+    max_retries: int = 3
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    budget_calls: int | None = None
+    budget_usd: float | None = None
+    prices: str | Path | None = None
+    cache: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1 or self.timeout <= 0 or self.max_retries < 0:
+            raise ValueError("concurrency must be at least 1, timeout above 0 seconds and max_retries at least 0")
+        for name in ("requests_per_minute", "tokens_per_minute"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise ValueError(f"{name} must be above 0, got {value}")
+        for name in ("budget_calls", "budget_usd"):
+            if (value := getattr(self, name)) is not None and not value >= 0:
+                raise ValueError(f"{name} must be at least 0, got {value}")
 
 
 @dataclass

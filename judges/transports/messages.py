@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from judges.verdicts import OK
 
 Message = dict[str, str]
+TEXT, LABELS, LEVELS = "text", "labels", "levels"
+"""What a transport may give of a reply: words, the probabilities of labels, or those of a scale's levels."""
 
 
 @dataclass(frozen=True)
@@ -16,17 +18,22 @@ class ChatRequest:
 
     Attributes:
         messages: the chat, `{"role", "content"}` each.
-        max_tokens, temperature: of the reply; temperature 0 is greedy.
+        max_tokens, temperature: of the reply; temperature 0 is greedy, None is the model's own.
         labels: the two tokens, for the first and the second response, whose probabilities as first token of the reply
             are the verdict; None where the verdict is in the text.
         top_logprobs: how many likely first tokens are asked of an endpoint; 0 without labels.
+        top_p, seed: of the reply; None sends none.
+        levels: a scale from its lowest level to its highest, whose probabilities are the verdict.
     """
 
     messages: Sequence[Message]
     max_tokens: int
-    temperature: float = 0.0
+    temperature: float | None = 0.0
     labels: tuple[str, str] | None = None
     top_logprobs: int = 0
+    top_p: float | None = None
+    seed: int | None = None
+    levels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,8 @@ class ChatReply:
 
     Attributes:
         text: the model's words.
-        top: (token, log-probability) of the likely first tokens; None where the backend gave none.
+        top: (token, log-probability) of the likely first tokens, or of the labels or levels that were asked about; None
+            where the backend gave none.
         finish: why the reply ended: "stop", "length" or "content_filter".
         refused: the endpoint says that the model refused.
         input_tokens, output_tokens, latency (seconds), cost (US$): as in `Answer`.

@@ -8,29 +8,50 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from judges.errors import JudgeError
 from judges.kinds.checkpoint import defused
-from judges.transports.messages import ChatReply, ChatRequest
+from judges.transports.messages import LABELS, TEXT, ChatReply, ChatRequest
+from judges.transports.transport import Transport
+
+if TYPE_CHECKING:
+    from judges.transports.cache import ReplyCache
+    from judges.transports.limits import Limits
+
+
+@dataclass(frozen=True)
+class Vllm(Transport):
+    """A causal language model opened here by vLLM's offline engine.
+
+    Args:
+        revision: branch, tag or commit of a hub id.
+        trust_remote_code: run the code that comes with the checkpoint.
+    """
+
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    gives = frozenset({TEXT, LABELS})
+
+    def check(self, model: str | Path) -> None:
+        if find_spec("vllm") is None:
+            raise JudgeError(
+                "transport 'vllm' needs vLLM: pip install -e '.[vllm]' where nashbench lies, or choose another one"
+            )
+
+    def connect(self, model: str | Path, limits: Limits, repeat: int, replies: ReplyCache | None) -> VllmChat:
+        return VllmChat(model, self.revision, self.trust_remote_code)
 
 
 class VllmChat:
-    """A causal language model through `vllm.LLM.chat`, loaded at the first question.
-
-    Raises:
-        ValueError: vLLM is not installed.
-    """
+    """A causal language model through `vllm.LLM.chat`, loaded at the first question."""
 
     def __init__(self, model: str | Path, revision: str | None, trust_remote_code: bool) -> None:
-        if find_spec("vllm") is None:
-            raise JudgeError(
-                "backend 'vllm' needs vLLM: pip install -e '.[vllm]' where nashbench lies, or choose another backend"
-            )
         self.options = {"model": str(model), "revision": revision, "trust_remote_code": trust_remote_code}
 
     @cached_property
@@ -61,7 +82,8 @@ class VllmChat:
 
 def sampling(request: ChatRequest) -> dict[str, Any]:
     """The arguments of `vllm.SamplingParams` for a request."""
-    arguments: dict[str, Any] = {"max_tokens": request.max_tokens, "temperature": request.temperature}
+    arguments: dict[str, Any] = {"max_tokens": request.max_tokens}
+    arguments |= {} if request.temperature is None else {"temperature": request.temperature}
     return arguments | ({"logprobs": request.top_logprobs} if request.top_logprobs else {})
 
 

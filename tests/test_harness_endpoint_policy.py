@@ -14,8 +14,9 @@ from chat_server import Act, ChatServer, completion
 from conftest import WORDS
 from transformers_serve import serving
 
+from harness.endpoint_policy import PassingError, read_choice, sample_texts
+from judges.transports import endpoint as client
 from trainers.engines.engine import Decoding
-from trainers.engines.openai import read_choice, sample_texts
 from trainers.engines.randomness import response_seeds
 from trainers.options import Endpoint, Sampling
 from trainers.policies.causal_lm import CausalLM
@@ -211,8 +212,9 @@ def test_the_users_organisation_and_project_are_named_to_openai_alone(
 ) -> None:
     monkeypatch.setenv("OPENAI_ORG_ID", "our-organisation")
     monkeypatch.setenv("OPENAI_PROJECT_ID", "our-project")
-    monkeypatch.setattr(Endpoint, "official", property(lambda endpoint: official))
     with ChatServer(lambda *_: Act(choices("a cat"))) as server:
+        if official:
+            monkeypatch.setattr("judges.transports.address.OPENAI", server.url)
         draw(server, ["p"], tmp_path)
     assert ("our-organisation" in server.headers[0], "our-project" in server.headers[0]) == (official, official)
     assert ("openai-project" in server.headers[0].lower()) == official
@@ -288,6 +290,45 @@ def test_a_refusal_is_its_words_and_an_answer_without_content_is_empty() -> None
     assert read_choice(json.dumps(said)) == ("no", "stop")
     assert read_choice(json.dumps(choices(None, end="content_filter"))) == ("", "content_filter")
     assert read_choice(json.dumps(choices("", "second", end=None))) == ("", "")
+
+
+def test_content_in_parts_is_joined_and_an_error_inside_a_reply_is_none() -> None:
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "a "}, {"type": "text", "text": "cat"}]
+    assert read_choice(json.dumps(choices(parts))) == ("a cat", "stop")  # type: ignore[arg-type]
+    with pytest.raises(PassingError, match="the endpoint reports rate-limit"):
+        read_choice(json.dumps({"error": {"message": "Provider returned error", "code": 429}}))
+    with pytest.raises(PassingError, match="ended its answer by an error"):
+        read_choice(json.dumps(choices("part of", end="error")))
+    with pytest.raises(ValueError, match="the endpoint reports http-400: too long"):
+        read_choice(json.dumps({"error": {"message": "too long", "code": 400}}))
+
+
+def test_a_passing_error_inside_a_reply_is_tried_again_as_any(tmp_path: Path) -> None:
+    def script(words: str, tries: int, body: dict[str, Any]) -> Act:
+        return Act({"error": {"code": 502}}) if tries == 1 else Act(choices("a cat"))
+
+    with ChatServer(script) as server:
+        assert draw(server, ["p"], tmp_path, max_retries=1)[0][0].text == "a cat"
+        with pytest.raises(ValueError, match="prompt 'q': the endpoint reports http-502"):
+            draw(server, ["q"], tmp_path)
+
+
+def test_an_argument_that_the_model_refuses_is_left_out_and_its_limit_goes_by_its_other_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_REFUSED", {})
+
+    def script(words: str, tries: int, body: dict[str, Any]) -> Act:
+        for name, why in (("max_tokens", "is not supported"), ("temperature", "must be 1"), ("seed", "is unknown")):
+            if name in body:
+                return Act({"error": {"message": f"{name} {why}", "param": name}}, status=400)
+        return Act(choices(f"a cat of {body['max_completion_tokens']}"))
+
+    with ChatServer(script) as server:
+        decoding = Decoding(max_tokens=6, temperature=0.5)
+        answered = draw(server, ["p", "q"], tmp_path, decoding=decoding, concurrency=1)
+    assert [row[0].text for row in answered] == ["a cat of 6"] * 2
+    assert server.calls == {"p": 4, "q": 1}
 
 
 def test_hostile_text_comes_through_as_text_that_can_be_stored_and_an_echoed_key_does_not(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Answers from a model behind an OpenAI-compatible endpoint: texts alone. Tokens and logits stay with the server, so
-nothing can be trained on them or mixed with them.
+nothing can be trained on them or mixed with them. Where the endpoint is, its key and headers, what a request is spelled
+like and how a reply is read are the judges' (`judges.transports`): one client's rules for both.
 """
 
 from __future__ import annotations
@@ -15,6 +16,19 @@ from typing import Any
 
 import openai
 
+from judges.transports.chat_completions import ChatCompletions
+from judges.transports.endpoint import (
+    DROPPED,
+    LIMITS,
+    client_options,
+    learn_refused,
+    refused_argument,
+    refused_by,
+)
+from judges.transports.limits import backoff
+from judges.transports.messages import ChatRequest
+from judges.transports.replies import UNREADABLE, content_text, error_status, text_of
+from judges.verdicts import is_transient
 from trainers.engines.engine import Decoding
 from trainers.options import Endpoint
 from trainers.policies.policy import Response
@@ -26,8 +40,6 @@ Answer = tuple[str, str]
 SEEDS = 2**31
 WORDS = 200  # characters of what a server says
 START = 40  # characters of a prompt, by which a user finds it
-SECRET = 8  # characters that make a key; shorter ones, as of local servers, are ordinary words
-UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
 REFUSED = "see that the model takes the temperature, and that the prompt and sampling.max_tokens fit its context"
 ADVICE = {
     400: REFUSED,
@@ -71,17 +83,19 @@ def sample_texts(
     return [[Response([], text, end == "stop") for text, end in map(answers.to, row)] for row in bodies]
 
 
-def _body(endpoint: Endpoint, messages: Messages, seed: int, decoding: Decoding) -> dict[str, Any]:
-    """A call's arguments."""
-    body = {"model": endpoint.model, "messages": [dict(m) for m in messages], "seed": seed}
-    body |= token_limit(endpoint.official, decoding.max_tokens)
-    nucleus = {"top_p": decoding.top_p} if decoding.top_p < 1 and decoding.temperature > 0 else {}
-    return body | {"temperature": decoding.temperature} | nucleus
+def _body(
+    endpoint: Endpoint, messages: Messages, seed: int, decoding: Decoding, refused: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """A call's arguments, without those that the model was found to refuse."""
+    nucleus = decoding.top_p if decoding.top_p < 1 and decoding.temperature > 0 else None
+    turns = [dict(message) for message in messages]
+    request = ChatRequest(turns, decoding.max_tokens, decoding.temperature, top_p=nucleus, seed=seed)
+    return transport_of(endpoint).body(endpoint.model, request, refused)
 
 
-def token_limit(official: bool, tokens: int) -> dict[str, int]:
-    """All models of OpenAI take `max_completion_tokens`; other endpoints `max_tokens`."""
-    return {"max_completion_tokens" if official else "max_tokens": tokens}
+def transport_of(endpoint: Endpoint) -> ChatCompletions:
+    """How the policy is reached."""
+    return ChatCompletions(base_url=endpoint.endpoint, api_key_env=endpoint.api_key_env)
 
 
 class _AnswerLog:
@@ -120,7 +134,9 @@ async def _ask_all(
     report: Callable[[int, int], None],
 ) -> None:
     todo, done, failures = iter(bodies), itertools.count(1), list[str]()
-    client = _client(endpoint)
+    client = openai.AsyncOpenAI(
+        **client_options(transport_of(endpoint)), timeout=endpoint.timeout, max_retries=endpoint.max_retries
+    )
 
     async def work() -> None:
         for body in todo:
@@ -142,59 +158,80 @@ async def _ask_all(
         )
 
 
-def account_headers(official: bool) -> dict[str, Any]:
-    """Headers by which the client does not name the user's organisation and project, of its environment, to others."""
-    return {} if official else dict.fromkeys(("OpenAI-Organization", "OpenAI-Project"), openai.omit)
-
-
-def _client(endpoint: Endpoint) -> openai.AsyncOpenAI:
-    """A client that names the user's organisation and project to OpenAI alone."""
-    return openai.AsyncOpenAI(
-        api_key=endpoint.api_key or "none",
-        base_url=endpoint.endpoint,
-        timeout=endpoint.timeout,
-        max_retries=endpoint.max_retries,
-        default_headers=account_headers(endpoint.official),
-    )
-
-
 async def _ask(client: Any, endpoint: Endpoint, body: Mapping[str, Any]) -> Answer:
-    """The answer to a request, without the key."""
-    text, end = read_choice(await client.post("/chat/completions", cast_to=str, body=body))
-    return _without_key(text, endpoint), _without_key(end, endpoint)
+    """The answer to a request, without the key. An argument that the model refuses is left out, from then on; an error
+    inside a successful reply is tried again as often as any.
+    """
+    tries = 1
+    while True:
+        refused = refused_by(endpoint.endpoint, endpoint.model)
+        kept = {name: value for name, value in body.items() if name not in refused.intersection(DROPPED)}
+        sent = {_spelled(endpoint, name, refused): value for name, value in kept.items()}
+        try:
+            text, end = read_choice(await client.post("/chat/completions", cast_to=str, body=sent))
+        except openai.BadRequestError as error:
+            argument = refused_argument(error.body, sent, refused)
+            if not argument:
+                raise
+            learn_refused(endpoint.endpoint, endpoint.model, argument)
+        except PassingError:
+            if tries > endpoint.max_retries:
+                raise
+            await asyncio.sleep(backoff(tries, {}) or 0)
+            tries += 1
+        else:
+            return _without_key(text, endpoint), _without_key(end, endpoint)
+
+
+def _spelled(endpoint: Endpoint, name: str, refused: frozenset[str]) -> str:
+    """An argument's name, or for a reply's limit the one that the model takes."""
+    return transport_of(endpoint).limit_name(refused) if name in LIMITS else name
 
 
 def _without_key(text: str, endpoint: Endpoint) -> str:
     """The text without the key, should a server echo it; of parsed text, as JSON may spell a key with escapes."""
-    key = endpoint.api_key
-    return text.replace(key, "[key]") if len(key) >= SECRET else text
+    for secret in transport_of(endpoint).secrets:
+        text = text.replace(secret, "[key]")
+    return text
+
+
+class PassingError(ValueError):
+    """A reply that says that a fault further up may pass."""
 
 
 def read_choice(reply: str) -> Answer:
     """Text and reason of the end of the first choice of a chat completion's body; a refusal is its words.
 
     Raises:
-        ValueError: anything else.
+        PassingError: an error inside the reply that may pass.
+        ValueError: anything else that is no such text.
     """
+    content = _parsed(reply)
+    if isinstance(content, dict) and content.get("error"):
+        status = error_status(content["error"])
+        raise (PassingError if is_transient(status) else ValueError)(f"the endpoint reports {status}")
     try:
-        answers = [
-            (
-                _text(choice["message"]["content"] or choice["message"].get("refusal")),
-                _text(choice.get("finish_reason")),
-            )
-            for choice in json.loads(reply)["choices"][:1]
-        ]
+        answers = [_read(choice) for choice in content["choices"][:1]]
     except UNREADABLE as error:
         raise ValueError("the reply is no chat completion") from error
     if not answers:
         raise ValueError("the reply is a chat completion without choices")
+    if answers[0][1] == "error":
+        raise PassingError("the endpoint ended its answer by an error")
     return answers[0]
 
 
-def _text(value: Any) -> str:
-    if value is not None and not isinstance(value, str):
-        raise TypeError("not a text")
-    return (value or "").encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no text to store
+def _parsed(reply: str) -> Any:
+    try:
+        return json.loads(reply)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("the reply is no chat completion") from error
+
+
+def _read(choice: Mapping[str, Any]) -> Answer:
+    message = choice["message"]
+    text = content_text(message["content"]) or text_of(message.get("refusal"))
+    return text, text_of(choice.get("finish_reason"))
 
 
 def _explain(error: Exception, endpoint: Endpoint) -> str:
@@ -214,4 +251,5 @@ def _explain(error: Exception, endpoint: Endpoint) -> str:
         if not endpoint.api_key.isascii():
             return f"the key is not ASCII; put a valid key into the environment variable {endpoint.api_key_env}"
         return "the prompt holds half a surrogate pair, which no call can carry; mend it in its file"
-    return f"{error if type(error) is ValueError else 'the reply is no chat completion'}; check the policy's endpoint"
+    known = type(error) in (ValueError, PassingError)
+    return f"{error if known else 'the reply is no chat completion'}; check the policy's endpoint"
