@@ -27,6 +27,7 @@ from harness.stages.pocket import pocket_policy
 from harness.stages.sets import benchmark_sets
 from harness.stages.votes import votes
 from harness.store.artifacts import content_hash
+from harness.template_date import date_for
 from judges.code_identity import code_identity
 from judges.reading import clipped, shortened
 from leaderboards.leaderboard import NoData
@@ -44,8 +45,11 @@ def algorithm_spec(algorithm: Algorithm, variant: Variant) -> ComponentSpec:
     return ComponentSpec("trainers", variant.name, options, variant.label, changed_options(algorithm), code)
 
 
-def base_policy(policy: str | Endpoint) -> Checkpoint:
+def base_policy(policy: str | Endpoint, template_date: str | None = None) -> Checkpoint:
     """The untrained policy: the pocket world's, a local folder, a hub id, or one behind an endpoint.
+
+    Args:
+        template_date: for a chat template that writes what day it is; None is today.
 
     Raises:
         ValueError: a local folder without config or without safetensors weights, a text that is neither, or an endpoint
@@ -57,12 +61,14 @@ def base_policy(policy: str | Endpoint) -> Checkpoint:
         return pocket_policy()
     folder = Path(policy)
     if os.path.isdir(policy):
-        return Checkpoint(location=str(folder), fingerprint=_checked_folder(folder))
+        return Checkpoint(
+            location=str(folder), fingerprint=_checked_folder(folder), template_date=date_for(policy, template_date)
+        )
     if folder.is_absolute() or not HUB_ID.fullmatch(policy):
         raise ValueError(
             f"policy {shortened(policy)}: there is no such folder, and it is no hub id; give --set policy=FOLDER"
         )
-    return Checkpoint(location=policy, fingerprint=f"hub:{policy}")
+    return Checkpoint(location=policy, fingerprint=f"hub:{policy}", template_date=date_for(policy, template_date))
 
 
 def _behind_endpoint(policy: Endpoint) -> Checkpoint:

@@ -19,14 +19,21 @@ class Checkpoint(Part):
         stage: what trains it, where a sweep does.
         location: a folder, a hub id, or an endpoint's options, where it comes from outside.
         fingerprint: changes with the contents of what comes from outside.
+        template_date: what a chat template that writes the date writes; "" for one that does not.
     """
 
     stage: Identified | None = None
     location: str | Mapping[str, Any] = ""
     fingerprint: str = ""
+    template_date: str = ""
 
-    def described(self, *, code: bool) -> str | None:
-        return self.fingerprint or None
+    def described(self, *, code: bool) -> str | list[str] | None:
+        dated = [self.template_date] if self.template_date else []
+        return [self.fingerprint, *dated] if dated else self.fingerprint or None
+
+    def trained_by(self, stage: Identified) -> Checkpoint:
+        """What a stage made of this policy."""
+        return Checkpoint(stage=stage, template_date=self.template_date)
 
     def sources(self) -> Mapping[str, Identified]:
         return {} if self.stage is None else {"": self.stage}

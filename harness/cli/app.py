@@ -146,8 +146,10 @@ def plan(
     from harness.planning.comparisons import comparison_stages
     from harness.planning.plan import make_plan
     from harness.planning.why import answer_why
+    from harness.template_date import with_template_date
 
-    planned, artifacts = make_plan(load_config(config, set or [])), open_store(store)
+    artifacts = open_store(store)
+    planned = make_plan(with_template_date(load_config(config, set or []), artifacts, keep=False))
     stages = [*planned.stages, *comparison_stages(planned, lambda stage: True)]
     if why is not None:
         if json:

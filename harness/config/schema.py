@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -133,6 +134,7 @@ class Config(Options):
     name: str
     policy: tuple[Policy, ...]
     prompts: str | None = None
+    template_date: str | None = None
     matrix: Matrix
     iterations: Positive = 3
     prompts_per_iteration: Positive = 256
@@ -159,6 +161,14 @@ class Config(Options):
         if len(name.encode()) > LONGEST_NAME:
             raise ValueError(f"a name of {len(name)} characters cannot name a folder; use at most {LONGEST_NAME}")
         return name
+
+    @field_validator("template_date", mode="before")
+    @classmethod
+    def _is_date(cls, date: Any) -> str | None:
+        try:
+            return None if date is None else datetime.date.fromisoformat(str(date)).isoformat()
+        except ValueError as error:
+            raise ValueError("must be a date such as 2026-11-27") from error
 
     @field_validator("policy", mode="before")
     @classmethod

@@ -57,7 +57,7 @@ class TextPlanner:
 
     def __init__(self, config: Config, policy: str | Endpoint, cells: Sequence[Cell]) -> None:
         self.config, self.policy = config, policy
-        self.base = base_policy(policy)
+        self.base = base_policy(policy, config.template_date)
         self.boards = checked_boards(config, policy)
         judges = [v for entry in config.matrix.judge for v in variants(entry)]
         graders = judges if config.graders is None else [v for entry in config.graders for v in variants(entry)]
@@ -289,7 +289,7 @@ class _Refit(_Training):
                 **self.planner.accelerate,
                 title=title + (f", fit {number} of {count}" if count > 1 else ", fit"),
             )
-            roles[phase.writes] = Checkpoint(stage=fit)
+            roles[phase.writes] = self.planner.base.trained_by(fit)
             stages += [*scores.values(), fit]
         return stages
 
@@ -344,7 +344,7 @@ class _Stream(_Training):
             total_steps=steps * config.iterations if _looks_ahead(training) else 0,
             title=f"{self.cell.id}: iteration {iteration}, stream",
         )
-        roles["policy"] = Checkpoint(stage=stage)
+        roles["policy"] = self.planner.base.trained_by(stage)
         return [stage]
 
 

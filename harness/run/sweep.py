@@ -28,6 +28,7 @@ from harness.run.progress import ProgressListener
 from harness.stage import Stage
 from harness.store.artifacts import DamagedArtifact, Store
 from harness.tables.tables import trained_losses, write_tables
+from harness.template_date import with_template_date
 
 RECORDED = (
     *("nashbench", "torch", "transformers", "tokenizers", "safetensors", "accelerate", "numpy", "pandas"),
@@ -60,6 +61,7 @@ def run_sweep(config: Config, out: Path, store: Store, *, command: str, console:
             prompts and endpoints.
         OSError: the store or the folder cannot be written, and nothing was computed.
     """
+    config = with_template_date(config, store, keep=True)
     plan = make_plan(config)
     stages = plan.stages
     done = _done(stages, store)

@@ -85,7 +85,9 @@ class Context:
 
     def policy(self, policy: Checkpoint, precision: str) -> CausalLM:
         """A frozen policy, ready to sample and score."""
-        return self.models.get(self.policy_path(policy), precision)
+        model = self.models.get(self.policy_path(policy), precision)
+        model.template_date = policy.template_date
+        return model
 
     def judge(self, spec: ComponentSpec) -> CachedJudge:
         """The judge, with the verdicts that the store holds; one that a world trains has its model in an artifact."""

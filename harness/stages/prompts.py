@@ -15,9 +15,12 @@ from harness.specs import Checkpoint
 from harness.stage import Facts, Stage, fact
 from harness.stages.context import Context
 from judges.judge import Prompt
+from trainers.errors import TrainingError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from trainers.policies.causal_lm import CausalLM
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,7 +66,7 @@ class Prompts(Stage):
             warning = f"{endpoint} is behind an endpoint, which gives texts alone: {lacks}"
             return [[] for _ in records], {"first": {"text": json.dumps(records[0].prompt)}, "warnings": [warning]}
         policy = context.policy(self.policy, str(self.precision))
-        tokens = [policy.encode(record.prompt) for record in records]
+        tokens = [_encoded(policy, record) for record in records]
         longest, room = max(map(len, tokens)), policy.context_length
         if room is not None and longest + self.max_tokens > room:
             worst = records[max(range(len(tokens)), key=lambda i: len(tokens[i]))].id
@@ -81,6 +84,13 @@ class Prompts(Stage):
                 *["the tokenizer has no chat template: prompts are continued as text after one BOS"] * continued,
             ],
         }
+
+
+def _encoded(policy: CausalLM, record: PromptRecord) -> list[int]:
+    try:
+        return policy.encode(record.prompt)
+    except TrainingError as error:
+        raise UserError(f"prompt {record.id!r}: {error}") from error
 
 
 @dataclass(frozen=True)

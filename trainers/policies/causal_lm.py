@@ -23,6 +23,7 @@ from trainers.fitting.log_probs import ResponseLogProbs
 from trainers.options import LoRA, Sampling, Training
 from trainers.policies.checkpoints import outside_the_language_model, prepare
 from trainers.policies.policy import Policy, Prompt, Response, Tokens
+from trainers.policies.rendering import encode
 
 ADAPTER = "lora_"
 """In the names of an adapter's weights."""
@@ -41,6 +42,7 @@ class CausalLM:
         self.model = model
         self.tokenizer = tokenizer
         self.precision = precision
+        self.template_date = ""
         self.notes: list[str] = []
 
     @classmethod
@@ -153,20 +155,9 @@ class CausalLM:
             layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
 
     def encode(self, prompt: Prompt) -> Tokens:
-        if self.tokenizer.chat_template is None:
-            return self._encode_text(prompt)
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
-        ids: Any = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        return list(ids)
-
-    def _encode_text(self, prompt: Prompt) -> Tokens:
-        if not isinstance(prompt, str):
-            raise TrainingError(
-                f"the tokenizer of {self.tokenizer.name_or_path} has no chat template, so it cannot take chat "
-                "messages; give prompts as text, or a tokenizer with a chat template"
-            )
-        bos = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
-        return bos + list(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        tokens, notes = encode(self.tokenizer, prompt, self.template_date)
+        self.notes += [note for note in notes if note not in self.notes]
+        return tokens
 
     def sample(
         self,
