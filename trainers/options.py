@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trainers.engines.engine import EngineName
+from trainers.engines.vllm_options import VLLMOptions
 
 Positive = Annotated[int, Field(ge=1, strict=True)]
 NO_RESULT = Field(json_schema_extra={"in_key": False})
@@ -36,6 +37,7 @@ class Sampling(Options):
             judge that trains, a later turn of a conversation, and every board. The tokens trained on keep them.
         engine: `transformers`, or `vllm` where it is installed (no mixtures).
         batch_size: sequences that are decoded at once; vLLM schedules its own.
+        vllm: how vLLM's engine is started.
     """
 
     k: Annotated[int, Field(ge=2, strict=True)] = 8
@@ -45,6 +47,13 @@ class Sampling(Options):
     strip_thinking: bool = False
     engine: EngineName = "transformers"
     batch_size: Annotated[Positive, NO_RESULT] = 1024
+    vllm: VLLMOptions = VLLMOptions()
+
+    @model_validator(mode="after")
+    def _own_options(self) -> Self:
+        if self.vllm != VLLMOptions() and self.engine != "vllm":
+            raise ValueError(f"vllm is given and engine is {self.engine!r}; set engine: vllm, or leave it out")
+        return self
 
 
 def is_openai(url: str) -> bool:

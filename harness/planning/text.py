@@ -39,6 +39,7 @@ from harness.stages.stream import Stream
 from leaderboards.leaderboard import Part as QuestionPart
 from trainers.algorithm import Algorithm, Pairing, Player, Schedule
 from trainers.engines.selection import check_engine
+from trainers.engines.vllm_options import VLLMOptions
 from trainers.options import Endpoint, Sampling, Training
 
 Roles = dict[str, Checkpoint]
@@ -67,7 +68,9 @@ class TextPlanner:
         behind_endpoint = isinstance(policy, Endpoint)
         self.precision = None if behind_endpoint else config.training.precision
         # The engine makes no difference to a policy behind an endpoint, and names none of its artifacts.
-        self.sampling = config.sampling.model_copy(update={"engine": "transformers"} if behind_endpoint else {})
+        self.sampling = config.sampling.model_copy(
+            update={"engine": "transformers", "vllm": VLLMOptions()} if behind_endpoint else {}
+        )
         self.accelerate = accelerate_contents(config)
         self.prompts = self._prompts(trains=bool(trained_by))
 

@@ -183,7 +183,8 @@ class LocalExecutor:
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=worker_main, args=(theirs, str(self.store.root)), daemon=True)
+        # Not daemonic: vLLM's tensor parallelism has processes of its own. It ends with this process all the same.
+        process = context.Process(target=worker_main, args=(theirs, str(self.store.root)))
         _start_ignoring_sigint(process)
         theirs.close()
         self._workers.append(_Worker(process, ours))

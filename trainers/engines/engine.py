@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from trainers.engines.vllm_options import VLLMOptions
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -20,6 +22,8 @@ class Decoding:
     Attributes:
         batch_size: sequences decoded at once; vLLM schedules its own. What is drawn does not depend on it.
         end_tokens: a response ends with the first of these.
+        precision: in which the policy computes.
+        vllm: how vLLM's engine is started.
     """
 
     max_tokens: int
@@ -27,6 +31,8 @@ class Decoding:
     top_p: float = 1.0
     batch_size: int = 1024
     end_tokens: frozenset[int] = field(default_factory=frozenset)
+    precision: Literal["bf16", "fp32"] = "fp32"
+    vllm: VLLMOptions = field(default_factory=VLLMOptions)
 
 
 class Sampler(Protocol):

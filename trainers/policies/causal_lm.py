@@ -214,6 +214,8 @@ class CausalLM:
             top_p=options.top_p,
             batch_size=options.batch_size,
             end_tokens=self.end_tokens,
+            precision=self.precision,
+            vllm=options.vllm,
         )
 
     def _response(self, tokens: Tokens) -> Response:
