@@ -1,4 +1,4 @@
-"""vLLM's engine against a stand-in of its public types: what is asked of it, and when. `test_vllm.py` runs the real one."""
+"""vLLM's engine against a stand-in of its public types; `test_vllm.py` runs the real one."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Decoding:
     top_p: float = 1.0
     batch_size: int = 1024
     end_tokens: frozenset[int] = field(default_factory=frozenset)
-    precision: Literal["bf16", "fp32"] = "fp32"
+    precision: str = "fp32"
     vllm: VLLMOptions = field(default_factory=VLLMOptions)
 
 
