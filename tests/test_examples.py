@@ -72,9 +72,19 @@ def test_the_quickstart_rates_five_trainers_under_three_judges_on_four_boards_an
     assert [cell["trainer"] for cell in cells if not cell["judge"]] == ["sft", *RESPONSE_CONTROLS]
     assert len(cells) == len(trained) + 3 == 18
     check_boards(pd.read_parquet(tmp_path / "out" / "results.parquet"))
+    check_movement(pd.read_parquet(tmp_path / "out" / "dynamics.parquet"))
     said, seconds = sweep("quickstart", tmp_path)
     assert "0 stages executed" in said
     assert seconds < 30
+
+
+def check_movement(dynamics: pd.DataFrame) -> None:
+    """No trainer stands still, in no iteration under no judge."""
+    moved = dynamics[dynamics.metric == "movement"]
+    cells = set(zip(moved.trainer.str.partition("(")[0], moved.judge, moved.iteration, strict=True))
+    assert cells == set(itertools.product(TRAINERS, JUDGES, (1, 2, 3)))
+    assert (moved.value > 0.01).all()
+    assert (dynamics[dynamics.metric == "alarm:standstill"].value == 0).all()
 
 
 def check_boards(results: pd.DataFrame) -> None:
