@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from harness import hub
 from harness.config import Game
 from harness.identity import changed_options
 from harness.matrix import ONE_LIST, Variant
@@ -36,7 +37,6 @@ from trainers.options import Endpoint
 
 UNTRAINED = "trained-by-a-stage"
 """Stands for a model that is no file yet."""
-HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}|[\w.-]{1,96}")
 
 
 def algorithm_spec(algorithm: Algorithm, variant: Variant) -> ComponentSpec:
@@ -64,11 +64,13 @@ def base_policy(policy: str | Endpoint, template_date: str | None = None) -> Che
         return Checkpoint(
             location=str(folder), fingerprint=_checked_folder(folder), template_date=date_for(policy, template_date)
         )
-    if folder.is_absolute() or not HUB_ID.fullmatch(policy):
+    if folder.is_absolute() or not hub.HUB_ID.fullmatch(policy):
         raise ValueError(
             f"policy {shortened(policy)}: there is no such folder, and it is no hub id; give --set policy=FOLDER"
         )
-    return Checkpoint(location=policy, fingerprint=f"hub:{policy}", template_date=date_for(policy, template_date))
+    location = hub.tied(policy)
+    commit = location.rpartition("@")[0]
+    return Checkpoint(location=location, fingerprint=f"hub:{commit}", template_date=date_for(policy, template_date))
 
 
 def _behind_endpoint(policy: Endpoint) -> Checkpoint:

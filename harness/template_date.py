@@ -28,32 +28,33 @@ def date_for(policy: str, template_date: str | None) -> str:
     return template_date or datetime.date.today().isoformat()
 
 
-def with_template_date(config: Config, store: Store, *, keep: bool) -> Config:
-    """The config with the date of its store: the day on which this store first rendered such a template.
+def with_template_date(config: Config, store: Store) -> Config:
+    """The config with the date of its store: the day on which this store first rendered such a template, or today."""
+    if config.template_date or not _is_dated(config):
+        return config
+    return config.model_copy(update={"template_date": _stores_date(store) or datetime.date.today().isoformat()})
 
-    Args:
-        keep: whether a new date is written down, as a sweep does and a plan does not.
+
+def keep_template_date(config: Config, store: Store) -> None:
+    """Write down the date that a sweep begins with, where its store has none yet.
 
     Raises:
         OSError: it cannot be written.
     """
+    if config.template_date and _is_dated(config) and _stores_date(store) is None:
+        with contextlib.suppress(FileExistsError), (store.root / FILE).open("x") as file:
+            file.write(config.template_date)
+
+
+def _is_dated(config: Config) -> bool:
     policies = [policy for policy in config.policy if isinstance(policy, str) and policy != "pocket"]
-    if config.template_date or not any(map(_may_write_the_date, policies)):
-        return config
-    return config.model_copy(update={"template_date": _stores_date(store.root / FILE, keep)})
+    return any(map(_may_write_the_date, policies))
 
 
-def _stores_date(path: Path, keep: bool) -> str:
-    today = datetime.date.today().isoformat()
-    if keep:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(today)
+def _stores_date(store: Store) -> str | None:
     with contextlib.suppress(ValueError):
-        return datetime.date.fromisoformat(read_text(path).strip()).isoformat()
-    return today
+        return datetime.date.fromisoformat(read_text(store.root / FILE).strip()).isoformat()
+    return None
 
 
 def _may_write_the_date(policy: str) -> bool:

@@ -67,11 +67,11 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("queries", "count", "comparisons asked of the training judge up to this iteration"),
         Column("steps", "count", "optimiser steps up to this iteration"),
         Column("tokens", "count", "tokens of these samples; none where an artifact of before did not count them"),
-        Column(
-            "seconds",
-            "number",
-            "that the training stages up to this iteration took, on the machines they ran on; none for a game",
-        ),
+    ),
+    "timings": (
+        CELL,
+        ITERATION,
+        Column("seconds", "number", "that the training stages up to this iteration took, on the machines they ran on"),
     ),
     "comparisons": (
         LEADERBOARD,

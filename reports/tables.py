@@ -183,7 +183,7 @@ def read_sweep(path: Path) -> Sweep:
     if not path.is_dir():
         raise ValueError(f"{path} is no directory: give the directory that `nashbench sweep` wrote")
     files = _Files(path)
-    results = _rows(files.table("results"))
+    results = _timed(_rows(files.table("results")), _rows(files.table("timings", needed=False)))
     return Sweep(
         name=next((row["sweep"] for row in results if row["sweep"]), path.resolve().name),
         results=results,
@@ -199,6 +199,12 @@ def read_sweep(path: Path) -> Sweep:
         absent=tuple(files.absent),
         notes=tuple(files.notes),
     )
+
+
+def _timed(results: list[Row], timings: list[Row]) -> list[Row]:
+    """The results with the seconds of training, which stand apart: they differ where all else is equal."""
+    seconds = {(row["cell"], row["iteration"]): row["seconds"] for row in timings}
+    return [row | {"seconds": seconds.get((row["cell"], row["iteration"]), row.get("seconds"))} for row in results]
 
 
 def read_sweeps(paths: Sequence[Path]) -> list[Sweep]:

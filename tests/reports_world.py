@@ -77,8 +77,10 @@ EASE = {"panel": 0.0, "llm": 0.008, "pairrm": 0.004, "reward-model": -0.012, "":
 def write(
     directory: Path, tables: dict[str, list[dict[str, Any]]], documents: dict[str, Any], *, csv: bool = False
 ) -> Path:
-    """Writes tables as Parquet or CSV (samples/x as samples/x.parquet), documents as JSON or text."""
-    for name, rows in tables.items():
+    """Writes tables as Parquet or CSV (samples/x as samples/x.parquet), documents as JSON or text; the seconds of
+    results as the table of timings."""
+    timings = [{n: r[n] for n in ("cell", "iteration", "seconds")} for r in tables.get("results", []) if "seconds" in r]
+    for name, rows in {**tables, **({"timings": timings} if timings else {})}.items():
         file = directory / name
         file.parent.mkdir(parents=True, exist_ok=True)
         frame = pd.DataFrame(rows)

@@ -215,5 +215,7 @@ def test_a_sweep_takes_the_steps_it_is_told_whatever_pairs_are_left_and_tells_wh
     ]
     assert sum(m["work"]["tokens"] for m in manifests if m["kind"] == "sample") == sum(drawn)
     last = rows[rows.iteration == 2].set_index("trainer")
-    assert (last.seconds > 0).all()
+    timings = pd.read_csv(workspace.out / "timings.csv").set_index(["cell", "iteration"]).seconds
+    assert (timings[timings.index.get_level_values("iteration") == 0] == 0).all()
+    assert all(timings[cell, 2] > timings[cell, 1] > 0 for cell in last.cell if "~s0" in cell)
     assert (last.tokens > 0).all()

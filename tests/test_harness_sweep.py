@@ -461,7 +461,7 @@ def test_list_names_every_trainer_with_its_options_as_json_and_as_text(nashbench
     assert listed["dpo"]["equation"] in text
     assert {item["name"] for item in json.loads(nashbench("list", "judges", "--json").out)} >= {"panel"}
     ended = nashbench("list", "trainer")
-    assert (ended.code, "choose trainers, judges or leaderboards" in ended.err) == (2, True)
+    assert (ended.code, "choose one of trainers, judges, leaderboards, protocols" in ended.err) == (2, True)
 
 
 @pytest.fixture(autouse=True)

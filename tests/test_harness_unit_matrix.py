@@ -300,8 +300,6 @@ def test_a_folder_is_known_by_its_content_and_a_hub_id_by_its_name(tmp_path: Pat
     prints = [base_policy(str(folder)).fingerprint for folder in (one, copy, other)]
     assert prints[0] == prints[1] != prints[2]
     assert base_policy(str(copy)).location == str(copy)
-    hub = Checkpoint(location="org/name", fingerprint="hub:org/name", template_date="2026-11-27")
-    assert base_policy("org/name", "2026-11-27") == hub
     pocket = base_policy("pocket").stage
     assert pocket is not None
     assert (pocket.kind, pocket.inputs) == ("pocket", {})

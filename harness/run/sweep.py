@@ -26,9 +26,10 @@ from harness.run.local import LocalExecutor
 from harness.run.lock import locked
 from harness.run.progress import ProgressListener
 from harness.stage import Stage
+from harness.stages.prompts import Prompts
 from harness.store.artifacts import DamagedArtifact, Store
 from harness.tables.tables import trained_losses, write_tables
-from harness.template_date import with_template_date
+from harness.template_date import keep_template_date, with_template_date
 
 RECORDED = (
     *("nashbench", "torch", "transformers", "tokenizers", "safetensors", "accelerate", "numpy", "pandas"),
@@ -61,13 +62,14 @@ def run_sweep(config: Config, out: Path, store: Store, *, command: str, console:
             prompts and endpoints.
         OSError: the store or the folder cannot be written, and nothing was computed.
     """
-    config = with_template_date(config, store, keep=True)
+    config = with_template_date(config, store)
     plan = make_plan(config)
     stages = plan.stages
     done = _done(stages, store)
     missing = (stage for stage in stages if stage.key not in done)
     check_endpoints(missing, lambda text: console.print(text, style="yellow", markup=False, soft_wrap=True))
     store.prepare()
+    keep_template_date(config, store)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -193,6 +195,9 @@ def _prompt_facts(checks: list[Stage], store: Store) -> dict[str, Any]:
     return {
         "prompts_sample": [m["first"] for m in manifests if "first" in m],
         "warnings": [w for m in manifests for w in m.get("warnings", [])],
+        "hub": [
+            s.policy.location for s in checks if isinstance(s, Prompts) and s.policy.fingerprint.startswith("hub:")
+        ],
     }
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import hub
 from harness.errors import UserError, users_input
 from harness.identity import Identified
 from harness.registry import make
@@ -80,8 +82,12 @@ class Context:
         return self.store.open(source)
 
     def policy_path(self, policy: Checkpoint) -> str:
-        """A checkpoint's folder, or the hub id that was given."""
-        return str(policy.location) if policy.stage is None else str(self.read(policy.stage) / "model")
+        """A checkpoint's folder; of one from the hub the cache's, fetched where it is not there yet."""
+        if policy.stage is not None:
+            return str(self.read(policy.stage) / "model")
+        location = str(policy.location)
+        with users_input():
+            return location if os.path.isdir(location) else str(hub.folder(location))
 
     def policy(self, policy: Checkpoint, precision: str) -> CausalLM:
         """A frozen policy, ready to sample and score."""

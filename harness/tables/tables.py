@@ -38,6 +38,7 @@ def write_tables(plan: Plan, store: Store, out: Path) -> dict[str, pd.DataFrame]
     results = list(_results(plan, store))
     tables = {
         "results": _frame("results", results),
+        "timings": _frame("timings", _timings(plan, store)),
         "comparisons": _frame("comparisons", _compared(plan, store, "comparisons")),
         "algorithms": _frame("algorithms", _compared(plan, store, "algorithms")),
         "dynamics": _frame("dynamics", [*_dynamics(plan, store), *_score_alarms(plan, results)]),
@@ -94,17 +95,33 @@ def _options(cell: CellPlan) -> str:
 def _work(cell: CellPlan, store: Store, iteration: int) -> dict[str, float | None]:
     """What training up to this iteration cost the cell, shared stages counted in full; for a game, its steps so far.
 
-    None where nobody counted: the seconds of a part of a game, the tokens of an artifact from before they were.
+    None where nobody counted: the tokens of an artifact from before they were.
     """
-    stages = [stage for trained, of in cell.training.items() for stage in of if trained <= iteration]
-    if any(isinstance(stage, Play) for of in cell.training.values() for stage in of):
-        return dict.fromkeys(WORK, 0) | {"steps": iteration, "seconds": None}
-    manifests = [store.manifest(stage) for stage in stages]
-    works = [manifest.get("work", {}) for manifest in manifests]
+    if _is_game(cell):
+        return {name: iteration if name == "steps" else 0 for name in WORK}
+    works = [store.manifest(stage).get("work", {}) for stage in _trained_by(cell, iteration)]
     total: dict[str, float | None] = {name: sum(work.get(name, 0) for work in works) for name in WORK}
     if any("samples" in work and "tokens" not in work for work in works):
         total["tokens"] = None
-    return total | {"seconds": sum(manifest.get("seconds", 0.0) for manifest in manifests)}
+    return total
+
+
+def _timings(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
+    """The seconds of training up to every iteration that was scored; a part of a game has none of its own."""
+    for cell in plan.cells:
+        scored = {rated.iteration for rated in cell.rated if store.has(rated.stage)}
+        for iteration in () if _is_game(cell) else sorted(scored):
+            seconds = sum(store.manifest(stage).get("seconds", 0.0) for stage in _trained_by(cell, iteration))
+            yield {"cell": cell.cell.id, "iteration": iteration, "seconds": seconds}
+
+
+def _is_game(cell: CellPlan) -> bool:
+    return any(isinstance(stage, Play) for of in cell.training.values() for stage in of)
+
+
+def _trained_by(cell: CellPlan, iteration: int) -> list[Stage]:
+    """The training stages up to an iteration."""
+    return [stage for trained, of in cell.training.items() for stage in of if trained <= iteration]
 
 
 def _compared(plan: Plan, store: Store, table: Literal["comparisons", "algorithms"]) -> Iterator[dict[str, Any]]:
