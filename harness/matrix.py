@@ -45,7 +45,7 @@ class Variant:
     like the variant itself (`panel: panel.yaml`), and of any other it has the file's name without folder and suffix.
     `own` are a trainer's own training options, in the groups `training`, `pairs` and `phases`; a label has them without
     the group. `called` is the label the config gives; where a list makes several variants of one entry, their labels
-    have the list's option as well.
+    have the list's option as well. `tune` are the lists among which trials choose, by dotted key.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Variant:
     taken: tuple[str, ...] = field(default=(), compare=False)
     called: str = ""
     own: Mapping[str, Any] = field(default_factory=dict)
+    tune: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -61,7 +62,8 @@ class Variant:
         taken = {*self.taken, *(self._short_key(path) for path in self.taken)}
         told = {k: v for k, v in given_all.items() if not self.called or k in taken}
         short = {k: _short(v) for k, v in told.items()}
-        given = ",".join(f"{k}={v}" for k, v in short.items() if v != self.name)
+        tuned = ["tuned"] if self.tune and not self.called else []
+        given = ",".join([*(f"{k}={v}" for k, v in short.items() if v != self.name), *tuned])
         name = self.called or self.name
         return f"{name}({given})" if given else name
 
@@ -154,7 +156,8 @@ def variants(entry: Entry) -> list[Variant]:
             entry.place,
             taken,
             entry.label or "",
-            _nested({k: v for k, v in one.items() if k in entry.own}),
+            nested({k: v for k, v in one.items() if k in entry.own}),
+            entry.tuned,
         )
         for one in chosen
     ]
@@ -165,7 +168,7 @@ def _values(entry: Entry) -> dict[str, Any]:
     return {**entry.options, **entry.own}
 
 
-def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys as groups within groups."""
     tree: dict[str, Any] = {}
     for path, value in flat.items():

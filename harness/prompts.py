@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,22 @@ def read_prompts(source: str, seed: int) -> list[PromptRecord]:
                 f"{path} has no prompt with split {split!r}; mark some, or mark none and a fifth is held out"
             )
     return records
+
+
+def cut_tuning(records: Sequence[PromptRecord], count: int) -> list[PromptRecord]:
+    """The records with `count` of the training prompts, those of the lowest hash, in the split `tune`.
+
+    Raises:
+        ValueError: no training prompt would be left.
+    """
+    training = sorted((r for r in records if r.split == "train"), key=_rank)
+    if count >= len(training):
+        raise ValueError(
+            f"tune.prompts is {count} and there are {len(training)} training prompts, of which they are cut; lower "
+            "tune.prompts or give more training prompts"
+        )
+    cut = {record.id for record in training[:count]}
+    return [PromptRecord(r.id, r.prompt, "tune") if r.id in cut else r for r in records]
 
 
 def iteration_rows(available: int, count: int, iteration: int, seed: int) -> list[int]:
@@ -141,9 +158,10 @@ def _as_text(prompt: Prompt) -> str:
     return json.dumps(prompt[0]["content"] if alone else prompt)  # type: ignore[index]
 
 
-def _split(records: list[PromptRecord]) -> list[PromptRecord]:
-    def rank(record: PromptRecord) -> str:
-        return hashlib.sha256(json.dumps(record.prompt).encode()).hexdigest()
+def _rank(record: PromptRecord) -> str:
+    return hashlib.sha256(json.dumps(record.prompt).encode()).hexdigest()
 
-    held = {r.id for r in sorted(records, key=rank)[: max(1, round(HELDOUT_SHARE * len(records)))]}
+
+def _split(records: list[PromptRecord]) -> list[PromptRecord]:
+    held = {r.id for r in sorted(records, key=_rank)[: max(1, round(HELDOUT_SHARE * len(records)))]}
     return [PromptRecord(r.id, r.prompt, "heldout" if r.id in held else "train") for r in records]

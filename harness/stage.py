@@ -88,6 +88,11 @@ class Stage(ABC):
             for end, source in _sources(value).items()
         }
 
+    @property
+    def optional(self) -> frozenset[str]:
+        """Keys of the inputs without which it can do where they fail."""
+        return frozenset()
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What the key is the hash of: kind, version, options, and the inputs' keys."""
@@ -145,14 +150,20 @@ class Stage(ABC):
         return named | known | {"inputs": {name: source.alone() for name, source in self.inputs.items()}}
 
 
-def in_order(stages: Iterable[Stage]) -> list[Stage]:
-    """These stages and all they read, once each, every stage after what it reads."""
+def in_order(stages: Iterable[Stage], *, needed_alone: bool = False) -> list[Stage]:
+    """These stages and all they read, once each, every stage after what it reads.
+
+    Args:
+        needed_alone: leaves out what is read where it is there and can be done without.
+    """
     ordered: dict[str, Stage] = {}
     for stage in stages:
         pending = [stage]
         while pending:
             top = pending[-1]
-            missing = [s for s in top.inputs.values() if isinstance(s, Stage) and s.key not in ordered]
+            left_out = top.optional if needed_alone else frozenset()
+            read = [s for s in top.inputs.values() if isinstance(s, Stage) and s.key not in left_out]
+            missing = [s for s in read if s.key not in ordered]
             if top.key in ordered or not missing:
                 ordered.setdefault(top.key, top)
                 pending.pop()

@@ -225,7 +225,8 @@ class InlineExecutor:
         failed: dict[str, str] = {}
         models = ModelCache()
         for stage in stages:
-            reason = next((failed[source.key] for source in stage.inputs.values() if source.key in failed), None)
+            needed = [source.key for source in stage.inputs.values() if source.key not in stage.optional]
+            reason = next((failed[key] for key in needed if key in failed), None)
             computed = not self.store.has(stage)
             if reason is None:
                 listener.started(stage)

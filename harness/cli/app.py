@@ -189,7 +189,22 @@ def _notes(planned: Plan) -> list[str]:
     """What a user may not expect: answers of another length than in training, prompts that are drawn repeatedly, and
     what the leaderboards and judges say of themselves.
     """
-    return [*_answer_lengths(planned), *_repeated_prompts(planned), *_of_boards(planned), *_of_judges(planned)]
+    return [
+        *_trials(planned),
+        *_answer_lengths(planned),
+        *_repeated_prompts(planned),
+        *_of_boards(planned),
+        *_of_judges(planned),
+    ]
+
+
+def _trials(planned: Plan) -> list[str]:
+    """How many trials there are, whose stages are no cell's."""
+    tune, choices = planned.config.tune, {c.choice.key for c in planned.cells if c.choice is not None}
+    if tune is None or not choices:
+        return []
+    told = f"tune: {tune.trials} trials of each of {len(choices)} pairs of a trainer and a judge"
+    return [f"{told}, ranked on {tune.prompts} of the training prompts; their stages are counted with no cell"]
 
 
 def _answer_lengths(planned: Plan) -> list[str]:

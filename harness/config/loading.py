@@ -26,6 +26,7 @@ DEEPEST_SETTING = 20
 ENTRIES: dict[tuple[str, ...], Kind] = {
     ("matrix", "judge"): "judges",
     ("graders",): "judges",
+    ("tune", "grader"): "judges",
     ("leaderboards",): "leaderboards",
 }
 """Where a config lists things whose classes say which of their options are paths."""
@@ -87,6 +88,8 @@ def _note_places(config: Config, places: Places) -> None:
     for where, entries in groups.items():
         for number, entry in enumerate(entries):
             entry._place = f"{places.of((*where, number))}: {'.'.join(where)}"
+    if config.tune is not None:
+        config.tune.grader._place = f"{places.of(('tune', 'grader'))}: tune.grader"
 
 
 def _absolute(value: Any, folder: Path, where: tuple[str, ...] = (), *, is_path: bool = False) -> Any:

@@ -48,6 +48,11 @@ class Entry(Options):
         return {}
 
     @property
+    def tuned(self) -> dict[str, Any]:
+        """What trials choose among, which only trainers have."""
+        return {}
+
+    @property
     def place(self) -> str:
         """File and line, for messages."""
         return self._place
@@ -59,17 +64,24 @@ class TrainerEntry(Entry):
     Attributes:
         training, pairs: as the config's groups of these names; lists inside are several values.
         phases: for each phase, by the slot that it writes, what of `training` it has of its own.
+        tune: lists of options among which trials choose; those of `training` in a group of that name.
     """
 
     training: dict[str, Any] = Field(default_factory=dict)
     pairs: dict[str, Any] = Field(default_factory=dict)
     phases: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    tune: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def own(self) -> dict[str, Any]:
         """The training options by dotted key, such as `phases.auxiliary.epochs`; a list is several values."""
         groups = {"training": self.training, "pairs": self.pairs, "phases": self.phases}
         return {".".join(path): value for path, value in _leaves(groups)}
+
+    @property
+    def tuned(self) -> dict[str, Any]:
+        """What trials choose among, by dotted key, such as `training.lr`."""
+        return {".".join(path): value for path, value in _leaves(self.tune)}
 
 
 def _leaves(group: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -128,6 +140,22 @@ class Matrix(Options):
     seed: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
 
 
+class Tune(Options):
+    """How each trainer's options are chosen: by head-to-head against the untrained policy on a split of its own.
+
+    Attributes:
+        trials: of each trainer under each judge, drawn without replacement from the product of its lists.
+        prompts: how many are cut from the training prompts; nothing else is trained or scored on them.
+        grader: the judge by which trials are ranked.
+        seed: of the draw and of the trials' training; none of the matrix's.
+    """
+
+    trials: Annotated[int, Field(ge=2, strict=True)]
+    prompts: Positive = 64
+    grader: Entry
+    seed: Seed = 1000
+
+
 class Config(Options):
     """A sweep. See `nashbench sweep --help` and README for what each key means."""
 
@@ -141,6 +169,7 @@ class Config(Options):
     sampling: Sampling = Sampling()
     pairs: PairOptions = PairOptions()
     training: Training = Training()
+    tune: Tune | None = None
     graders: Entries | None = None
     leaderboards: Entries
     _path: str = PrivateAttr("")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import Config
-from harness.prompts import read_prompts
+from harness.prompts import cut_tuning, read_prompts
 from harness.run.devices import machine
 from harness.stages.pocket import world_hash
 from harness.store.artifacts import content_hash
@@ -34,13 +34,16 @@ def prompts_source(config: Config, policy: str | Endpoint) -> str:
     return source
 
 
-def prompts_contents(source: str) -> str:
+def prompts_contents(source: str, tuning: int) -> str:
     """Changes with the prompts.
 
+    Args:
+        tuning: how many are cut from the training prompts to choose options on.
+
     Raises:
-        ValueError: the file is missing or not a list of prompts.
+        ValueError: the file is missing or not a list of prompts, or no training prompt is left.
     """
-    read_prompts(source, seed=0)
+    cut_tuning(read_prompts(source, seed=0), tuning)
     return world_hash() if source == "pocket" else content_hash(Path(source))
 
 

@@ -44,6 +44,10 @@ def make_plan(config: Config) -> Plan:
         ValueError: anything in the config that cannot work, before anything starts.
     """
     cells = expand(config)
+    if config.tune is not None and any(isinstance(policy, Game) for policy in config.policy):
+        raise ValueError(
+            "tune is given and a policy is a game, which has no prompts to choose options on; leave out one"
+        )
     planners = {policy: _planner(config, policy, cells) for policy in dict.fromkeys(cell.policy for cell in cells)}
     controls = [cell for planner in planners.values() for cell in planner.controls]
     named_pairs([*cells, *controls], config.compare)  # a wrong name is told before anything starts

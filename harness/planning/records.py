@@ -10,6 +10,7 @@ from harness.matrix import Cell
 from harness.stage import Stage, in_order
 from harness.stages.answer import Answer
 from harness.stages.benchmark import Benchmark
+from harness.stages.choose import Choose
 from harness.stages.gap import Gap
 from harness.stages.grade import Grade
 from harness.stages.rate import Rate
@@ -36,7 +37,7 @@ class Rated:
 class CellPlan:
     """A cell's stages in order. `training[t]` are those that iteration t adds; a score's cost is their work.
 
-    `answers` are by leaderboard, iteration and part of the questions.
+    `answers` are by leaderboard, iteration and part of the questions; `choice` is of a tuned trainer.
     """
 
     cell: Cell
@@ -44,6 +45,7 @@ class CellPlan:
     training: dict[int, list[Stage]] = field(default_factory=dict)
     answers: dict[tuple[str, int, str], Answer] = field(default_factory=dict)
     rated: list[Rated] = field(default_factory=list)
+    choice: Choose | None = None
 
     @property
     def wanted(self) -> list[Stage]:
@@ -53,5 +55,7 @@ class CellPlan:
 
     @cached_property
     def stages(self) -> list[Stage]:
-        """All stages, each after what it reads."""
-        return in_order(self.wanted)
+        """All stages that it cannot do without, each after what it reads; those of trials, of which some may fail, are
+        not among them.
+        """
+        return in_order(self.wanted, needed_alone=True)

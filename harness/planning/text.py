@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 
 from harness.components import algorithm_spec, base_policy, judge_spec, judge_specs
@@ -21,16 +22,18 @@ from harness.planning.effort import effort
 from harness.planning.inputs import accelerate_contents, check_stream, prompts_contents, prompts_source
 from harness.planning.own_options import own_pairs, own_training, phase_trainings
 from harness.planning.records import CellPlan, Rated
+from harness.planning.tuning import tuning
 from harness.planning.win_rates import check_win_rates
 from harness.registry import load
 from harness.specs import Checkpoint, ComponentSpec
 from harness.stage import Stage
 from harness.stages.answer import Answer
 from harness.stages.benchmark import Benchmark
+from harness.stages.choose import Choose
 from harness.stages.fit import Fit
 from harness.stages.grade import Grade
 from harness.stages.pair import Pair
-from harness.stages.prompts import IterationPrompts, Prompts
+from harness.stages.prompts import IterationPrompts, Prompts, TuningPrompts
 from harness.stages.questions import Questions
 from harness.stages.rate import Rate
 from harness.stages.sample import Sample
@@ -61,9 +64,11 @@ class TextPlanner:
         self.base = base_policy(policy, config.template_date)
         self.boards = checked_boards(config, policy)
         judges = [v for entry in config.matrix.judge for v in variants(entry)]
+        self.tuning = tuning(config, policy, cells)
+        ranking = [] if self.tuning is None else [self.tuning.grader]
         graders = judges if config.graders is None else [v for entry in config.graders for v in variants(entry)]
         trained_by = [cell.judge for cell in cells if cell.judge is not None]
-        self.judges = judge_specs([*judges, *graders, *trained_by], policy)
+        self.judges = judge_specs([*judges, *graders, *ranking, *trained_by], policy)
         self.graders = [self.judges[v.label] for v in graders]
         behind_endpoint = isinstance(policy, Endpoint)
         self.precision = None if behind_endpoint else config.training.precision
@@ -72,17 +77,19 @@ class TextPlanner:
             update={"engine": "transformers", "vllm": VLLMOptions()} if behind_endpoint else {}
         )
         self.accelerate = accelerate_contents(config)
-        self.prompts = self._prompts(trains=bool(trained_by))
+        self.prompts: Prompts | TuningPrompts = self._prompts(trains=bool(trained_by))
 
     def _prompts(self, trains: bool) -> Prompts:
         source = prompts_source(self.config, self.policy)
+        cut = 0 if self.config.tune is None else self.config.tune.prompts
         return Prompts(
             policy=self.base,
-            contents=prompts_contents(source),
+            contents=prompts_contents(source, cut),
             max_tokens=self.sampling.max_tokens,
             precision=self.precision,
             source=source,
             training_length=self.config.training.max_length if trains else None,
+            tuning=cut,
             title="prompts",
         )
 
@@ -125,16 +132,36 @@ class TextPlanner:
             self._evaluate(plan, 0, self.base)
             return plan
         algorithm = checked_algorithm(cell, "text")
+        choice = None if self.tuning is None else self.tuning.choice(cell, algorithm, self._trial)
+        plan = CellPlan(cell, algorithm, choice=choice)
+        for iteration, stages, policy in self._trained(cell, algorithm, choice):
+            plan.training[iteration] = stages
+            self._evaluate(plan, iteration, policy)
+        return plan
+
+    def _trained(
+        self, cell: Cell, algorithm: Algorithm, choice: Choose | None
+    ) -> Iterator[tuple[int, list[Stage], Checkpoint]]:
+        """Every iteration with its stages and what they make of the policy."""
         adapter = own_training(self.config, cell.trainer, algorithm).lora is not None
         check_engine(self.config.sampling.engine, cell.trainer.name if _mixes(algorithm) else None, adapter=adapter)
-        plan = CellPlan(cell, algorithm)
-        training = {Schedule.REFIT: _Refit, Schedule.STREAM: _Stream}[algorithm.schedule](self, cell, algorithm)
+        training = {Schedule.REFIT: _Refit, Schedule.STREAM: _Stream}[algorithm.schedule](self, cell, algorithm, choice)
         roles = dict.fromkeys(("policy", "auxiliary", "reference", "previous", "earlier"), self.base)
         for iteration in range(1, self.config.iterations + 1):
             roles["earlier"], roles["previous"] = roles["previous"], roles["policy"]
-            plan.training[iteration] = training.stages(iteration, roles)
-            self._evaluate(plan, iteration, roles["policy"])
-        return plan
+            yield iteration, training.stages(iteration, roles), roles["policy"]
+
+    def _trial(self, cell: Cell, algorithm: Algorithm, number: int) -> Rate:
+        """A trial's score: the trained policy against the untrained one, on the prompts cut off for that."""
+        assert self.tuning is not None
+        *_, (iteration, _, policy) = self._trained(cell, algorithm, None)
+        asking, board, title = copy(self), self.tuning.board, f"{cell.id}: trial {number}"
+        asking.prompts = TuningPrompts(prompts=self.prompts, title="prompts of the trials")
+        plan = CellPlan(cell, algorithm)
+        answers = asking._answers(plan, iteration, policy, board, True, title)
+        grader = self.judges[self.tuning.grader.label]
+        grades = {part: asking._grade(board, grader, part, answers[part], title) for part in answers}
+        return Rate(board=board_reading(board, "rate"), verdicts=grades, title=f"{title}, rate by {grader.label}")
 
     def judge(self, cell: Cell) -> ComponentSpec:
         """The judge that a cell is trained by."""
@@ -235,8 +262,8 @@ def _rated(
 class _Training(ABC):
     """What both schedules share: the planner's options, and one cell's algorithm and judge."""
 
-    def __init__(self, planner: TextPlanner, cell: Cell, algorithm: Algorithm) -> None:
-        self.planner, self.cell, self.algorithm = planner, cell, algorithm
+    def __init__(self, planner: TextPlanner, cell: Cell, algorithm: Algorithm, choice: Choose | None) -> None:
+        self.planner, self.cell, self.algorithm, self.choice = planner, cell, algorithm, choice
         self.config = planner.config
         self.training = own_training(planner.config, cell.trainer, algorithm)
         self.phase_training = phase_trainings(planner.config, cell.trainer, algorithm)
@@ -289,6 +316,7 @@ class _Refit(_Training):
                 max_length=self.training.max_length,
                 cell_seed=self.cell.seed,
                 opponents=phase.opponents,
+                choice=self.choice,
                 **self.planner.accelerate,
                 title=title + (f", fit {number} of {count}" if count > 1 else ", fit"),
             )
@@ -344,11 +372,17 @@ class _Stream(_Training):
             sampling=_without_k(self.planner.sampling),
             chosen=self.chosen(iteration),
             steps=steps,
-            total_steps=steps * config.iterations if _looks_ahead(training) else 0,
+            total_steps=steps * config.iterations if self._looks_ahead() else 0,
+            choice=self.choice,
             title=f"{self.cell.id}: iteration {iteration}, stream",
         )
         roles["policy"] = self.planner.base.trained_by(stage)
         return [stage]
+
+    def _looks_ahead(self) -> bool:
+        """Whether a step's learning rate depends on how many steps there are in all; under one of the trials too."""
+        tried = () if self.choice is None else (options["training"] for options in self.choice.options)
+        return any(_looks_ahead(self.training.model_copy(update=options)) for options in ({}, *tried))
 
 
 def _check_pairing(config: Config, algorithm: Algorithm, pairing: Pairing) -> None:

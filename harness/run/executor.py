@@ -88,9 +88,13 @@ class Schedule:
         self.unfinished -= 1
         self._again.discard(self._places[stage.key])
         for reader in self._readers[self._places[stage.key]]:
-            self._awaited[reader] -= 1
-            if not self._awaited[reader] and reader not in self._lost:
-                heapq.heappush(self._ready, reader)
+            self._ended(reader)
+
+    def _ended(self, reader: int) -> None:
+        """One of the inputs that a stage waits for has ended."""
+        self._awaited[reader] -= 1
+        if not self._awaited[reader] and reader not in self._lost:
+            heapq.heappush(self._ready, reader)
 
     def recompute(self, reader: Stage, key: str) -> bool:
         """Hand out again the stage whose artifact was lost after it ended, and then `reader`, which was at work on it.
@@ -110,11 +114,15 @@ class Schedule:
         return True
 
     def fail(self, stage: Stage) -> list[Stage]:
-        """The stages that it takes along: all that read it, directly or not, and were not lost before."""
+        """The stages that it takes along: all that need it, directly or not, and were not lost before."""
         reached = [self._places[stage.key]]
         for place in reached:
+            key = self._stages[place].key
             fresh = [reader for reader in self._readers[place] if reader not in self._lost]
-            self._lost.update(fresh)
-            reached += fresh
+            lost = [reader for reader in fresh if key not in self._stages[reader].optional]
+            self._lost.update(lost)
+            reached += lost
+            for reader in set(fresh).difference(lost):
+                self._ended(reader)
         self.unfinished -= len(reached)
         return [self._stages[place] for place in sorted(reached[1:])]

@@ -13,7 +13,7 @@ from harness.identity import Artifact
 from harness.specs import Checkpoint, ComponentSpec
 from harness.stage import Facts, Stage, not_in_seed
 from harness.stages.context import Context
-from harness.stages.prompts import Prompts
+from harness.stages.prompts import Prompts, TuningPrompts
 from harness.stages.questions import PARTS, answer_rooms, board_requests, within_room
 from harness.stages.sample import SAMPLING_ADVICE
 from harness.stages.text_metrics import text_figures
@@ -54,7 +54,7 @@ class Answer(Stage):
     board: ComponentSpec
     policy: Checkpoint
     reference: Checkpoint
-    prompts: Prompts
+    prompts: Prompts | TuningPrompts
     sampling: Sampling
     draw: str
     part: QuestionPart = not_in_seed()

@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.specs import Checkpoint, ComponentSpec
 from harness.stage import Facts, Stage, fact
+from harness.stages.choose import Choose, with_choice
 from harness.stages.context import Context
 from harness.stages.pair import Pair, read_pairs
 from harness.stages.score import UPDATE_ADVICE, Score
@@ -26,6 +27,7 @@ class Fit(Stage):
         opponents: slots whose win rates are rewards.
         accelerate: changes with the contents of the accelerate config, whose shares change rounding.
         accelerate_file: where it is.
+        choice: the trials whose best options are put over algorithm and training.
     """
 
     kind = "fit"
@@ -42,6 +44,7 @@ class Fit(Stage):
     opponents: tuple[str, ...] = ()
     accelerate: str | None = None
     accelerate_file: str | None = fact(None)
+    choice: Choose | None = None
 
     def run(self, context: Context) -> Facts:
         import pandas as pd
@@ -52,8 +55,9 @@ class Fit(Stage):
         pairs, truncated = read_pairs(context, self.pairs, self.max_length, self.opponents)
         frozen = {name: np.load(context.read(score) / "log_probs.npy") for name, score in self.frozen.items()}
         context.models.models.clear()
-        algorithm, start = context.algorithm(self.algorithm), context.policy_path(self.start)
-        job = Job(pairs, frozen, algorithm, self.training, self.seed, start, context.out / "model", context.unfinished)
+        spec, training = with_choice(context, self.choice, self.algorithm, self.training)
+        algorithm, start = context.algorithm(spec), context.policy_path(self.start)
+        job = Job(pairs, frozen, algorithm, training, self.seed, start, context.out / "model", context.unfinished)
         file = self.accelerate_file
         fitted = job.run(context.report) if file is None else launch(job, Path(file), context.report)
         pd.DataFrame(fitted.dynamics).to_parquet(context.out / "dynamics.parquet")

@@ -9,7 +9,7 @@ from harness.specs import ComponentSpec
 from harness.stage import Facts, Stage, not_in_seed
 from harness.stages.answer import Answer, read_answers, read_flags
 from harness.stages.context import Context
-from harness.stages.prompts import Prompts
+from harness.stages.prompts import Prompts, TuningPrompts
 from harness.stages.questions import board_requests
 from harness.stages.text_metrics import style_figures
 
@@ -32,7 +32,7 @@ class Grade(Stage):
     board: ComponentSpec
     judge: ComponentSpec
     answers: Answer
-    prompts: Prompts
+    prompts: Prompts | TuningPrompts
     temperature: float
     part: QuestionPart = not_in_seed()
     baseline: Answer | None = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import UserError, users_input
 from harness.identity import Artifact
-from harness.prompts import PromptRecord, iteration_rows, read_prompts
+from harness.prompts import PromptRecord, cut_tuning, iteration_rows, read_prompts
 from harness.specs import Checkpoint
 from harness.stage import Facts, Stage, fact
 from harness.stages.context import Context
@@ -34,6 +34,7 @@ class Prompts(Stage):
         max_tokens: the longest response for which a prompt must leave room.
         precision: in which the policy is opened; None behind an endpoint.
         training_length: the longest training sequence, tokens, where policies are trained.
+        tuning: how many training prompts are cut off as the split `tune`, on which trials are ranked.
     """
 
     kind = "prompts"
@@ -46,12 +47,13 @@ class Prompts(Stage):
     seed_option: int = 0
     source: str = fact()
     training_length: int | None = fact(None)
+    tuning: int = 0
 
     def run(self, context: Context) -> Facts:
         import pandas as pd
 
         with users_input():
-            records = read_prompts(self.source, self.seed_option)
+            records = cut_tuning(read_prompts(self.source, self.seed_option), self.tuning)
         tokens, facts = self._tokens(context, records)
         trained = [(r.id, t) for r, t in zip(records, tokens, strict=True) if r.split == "train"]
         check_training_length(trained, self.training_length)
@@ -91,6 +93,21 @@ def _encoded(policy: CausalLM, record: PromptRecord) -> list[int]:
         return policy.encode(record.prompt)
     except TrainingError as error:
         raise UserError(f"prompt {record.id!r}: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TuningPrompts(Stage):
+    """`prompts.parquet` with the prompts of the split `tune` alone, held out: what a board asks of trials."""
+
+    kind = "tuning-prompts"
+
+    prompts: Prompts
+
+    def run(self, context: Context) -> Facts:
+        frame = _read(context.read(self.prompts))
+        tuning = frame[frame["split"] == "tune"].assign(split="heldout")
+        tuning.to_parquet(context.out / "prompts.parquet", index=False)
+        return {"prompts": len(tuning)}
 
 
 @dataclass(frozen=True)

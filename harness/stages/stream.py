@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.specs import Checkpoint, ComponentSpec
 from harness.stage import Facts, Stage
+from harness.stages.choose import Choose, with_choice
 from harness.stages.context import Context
 from harness.stages.policies import beside
 from harness.stages.prompts import IterationPrompts, Prompts, training_prompts
@@ -32,6 +33,7 @@ class Stream(Stage):
         training: without what only refits read.
         frozen: the policies that losses, players and opponents name and no phase writes, by slot.
         total_steps: of all iterations, for the learning-rate schedule; 0 where that does not depend on it.
+        choice: the trials whose best options are put over algorithm and training.
     """
 
     kind = "stream"
@@ -49,6 +51,7 @@ class Stream(Stage):
     chosen: IterationPrompts
     steps: int
     total_steps: int
+    choice: Choose | None = None
 
     def run(self, context: Context) -> Facts:
         import pandas as pd
@@ -59,15 +62,16 @@ class Stream(Stage):
 
         frame = training_prompts(context, self.prompts, self.chosen, self.training.max_length)
         compare = _StreamCompare(self, context, [json.loads(p) for p in frame["prompt"]])
-        policy = CausalLM.to_train(context.policy_path(self.start), self.training, self.seed)
+        spec, training = with_choice(context, self.choice, self.algorithm, self.training)
+        policy = CausalLM.to_train(context.policy_path(self.start), training, self.seed)
         frozen = {name: beside(policy, context, p, self.training.precision) for name, p in self.frozen.items()}
         result = stream(
             policy,
             frozen,
             frame["tokens"].tolist(),
             compare,
-            context.algorithm(self.algorithm),
-            self.training,
+            context.algorithm(spec),
+            training,
             self.sampling,
             label=self.pairing.label,
             steps=self.steps,

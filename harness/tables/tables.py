@@ -25,6 +25,7 @@ from harness.stages.stream import Stream
 from harness.store.artifacts import Store
 from harness.tables.alarms import STANDSTILL, alarms, score_alarms
 from harness.tables.judge_agreement import METRICS, judge_rows
+from harness.tables.trials import chosen_options, trial_rows
 from leaderboards.leaderboard import Leaderboard, TextLeaderboard
 from leaderboards.outcomes import outcome_metrics
 from leaderboards.records import Metric, read_items
@@ -43,6 +44,7 @@ def write_tables(plan: Plan, store: Store, out: Path) -> dict[str, pd.DataFrame]
         "algorithms": _frame("algorithms", _compared(plan, store, "algorithms")),
         "dynamics": _frame("dynamics", [*_dynamics(plan, store), *_score_alarms(plan, results)]),
         "judges": _frame("judges", judge_rows(plan, store)),
+        "trials": _frame("trials", trial_rows(plan, store)),
     }
     for name, table in tables.items():
         table.to_parquet(out / f"{name}.parquet", index=False)
@@ -67,7 +69,7 @@ def _results(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
             for score in json.loads(store.open(rated.stage, "scores.json").read_text(encoding="utf-8")):
                 iteration = score.pop("iteration", rated.iteration)
                 yield _identity(plan, cell) | {
-                    "options": _options(cell),
+                    "options": _options(cell, store),
                     "grader": rated.grader,
                     "iteration": iteration,
                     "leaderboard": rated.leaderboard,
@@ -88,8 +90,9 @@ def _identity(plan: Plan, cell: CellPlan) -> dict[str, Any]:
     }
 
 
-def _options(cell: CellPlan) -> str:
-    return json.dumps(dataclasses.asdict(cell.algorithm) if cell.algorithm else {}, sort_keys=True)
+def _options(cell: CellPlan, store: Store) -> str:
+    own = dataclasses.asdict(cell.algorithm) if cell.algorithm else {}
+    return json.dumps(own | chosen_options(cell, store), sort_keys=True)
 
 
 def _work(cell: CellPlan, store: Store, iteration: int) -> dict[str, float | None]:
@@ -258,6 +261,7 @@ def trained_losses(plan: Plan) -> dict[str, Any]:
                 "player": algorithm.player.value,
                 "pairing": dataclasses.asdict(own_pairs(plan.config, cell.cell.trainer).over(algorithm.pairing)),
                 "options": dataclasses.asdict(algorithm),
+                "tuned": sorted(cell.cell.trainer.tune),
                 "log_probs": f"{getattr(algorithm, 'log_prob', 'sum')} over the response's tokens",
             },
         }
