@@ -245,7 +245,8 @@ def _refuse_size(config: Config) -> None:
     each = trained * _count(config.matrix.judge) * len(config.matrix.seed)
     cells, texts = each * len(config.policy), each * sum(isinstance(policy, str) for policy in config.policy)
     curves, graders = sum(map(_has_curve, config.leaderboards)), _count(config.graders or config.matrix.judge)
-    stages = max(cells, graders, texts * config.iterations * (1 + curves * (1 + graders)))
+    trials = 0 if config.tune is None else texts // len(config.matrix.seed) * config.tune.trials
+    stages = max(cells, graders, config.iterations * (texts * (1 + curves * (1 + graders)) + trials))
     if stages > MOST_STAGES:
         raise ConfigError(
             f"the plan has at least {stages:,} stages ({cells:,} cells, {config.iterations:,} iterations, {curves} "

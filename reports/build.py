@@ -20,6 +20,7 @@ from reports.sections import (
     provenance,
     samples,
     training,
+    tuning,
     verdict,
 )
 from reports.sections.common import Figure, Strong, seeds_of
@@ -96,6 +97,7 @@ def _index(sweeps: Sequence[Sweep]) -> dict[str, Any]:
         "costs": cost.COSTS,
         "costed": cost.is_scored_on_the_way(sweeps),
         "key_comparisons": comparisons.key_comparisons(sweeps),
+        "trials": tuning.trials(sweeps),
         "judges": judges.judges(sweeps),
         "held_out": judges.held_out(sweeps),
         "cells": provenance.cells(sweeps),

@@ -37,6 +37,7 @@ class Sweep:
     samples: list[Row] = field(default_factory=list)
     judges: list[Row] = field(default_factory=list)
     algorithms: list[Row] = field(default_factory=list)
+    trials: list[Row] = field(default_factory=list)
     metrics: dict[str, Row] = field(default_factory=dict)
     cells: list[Row] = field(default_factory=list)
     config: str = ""
@@ -192,6 +193,7 @@ def read_sweep(path: Path) -> Sweep:
         samples=files.samples(),
         judges=_rows(files.table("judges", needed=False)),
         algorithms=_rows(files.table("algorithms", needed=False)),
+        trials=_rows(files.table("trials", needed=False)),
         metrics={name: meta for name, meta in files.document("metrics.json", {}).items() if isinstance(meta, dict)},
         cells=[_cell(row) for row in files.document("cells.json", []) if isinstance(row, dict)],
         config=files.text("config.yaml"),

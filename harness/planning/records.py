@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from harness.matrix import Cell
 from harness.stage import Stage, in_order
@@ -46,6 +48,12 @@ class CellPlan:
     answers: dict[tuple[str, int, str], Answer] = field(default_factory=dict)
     rated: list[Rated] = field(default_factory=list)
     choice: Choose | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The algorithm's options; `tuned` for those that trials choose, under each judge for itself."""
+        own = dataclasses.asdict(self.algorithm) if self.algorithm else {}
+        return own | dict.fromkeys((path for path in self.cell.trainer.tune if path in own), "tuned")
 
     @property
     def wanted(self) -> list[Stage]:

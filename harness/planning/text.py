@@ -77,7 +77,8 @@ class TextPlanner:
             update={"engine": "transformers", "vllm": VLLMOptions()} if behind_endpoint else {}
         )
         self.accelerate = accelerate_contents(config)
-        self.prompts: Prompts | TuningPrompts = self._prompts(trains=bool(trained_by))
+        self.prompts = self._prompts(trains=bool(trained_by))
+        self.asked: Prompts | TuningPrompts = self.prompts
 
     def _prompts(self, trains: bool) -> Prompts:
         source = prompts_source(self.config, self.policy)
@@ -156,11 +157,11 @@ class TextPlanner:
         assert self.tuning is not None
         *_, (iteration, _, policy) = self._trained(cell, algorithm, None)
         asking, board, title = copy(self), self.tuning.board, f"{cell.id}: trial {number}"
-        asking.prompts = TuningPrompts(prompts=self.prompts, title="prompts of the trials")
+        asking.asked = TuningPrompts(prompts=self.prompts, title="prompts of the trials")
         plan = CellPlan(cell, algorithm)
         answers = asking._answers(plan, iteration, policy, board, True, title)
         grader = self.judges[self.tuning.grader.label]
-        grades = {part: asking._grade(board, grader, part, answers[part], title) for part in answers}
+        grades: dict[str, Stage] = {part: asking._grade(board, grader, part, answers[part], title) for part in answers}
         return Rate(board=board_reading(board, "rate"), verdicts=grades, title=f"{title}, rate by {grader.label}")
 
     def judge(self, cell: Cell) -> ComponentSpec:
@@ -212,7 +213,7 @@ class TextPlanner:
             board=board_reading(board, "grade"),
             judge=grader,
             answers=answers,
-            prompts=self.prompts,
+            prompts=self.asked,
             temperature=self.sampling.temperature,
             part=part,
             baseline=baseline,
@@ -235,7 +236,7 @@ class TextPlanner:
             board=board_reading(board, "requests"),
             policy=policy,
             reference=self.base,
-            prompts=self.prompts,
+            prompts=self.asked,
             sampling=sampling.model_copy(update={"max_tokens": answer_tokens(board, sampling.max_tokens)}),
             draw=draw,
             part=part,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections import Counter, defaultdict
@@ -61,7 +60,7 @@ def _facts(cell: CellPlan) -> dict[str, Any]:
         "algorithm": cell.cell.algorithm,
         "policy": cell.cell.policy_label,
         "trainer": cell.cell.trainer.label,
-        "options": dataclasses.asdict(cell.algorithm) if cell.algorithm else {},
+        "options": cell.options,
         "judge": cell.cell.judge_label,
         "seed": cell.cell.seed,
     }

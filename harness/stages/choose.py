@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -58,6 +59,8 @@ class Choose(Stage):
             return trial | {"status": "failed"}
         scores = json.loads((context.read(rate) / "scores.json").read_text(encoding="utf-8"))
         (score,) = [s for s in scores if s["metric"] == self.metric and not s["category"]]
+        if not math.isfinite(score["value"]):  # no answer had a verdict
+            return trial | {"status": "failed"}
         return trial | {"status": "ok"} | {name: score[name] for name in ("value", "ci_low", "ci_high", "n")}
 
 

@@ -16,6 +16,7 @@ from harness.planning.comparisons import planned_comparisons
 from harness.planning.own_options import own_pairs
 from harness.planning.plan import Plan
 from harness.planning.records import CellPlan, Rated
+from harness.planning.tuning import BOARD
 from harness.registry import load
 from harness.stage import Stage
 from harness.stages.fit import Fit
@@ -25,7 +26,7 @@ from harness.stages.stream import Stream
 from harness.store.artifacts import Store
 from harness.tables.alarms import STANDSTILL, alarms, score_alarms
 from harness.tables.judge_agreement import METRICS, judge_rows
-from harness.tables.trials import chosen_options, trial_rows
+from harness.tables.trials import trial_rows
 from leaderboards.leaderboard import Leaderboard, TextLeaderboard
 from leaderboards.outcomes import outcome_metrics
 from leaderboards.records import Metric, read_items
@@ -69,7 +70,7 @@ def _results(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
             for score in json.loads(store.open(rated.stage, "scores.json").read_text(encoding="utf-8")):
                 iteration = score.pop("iteration", rated.iteration)
                 yield _identity(plan, cell) | {
-                    "options": _options(cell, store),
+                    "options": _options(cell),
                     "grader": rated.grader,
                     "iteration": iteration,
                     "leaderboard": rated.leaderboard,
@@ -90,9 +91,8 @@ def _identity(plan: Plan, cell: CellPlan) -> dict[str, Any]:
     }
 
 
-def _options(cell: CellPlan, store: Store) -> str:
-    own = dataclasses.asdict(cell.algorithm) if cell.algorithm else {}
-    return json.dumps(own | chosen_options(cell, store), sort_keys=True)
+def _options(cell: CellPlan) -> str:
+    return json.dumps(cell.options, sort_keys=True)
 
 
 def _work(cell: CellPlan, store: Store, iteration: int) -> dict[str, float | None]:
@@ -229,7 +229,8 @@ def _graded(cell: CellPlan, rated: Rated, store: Store) -> Iterator[dict[str, An
 
 
 def _metrics(plan: Plan) -> dict[str, Any]:
-    boards = [load("leaderboards", entry.name) for entry in plan.config.leaderboards]
+    names = [*(entry.name for entry in plan.config.leaderboards), *([BOARD] if plan.config.tune else [])]
+    boards = [load("leaderboards", name) for name in dict.fromkeys(names)]
     metrics = {board.name: board.metrics | _outcomes(board) for board in boards}
     if any(isinstance(stage, TrainJudge) for stage in plan.stages):
         metrics["judges"] = METRICS
@@ -251,7 +252,7 @@ def trained_losses(plan: Plan) -> dict[str, Any]:
         if cell.algorithm is None or cell.cell.trainer.name == CONTROL:
             continue
         algorithm = cell.algorithm
-        target = algorithm.target_nats()
+        target = None if "tuned" in cell.options.values() else algorithm.target_nats()
         out[cell.cell.trainer.label] = {
             "equation": algorithm.equation,
             "source": algorithm.source,
@@ -260,7 +261,7 @@ def trained_losses(plan: Plan) -> dict[str, Any]:
                 "schedule": algorithm.schedule.value,
                 "player": algorithm.player.value,
                 "pairing": dataclasses.asdict(own_pairs(plan.config, cell.cell.trainer).over(algorithm.pairing)),
-                "options": dataclasses.asdict(algorithm),
+                "options": cell.options,
                 "tuned": sorted(cell.cell.trainer.tune),
                 "log_probs": f"{getattr(algorithm, 'log_prob', 'sum')} over the response's tokens",
             },

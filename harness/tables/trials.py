@@ -8,7 +8,6 @@ from typing import Any
 
 from harness.matrix import variants
 from harness.planning.plan import Plan
-from harness.planning.records import CellPlan
 from harness.planning.tuning import BOARD
 from harness.stages.choose import Choose
 from harness.store.artifacts import Store
@@ -31,14 +30,6 @@ def trial_rows(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
                 "options": json.dumps(trial["options"], sort_keys=True),
                 "chosen": trial["trial"] == chosen,
             }
-
-
-def chosen_options(cell: CellPlan, store: Store) -> dict[str, Any]:
-    """The algorithm's options that trials chose for a cell."""
-    if cell.choice is None or not store.has(cell.choice):
-        return {}
-    chosen = json.loads(store.open(cell.choice, "chosen.json").read_text(encoding="utf-8"))
-    return dict(chosen["options"]["algorithm"])
 
 
 def _read(choice: Choose, store: Store) -> tuple[int | None, list[dict[str, Any]]]:
