@@ -34,7 +34,7 @@ def prompts_source(config: Config, policy: str | Endpoint) -> str:
     return source
 
 
-def prompts_contents(source: str, tuning: int) -> str:
+def prompts_contents(source: str, tuning: int = 0) -> str:
     """Changes with the prompts.
 
     Args:
