@@ -386,7 +386,8 @@ def test_the_typed_client_of_openai_reads_our_request_and_the_servers_reply() ->
         reply = decide(body)
         usage = {"input_tokens_details": {"cache_write_tokens": 0, "cached_tokens": 0}}
         usage |= {"output_tokens_details": {"reasoning_tokens": 0}}
-        Decision.model_validate(reply | {"usage": reply["usage"] | usage})
+        read = Decision.model_validate(reply | {"usage": reply["usage"] | usage})
+        assert len(read.answers) == len(body["questions"])
 
 
 def test_every_endpoint_greets_with_a_request_of_its_own_wire() -> None:
